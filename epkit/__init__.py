@@ -1,0 +1,46 @@
+"""epkit runs an ONNX model on the best execution provider that a machine really has, and says which one it was.
+
+    import epkit
+
+    session = epkit.open("model.onnx")
+    print(session.report.provider, session.report.placement)
+    outputs = session.run({"image": image})
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from epkit.benchmark.measure import bench
+    from epkit.catalogue import providers
+    from epkit.checkup import doctor
+    from epkit.explanation import explain
+    from epkit.inspection import inspect
+    from epkit.session import Session, open  # noqa: A004 - the public name is epkit.open
+
+__version__ = "0.1.0"
+
+__all__ = ["Session", "__version__", "bench", "doctor", "explain", "inspect", "open", "providers"]
+
+# Imported on first use: `import epkit` brings neither pydantic nor NumPy nor ONNX Runtime.
+_HOMES = {
+    "Session": "epkit.session",
+    "bench": "epkit.benchmark.measure",
+    "doctor": "epkit.checkup",
+    "explain": "epkit.explanation",
+    "inspect": "epkit.inspection",
+    "open": "epkit.session",
+    "providers": "epkit.catalogue",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'epkit' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

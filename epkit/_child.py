@@ -1,0 +1,127 @@
+"""How does epkit start a process of its own, talk to it, and end it?
+
+A child is a plain new interpreter (not multiprocessing, which runs the user's script again): requests arrive on its
+stdin, a JSON document a line, and replies leave through what was its stdout. Everything that the child or a library in
+it prints goes to its stderr, which the parent keeps. When the parent goes, stdin ends, and so does the child.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from typing import IO, cast
+
+
+class Child:
+    """A child process running `module`, in a process group of its own."""
+
+    def __init__(self, module: str) -> None:
+        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end()
+        self._process = subprocess.Popen(
+            # -P: the working directory must not shadow what the child imports
+            [sys.executable, "-P", "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            start_new_session=True,
+        )
+        self.timed_out = False
+
+    def send(self, message: Mapping[str, object]) -> None:
+        """Send one message; a child that is gone is found when its reply is asked for."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(message).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def receive(self, seconds: float) -> dict[str, object] | None:
+        """Wait for one reply; None when the child died, or did not answer in time and was ended."""
+        assert self._process.stdout is not None
+        timer = threading.Timer(seconds, self._expire)
+        timer.start()
+        try:
+            line = self._process.stdout.readline()
+        finally:
+            timer.cancel()
+        try:
+            return cast("dict[str, object]", json.loads(line))
+        except ValueError:
+            return None
+
+    def ending(self) -> str:
+        """Say in words how the child went."""
+        if self.timed_out:
+            return "did not answer in time and was ended"
+        code = self._process.wait()
+        if code < 0:
+            with contextlib.suppress(ValueError):
+                return f"crashed ({signal.Signals(-code).name})"
+        return f"ended with exit code {code}"
+
+    def log(self) -> str:
+        """Return what the child and its libraries have printed so far."""
+        self._log.seek(0)
+        return self._log.read().decode(errors="replace")
+
+    def end(self) -> None:
+        """End the child and everything that it started, and let go of its pipes."""
+        self._kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        self._log.close()
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def _expire(self) -> None:
+        self.timed_out = True
+        self._kill()
+
+    def _kill(self) -> None:
+        if sys.platform == "win32":
+            self._process.kill()
+            return
+        # The group outlives its leader while the leader has children of its own; ESRCH means that nobody is left.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+
+class Parent:
+    """The other end, inside the child: takes stdout away from everything else that prints."""
+
+    def __init__(self) -> None:
+        self._replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        os.dup2(2, 1)
+        self._requests = os.fdopen(os.dup(0), "r", encoding="utf-8")
+
+    def receive(self) -> dict[str, object] | None:
+        """Wait for one message; None when the parent is gone."""
+        line = self._requests.readline()
+        return cast("dict[str, object]", json.loads(line)) if line else None
+
+    def send(self, message: Mapping[str, object]) -> None:
+        """Reply."""
+        self._replies.write(json.dumps(message) + "\n")
+        self._replies.flush()
+
+    def leave_with_parent(self) -> None:
+        """End this process when the parent goes, whatever it is doing; no more messages can be received."""
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        self._requests.read()
+        os._exit(1)

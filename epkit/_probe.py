@@ -1,0 +1,91 @@
+"""What can one provider really do? Runs in a child process, where a crash or a hang is an answer too.
+
+Asks the plugin's own probe, then runs a tiny model on that provider alone and checks who took it and what came out.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+
+from epkit import _runtime
+from epkit._child import Parent
+from epkit._proof import CONVOLUTION
+from epkit.errors import EpkitError
+from epkit.provider import Availability, Device, Options, Proof, Provider, Unusable, Usable
+from epkit.registry import Plugin, load
+from epkit.target import Candidate
+
+
+def main() -> None:
+    """Answer one request: `{"plugin", "value", "provider", "device", "seconds"}`."""
+    parent = Parent()
+    request = parent.receive()
+    if request is None:
+        return
+    parent.leave_with_parent()
+    if sys.platform != "win32":
+        # The last resort, should the parent be gone and a library hold the interpreter's lock.
+        signal.alarm(int(float(str(request["seconds"]))) + 5)
+    plugin = Plugin(str(request["plugin"]), str(request["value"]), "", "")
+    device = request["device"]
+    assert device is None or isinstance(device, int | str)
+    answer = _answer(plugin, str(request["provider"]), device)
+    match answer:
+        case Usable(detail):
+            parent.send({"usable": True, "detail": detail})
+        case Unusable(reason, hint, passing):
+            parent.send({"usable": False, "reason": reason, "hint": hint, "passing": passing})
+    # Libraries that crash while the interpreter shuts down have already answered.
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _answer(plugin: Plugin, name: str, device: Device | None) -> Availability:
+    try:
+        provider = next(one for one in load(plugin) if one.name == name)
+        answer = provider.probe()
+    except Exception as error:  # noqa: BLE001 - foreign code
+        traceback.print_exc()
+        return Unusable(f"its probe raised {type(error).__name__}: {error}", passing=True)
+    if isinstance(answer, Unusable):
+        return answer
+    if not isinstance(answer, Usable):
+        return Unusable(f"its probe answered {answer!r} where Usable or Unusable belongs")
+    try:
+        _runtime.load(quiet=False)
+        _prove(provider, device)
+    except _runtime.OpenFault as fault:
+        return Unusable(fault.cause, provider.hint(fault.cause))
+    except EpkitError as error:
+        return Unusable(error.message, error.hint)
+    except Exception as error:  # noqa: BLE001 - whatever a provider raises is its answer
+        traceback.print_exc()
+        return Unusable(_runtime.cause(error), provider.hint(str(error)))
+    return answer
+
+
+def _prove(provider: Provider, device: Device | None) -> None:
+    """Run the tiny model on `provider` alone; raises with what was wrong."""
+    import numpy as np
+
+    proof: Proof = provider.proof or CONVOLUTION
+    entries = {"session.record_ep_graph_assignment_info": "1", "session.disable_cpu_ep_fallback": "1"}
+    session = _runtime.create(
+        proof.model,
+        [Candidate(provider, Options(), device)],
+        _runtime.Settings(properties={"log_severity_level": 3}, entries=entries),
+    )
+    takers = {ort_name for ort_name, _ in _runtime.assigned(session)}
+    if takers != {provider.ort_name}:
+        raise _runtime.OpenFault(f"it took no node of a tiny model; {', '.join(sorted(takers)) or 'nobody'} did")
+    value = np.array(proof.input, dtype=np.float32).reshape(proof.input_shape)
+    (output,) = session.run(None, {session.get_inputs()[0].name: value})
+    if not np.allclose(np.ravel(output), proof.output, rtol=1e-2, atol=1e-2):
+        raise _runtime.OpenFault(f"it computed {np.ravel(output).tolist()} where {list(proof.output)} is right")
+
+
+if __name__ == "__main__":
+    main()

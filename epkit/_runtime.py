@@ -1,0 +1,196 @@
+"""How is ONNX Runtime asked, strictly?
+
+The only module that imports `onnxruntime`. Sessions are opened with the calls that raise (`add_provider`,
+`add_provider_for_devices`, `enable_fallback=0`), never with `providers=[...]`, which falls back silently.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from epkit.errors import RunError, RuntimeMissing
+from epkit.provider import Device, FoundDevice, Provider
+
+if TYPE_CHECKING:
+    from epkit.target import Candidate
+
+MISSING = "ONNX Runtime is not installed"
+MISSING_HINT = 'pip install "epkit[gpu]", or pip install onnxruntime'
+CPU_ORT_NAME = "CPUExecutionProvider"
+
+_lock = threading.RLock()
+_prepared: set[str] = set()
+_registered: dict[Path, str] = {}
+_quiet = False
+
+
+class OpenFault(Exception):
+    """Opening failed: adding `candidate` to the session options did, or (None) creating the session."""
+
+    def __init__(self, cause: str, candidate: Candidate | None = None) -> None:
+        super().__init__(cause)
+        self.cause = cause
+        self.candidate = candidate
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a session is given beside its providers: properties of SessionOptions, and config entries."""
+
+    properties: Mapping[str, object]
+    entries: Mapping[str, str]
+    free_dimensions: Mapping[str, int] = field(default_factory=dict)
+    free_dimensions_by_denotation: Mapping[str, int] = field(default_factory=dict)
+    custom_ops: Sequence[str] = ()
+
+
+def installed() -> bool:
+    """Whether there is an ONNX Runtime to import; does not import it."""
+    return importlib.util.find_spec("onnxruntime") is not None
+
+
+def load(*, quiet: bool = True) -> ModuleType:
+    """Import ONNX Runtime; raises RuntimeMissing.
+
+    When quiet, its process-wide logger is silenced once: provider libraries that fail to load print through it, past
+    every setting of a session. epkit reports the cause itself.
+    """
+    global _quiet
+    try:
+        import onnxruntime
+    except ImportError as error:
+        told = MISSING if not installed() else f"ONNX Runtime cannot be imported: {error}"
+        raise RuntimeMissing(told, hint=MISSING_HINT if not installed() else "epkit doctor") from error
+    if not hasattr(onnxruntime, "InferenceSession"):
+        raise RuntimeMissing(f"the onnxruntime found at {list(onnxruntime.__path__)} is damaged", hint="epkit doctor")
+    if quiet and not _quiet:
+        onnxruntime.set_default_logger_severity(4)
+        _quiet = True
+    return onnxruntime
+
+
+def prepare(provider: Provider) -> None:
+    """Do what must happen before `provider` can be added: its own preparation, and its library registered, once.
+
+    A library is never unregistered: ONNX Runtime crashes when a session still uses it.
+    """
+    runtime = load()
+    with _lock:
+        if provider.name in _prepared:
+            return
+        # Some preparations print (`preload_dlls` does); nobody asked for that.
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            provider.prepare(runtime)
+        library = provider.library()
+        if library is not None and library not in _registered:
+            name = f"epkit.{provider.name}"
+            try:
+                runtime.register_execution_provider_library(name, str(library))
+            except Exception as error:
+                # Somebody else in this process may have registered it already, under a name of their own.
+                if "already registered" not in str(error):
+                    raise
+            _registered[library] = name
+        _prepared.add(provider.name)
+
+
+def found_devices(provider: Provider) -> list[FoundDevice]:
+    """List the devices that ONNX Runtime knows for a provider from a plugin library."""
+    return [
+        FoundDevice(index, one.ep_name, one.device.type.name, one.ep_vendor, dict(one.ep_metadata))
+        for index, one in enumerate(load().get_ep_devices())
+        if one.ep_name.split(".")[0] == provider.ort_name
+    ]
+
+
+def create(model: str | bytes, candidates: Sequence[Candidate], settings: Settings) -> Any:
+    """Open one InferenceSession with exactly these providers, in order.
+
+    Raises OpenFault, with the candidate when adding it failed. `candidates` may end in the CPU; without it, ONNX
+    Runtime appends the CPU unless an entry of the settings forbids it.
+    """
+    runtime = load()
+    options = _session_options(runtime, settings)
+    for candidate in candidates:
+        try:
+            _add(runtime, options, candidate)
+        except Exception as error:
+            raise OpenFault(cause(error), candidate) from error
+    try:
+        return runtime.InferenceSession(model, sess_options=options, enable_fallback=0)
+    except Exception as error:
+        raise OpenFault(cause(error)) from error
+
+
+def assigned(session: Any) -> list[tuple[str, list[str]]]:
+    """Return what ONNX Runtime recorded at partitioning: a provider's ONNX Runtime name and its operators, repeated."""
+    return [
+        (part.ep_name, [f"{node.domain}.{node.op_type}" if node.domain else node.op_type for node in part.get_nodes()])
+        for part in session.get_provider_graph_assignment_info()
+    ]
+
+
+def cause(error: BaseException) -> str:
+    """Return what ONNX Runtime says in an exception, on one line and without its prefix.
+
+    The class is left out: it does not tell a model's fault from a provider's.
+    """
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error).strip())
+    text = re.sub(r"/\S+?\.(?:cc|h|cpp):\d+ (?:\S+ )?(?:onnxruntime|virtual|static|std)?[^\n]*?(?=\S+ was false|$)", "", text)
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _session_options(runtime: ModuleType, settings: Settings) -> Any:
+    options = runtime.SessionOptions()
+    enums = {
+        "execution_mode": runtime.ExecutionMode,
+        "execution_order": runtime.ExecutionOrder,
+        "graph_optimization_level": runtime.GraphOptimizationLevel,
+    }
+    for name, value in settings.properties.items():
+        setattr(options, name, getattr(enums[name], str(value)) if name in enums else value)
+    for key, text in settings.entries.items():
+        options.add_session_config_entry(key, text)
+    for name, size in settings.free_dimensions.items():
+        options.add_free_dimension_override_by_name(name, size)
+    for name, size in settings.free_dimensions_by_denotation.items():
+        options.add_free_dimension_override_by_denotation(name, size)
+    for library in settings.custom_ops:
+        options.register_custom_ops_library(library)
+    return options
+
+
+def _add(runtime: ModuleType, options: Any, candidate: Candidate) -> None:
+    provider = candidate.provider
+    prepare(provider)
+    if provider.library() is None:
+        options.add_provider(provider.ort_name, candidate.sent)
+        return
+    found = found_devices(provider)
+    chosen = provider.devices(found, candidate.device)
+    if not chosen:
+        listed = ", ".join(sorted({one.kind for one in found})) or "none"
+        raise LookupError(f"no device {_named(candidate.device)}in its library; it offers: {listed}")
+    every = runtime.get_ep_devices()
+    options.add_provider_for_devices([every[one.index] for one in chosen], candidate.sent)
+
+
+def _named(device: Device | None) -> str:
+    return "" if device is None else f"{device!r} "
+
+
+def run(session: Any, names: Sequence[str], feed: Mapping[str, object], exotic: bool) -> list[Any]:
+    """Run a session once; raises RunError with what ONNX Runtime says."""
+    try:
+        return session.run(names, feed)  # type: ignore[no-any-return]
+    except Exception as error:
+        raise RunError(f"the run failed: {cause(error)}") from error

@@ -1,0 +1,112 @@
+"""What is installed, and what of it can this machine use?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal, get_args, get_origin
+
+from epkit import probe
+from epkit.config import nearest
+from epkit.errors import ConfigError
+from epkit.provider import Options, Unusable, Usable
+from epkit.registry import Entry, Registry, discover
+
+SCHEMA = "epkit.providers/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One provider, or one plugin that offers none because it is broken or disabled."""
+
+    name: str
+    ort_name: str | None
+    plugin: str
+    distribution: str
+    status: Literal["usable", "unusable", "broken", "disabled"]
+    reason: str
+    hint: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """Every plugin and provider; never fails because of one of them."""
+
+    rows: tuple[Row, ...]
+
+    def as_json(self) -> dict[str, object]:
+        """Return the document of `epkit providers --json`."""
+        return {"schema": SCHEMA, "providers": [asdict(row) for row in self.rows]}
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option of a provider, as its reference lists it."""
+
+    name: str
+    type: str
+    meaning: str
+
+
+def providers(*, refresh: bool = False) -> Catalogue:
+    """List every plugin and provider: usable or not, why, and what to do."""
+    registry = discover()
+    answers = probe.ask([(one, None) for one in registry.providers.values()], registry, refresh=refresh)
+    return Catalogue(tuple(_row(entry, answers) for entry in registry.entries))
+
+
+def find(name: str) -> tuple[Entry, Registry]:
+    """Return the entry `name`; raises ConfigError with the nearest spelling."""
+    registry = discover()
+    for entry in registry.entries:
+        if entry.name == name:
+            return entry, registry
+    known = [entry.name for entry in registry.entries]
+    raise ConfigError(f"no provider is named {name!r}", hint=nearest(name, known, what="installed"))
+
+
+def row(entry: Entry, registry: Registry, *, refresh: bool = False) -> Row:
+    """Return the row of one entry."""
+    wanted = [(entry.provider, None)] if entry.provider is not None else []
+    return _row(entry, probe.ask(wanted, registry, refresh=refresh))
+
+
+def options(model: type[Options]) -> Sequence[Option]:
+    """List the options of a provider, in the order of its model."""
+    return [
+        Option(field.alias or name, spelt(field.annotation), field.description or "")
+        for name, field in model.model_fields.items()
+    ]
+
+
+def spelt(annotation: object) -> str:
+    """Write a type as the reference does: `true | false`, `"A" | "B"`, `integer`."""
+    names = {bool: "true | false", int: "integer", float: "number", str: "text"}
+    if annotation in names:
+        return names[annotation]  # type: ignore[index]
+    if get_origin(annotation) is Literal:
+        return " | ".join(f'"{choice}"' if isinstance(choice, str) else str(choice) for choice in get_args(annotation))
+    inner = [one for one in get_args(annotation) if one is not type(None)]
+    if get_origin(annotation) in (dict, list, tuple):
+        return {"dict": "table", "list": "list", "tuple": "list"}[get_origin(annotation).__name__]  # type: ignore[union-attr]
+    parts = dict.fromkeys(spelt(one) for one in inner if not hasattr(one, "__metadata__") and _is_type(one))
+    return " | ".join(parts) or str(annotation)
+
+
+def _is_type(one: object) -> bool:
+    return isinstance(one, type) or get_origin(one) is not None
+
+
+def _row(entry: Entry, answers: dict[str, probe.Answer]) -> Row:
+    plugin = entry.plugin
+    distribution = f"{plugin.distribution} {plugin.version}".strip()
+    if entry.provider is None:
+        status: Literal["broken", "disabled"] = "disabled" if entry.status == "disabled" else "broken"
+        return Row(entry.name, None, plugin.name, distribution, status, entry.reason, entry.hint)
+    ort_name = entry.provider.ort_name
+    match answers[entry.name].availability:
+        case Usable(detail):
+            return Row(entry.name, ort_name, plugin.name, distribution, "usable", "", "", detail)
+        case Unusable(reason, hint):
+            return Row(entry.name, ort_name, plugin.name, distribution, "unusable", reason, hint)

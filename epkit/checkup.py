@@ -1,0 +1,127 @@
+"""What about this installation keeps models from running well, and which command mends it?"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal, TypeAlias
+
+from epkit import _platform, _runtime, cache, catalogue
+from epkit.probe import RUNTIMES
+
+SCHEMA = "epkit.doctor/1"
+
+State: TypeAlias = Literal["fine", "note", "problem"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. `hint` is the command that mends a problem."""
+
+    topic: str
+    state: State
+    found: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkup:
+    """Everything that was looked at."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def problems(self) -> tuple[Finding, ...]:
+        """The findings that need mending."""
+        return tuple(one for one in self.findings if one.state == "problem")
+
+    def as_json(self) -> dict[str, object]:
+        """Return the document of `epkit doctor --json`."""
+        return {"schema": SCHEMA, "findings": [asdict(one) for one in self.findings]}
+
+
+def doctor(*, refresh: bool = False) -> Checkup:
+    """Look at the wheels, libraries, plugins and folders that epkit and ONNX Runtime depend on."""
+    parts: Sequence[Callable[[], Iterator[Finding]]] = (_machine, _runtimes, _threads, _cache, _environment)
+    found = [finding for part in parts for finding in part()]
+    for row in catalogue.providers(refresh=refresh).rows:
+        state: State = "fine" if row.status == "usable" else "problem" if row.status == "broken" else "note"
+        text = row.detail or row.reason
+        found.append(Finding(f"provider {row.name}", state, f"{row.status}{f': {text}' if text else ''}", row.hint))
+    return Checkup(tuple(found))
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the ONNX Runtime distributions that are installed, by distribution."""
+    found = {}
+    for distribution in importlib.metadata.distributions():
+        name = (distribution.metadata["Name"] or "").lower().replace("_", "-")
+        if name in RUNTIMES:
+            found[name] = distribution.version
+    return found
+
+
+def clash(installed: dict[str, str]) -> Finding:
+    """Judge the ONNX Runtime distributions: they share one folder, so only one may be installed."""
+    listed = ", ".join(f"{name} {version}" for name, version in sorted(installed.items()))
+    if not installed:
+        return Finding("ONNX Runtime", "problem", _runtime.MISSING, _runtime.MISSING_HINT)
+    if len(installed) == 1:
+        return Finding("ONNX Runtime", "fine", listed)
+    keep = next((name for name in sorted(installed) if name != "onnxruntime"), "onnxruntime")
+    mend = f"pip uninstall -y {' '.join(sorted(installed))} && pip install {keep}"
+    return Finding("ONNX Runtime", "problem", f"{listed} overwrite each other's files", mend)
+
+
+def _machine() -> Iterator[Finding]:
+    yield Finding("Python", "fine", f"{platform.python_version()} at {sys.executable}")
+    yield Finding("system", "fine", f"{platform.system()} {platform.release()} on {platform.machine()}")
+
+
+def _runtimes() -> Iterator[Finding]:
+    installed = versions()
+    if not installed and _runtime.installed():
+        yield Finding("ONNX Runtime", "note", "a build of its own, not installed as a distribution")
+    else:
+        yield clash(installed)
+    if not _runtime.installed():
+        return
+    try:
+        runtime = _runtime.load()
+    except Exception as error:  # noqa: BLE001 - a damaged installation may fail in any way; that is the finding
+        yield Finding("ONNX Runtime", "problem", f"cannot be imported: {error}", _reinstall(installed))
+        return
+    if installed and runtime.__version__ not in installed.values():
+        found = f"the files are of version {runtime.__version__}, the distribution says {', '.join(installed.values())}"
+        yield Finding("ONNX Runtime", "problem", found, _reinstall(installed))
+    yield Finding("compiled in", "fine", ", ".join(runtime.get_available_providers()))
+
+
+def _reinstall(installed: dict[str, str]) -> str:
+    return f"pip install --force-reinstall {' '.join(sorted(installed)) or 'onnxruntime'}"
+
+
+def _threads() -> Iterator[Finding]:
+    limit = _platform.core_limit()
+    if limit is None:
+        yield Finding("cores", "fine", f"{_platform.usable_cores()} usable, which is all of them")
+    else:
+        yield Finding("cores", "note", f"{limit[0]} usable ({limit[1]}); sessions get that many threads")
+
+
+def _cache() -> Iterator[Finding]:
+    try:
+        yield Finding("cache", "fine", str(cache.directory("probe").parent))
+    except OSError as error:
+        hint = "EPKIT_CACHE_DIR=/a/folder/that/can/be/written"
+        yield Finding("cache", "problem", f"nothing can be remembered: {error}", hint)
+
+
+def _environment() -> Iterator[Finding]:
+    for name in sorted(os.environ):
+        if name.startswith(("EPKIT_", "ORT_")):
+            yield Finding("environment", "note", f"{name}={os.environ[name]}")

@@ -1,0 +1,72 @@
+"""The command line: one module a command, each a thin skin over one function of the Python API.
+
+The heavy imports stand inside the commands, so that `epkit --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import NoReturn
+
+import click
+
+from epkit import __version__
+from epkit.cli.bench import bench
+from epkit.cli.doctor import doctor
+from epkit.cli.explain import explain
+from epkit.cli.inspect import inspect
+from epkit.cli.providers import providers
+from epkit.cli.run import run
+from epkit.errors import EpkitError
+
+
+class _Commands(click.Group):
+    """Commands in the order written here; an unknown one suggests the nearest."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            from epkit.config import nearest
+
+            ctx.fail(f"no command is named {args[0]!r}; {nearest(args[0], self.commands, what='commands')}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, message="epkit %(version)s")
+def app() -> None:
+    """Run ONNX models on the best ONNX Runtime execution provider that this machine really has.
+
+    Exit codes: 0 ok; 1 the answer is no; 2 the request is wrong; 3 a provider that was named cannot be had;
+    4 the model cannot be read or run.
+    """
+
+
+for _command in (providers, doctor, inspect, explain, run, bench):
+    app.add_command(_command)
+
+
+def main() -> NoReturn:
+    """Run the command line; every error of epkit becomes one sentence, the next thing to type, and an exit code."""
+    try:
+        code = app.main(standalone_mode=False)
+    except EpkitError as error:
+        if "--json" in sys.argv:
+            fault = {"type": type(error).__name__, "message": error.message, "hint": error.hint}
+            click.echo(json.dumps({"schema": "epkit.error/1", "error": fault}))
+        click.echo(f"epkit: {error.message}", err=True)
+        if error.hint:
+            click.echo(f"  hint: {error.hint}", err=True)
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("epkit: interrupted", err=True)
+        code = 130
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,101 @@
+"""How does an answer look on a terminal, and how in a pipe?
+
+On a terminal: tables that fit its width, in colour. In a pipe: plain lines, a row each, nothing cut. With --json: the
+document and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+GOOD = frozenset({"usable", "active", "ok", "fine"})
+BAD = frozenset({"unusable", "broken", "failed", "failed to open", "failed to warm up", "problem", "disagrees"})
+
+
+def document(data: Mapping[str, object]) -> None:
+    """Print the JSON document of a command."""
+    click.echo(json.dumps(data, indent=2, default=str))
+
+
+def title(text: str) -> None:
+    """Print the sentence that an answer starts with."""
+    if sys.stdout.isatty():
+        _console().print(_text(text, "bold"))
+    else:
+        click.echo(text)
+
+
+def line(text: str) -> None:
+    """Print one line of prose."""
+    if sys.stdout.isatty():
+        _console().print(_text(text))
+    else:
+        click.echo(text)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, numbers: Sequence[str] = ()) -> None:
+    """Print a table; columns named in `numbers` stand right. A status word (`usable`, `broken`) gets its colour."""
+    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        from rich import box
+        from rich.table import Table
+
+        drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
+        for column in columns:
+            drawn.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+        for row in cells:
+            drawn.add_row(*(_text(cell, _style(cell)) for cell in row))
+        _console().print(drawn)
+        return
+    widths = [max(len(line) for line in (column, *(row[at] for row in cells))) for at, column in enumerate(columns)]
+    for row in (list(columns), *cells):
+        padded = [
+            cell.rjust(width) if column in numbers else cell.ljust(width)
+            for cell, width, column in zip(row, widths, columns, strict=True)
+        ]
+        click.echo("  ".join(padded).rstrip())
+
+
+def seconds(value: float | None) -> str:
+    """Write a time with three digits and its unit."""
+    if value is None:
+        return ""
+    for limit, factor, unit in ((1e-3, 1e6, "us"), (1.0, 1e3, "ms")):
+        if value < limit:
+            return f"{value * factor:.3g} {unit}" if value * factor < 999.5 else f"{value * factor:.0f} {unit}"
+    return f"{value:.3g} s" if value < 999.5 else f"{value:.0f} s"
+
+
+def size(value: float | None) -> str:
+    """Write a number of bytes with its unit."""
+    if value is None:
+        return ""
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.3g} {unit}" if value < 999.5 else f"{value:.0f} {unit}"
+        value /= 1024
+    return f"{value:.3g} GiB"
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False)
+
+
+def _text(text: str, style: str = "") -> object:
+    from rich.text import Text
+
+    return Text(text, style=style)
+
+
+def _style(cell: str) -> str:
+    return "green" if cell in GOOD else "red" if cell in BAD else "yellow" if cell == "disabled" else ""

@@ -1,0 +1,29 @@
+"""`epkit doctor`: what is wrong with this installation, and what mends it."""
+
+from __future__ import annotations
+
+import click
+
+from epkit.cli import _options, _show
+
+
+@click.command()
+@_options.refresh
+@_options.as_json
+def doctor(refresh: bool, as_json: bool) -> None:
+    """Find wheels that clash, missing libraries, drivers and versions, each with the command that mends it.
+
+    Exit code 1 when there is something to mend.
+    """
+    from epkit import checkup
+
+    found = checkup.doctor(refresh=refresh)
+    if as_json:
+        _show.document(found.as_json())
+    else:
+        rows = [(one.topic, one.state, one.found, one.hint) for one in found.findings]
+        _show.table(("topic", "state", "found", "what to do"), rows)
+        count = len(found.problems)
+        _show.title("nothing to mend" if not count else f"{count} problem{'s' if count > 1 else ''} to mend")
+    if found.problems:
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,38 @@
+"""`epkit explain`: the plan, the effective configuration with origins, the plain ONNX Runtime script."""
+
+from __future__ import annotations
+
+import click
+
+from epkit.cli import _options, _show
+
+
+@click.command()
+@click.argument("model")
+@_options.target
+@_options.config
+@_options.refresh
+@_options.as_json
+def explain(model: str, target: str | None, config: str | None, refresh: bool, as_json: bool) -> None:
+    """Say what would be tried for MODEL, with which settings and why, without opening it.
+
+    It ends with the same session as a script in plain ONNX Runtime.
+    """
+    from epkit import explanation
+
+    told = explanation.explain(model, target, config=config, refresh=refresh)
+    if as_json:
+        _show.document(told.as_json())
+        return
+    _show.title(f"{told.target}: {told.why}")
+    if told.refusal:
+        _show.line(f"it would be refused: {told.refusal}")
+    _show.table(
+        ("provider", "decision", "why", "what to do"),
+        [(row.provider, row.decision, row.reason, row.hint) for row in told.plan],
+    )
+    _show.table(("key", "value", "origin"), [(one.key, one.value, one.origin) for one in told.effective])
+    for note in told.notes:
+        _show.line(f"note: {note}")
+    _show.title("the same without epkit:")
+    click.echo(told.script, nl=False)

@@ -1,0 +1,50 @@
+"""`epkit providers`: every plugin and provider, or one provider with its options."""
+
+from __future__ import annotations
+
+import click
+
+from epkit.cli import _options, _show
+
+
+@click.command()
+@click.argument("name", required=False)
+@_options.refresh
+@_options.as_json
+def providers(name: str | None, refresh: bool, as_json: bool) -> None:
+    """List every plugin and provider: usable or not, why, and what to do.
+
+    With NAME: that provider and its options.
+    """
+    from epkit import catalogue
+
+    if name is not None:
+        _one(name, refresh=refresh, as_json=as_json)
+        return
+    found = catalogue.providers(refresh=refresh)
+    if as_json:
+        _show.document(found.as_json())
+        return
+    rows = [(row.name, row.status, row.distribution, row.detail or row.reason, row.hint) for row in found.rows]
+    _show.table(("provider", "status", "from", "found", "what to do"), rows)
+
+
+def _one(name: str, *, refresh: bool, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from epkit import catalogue
+
+    entry, registry = catalogue.find(name)
+    row = catalogue.row(entry, registry, refresh=refresh)
+    options = catalogue.options(entry.provider.options) if entry.provider is not None else []
+    if as_json:
+        listed = [asdict(option) for option in options]
+        _show.document({"schema": catalogue.SCHEMA, "providers": [asdict(row) | {"options": listed}]})
+        return
+    _show.title(f"{row.name} is {row.status}: {row.detail or row.reason or row.ort_name}")
+    if row.hint:
+        _show.line(f"  hint: {row.hint}")
+    if entry.provider is not None:
+        _show.line(f"  {row.ort_name}, from {row.distribution}: {(type(entry.provider).__doc__ or '').splitlines()[0]}")
+    if options:
+        _show.table(("option", "values", "meaning"), [(one.name, one.type, one.meaning) for one in options])

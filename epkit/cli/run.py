@@ -1,0 +1,80 @@
+"""`epkit run`: outputs for given or made-up inputs, and the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from epkit.cli import _options, _show
+
+if TYPE_CHECKING:
+    from epkit.report import Report
+
+
+@click.command()
+@click.argument("model")
+@_options.target
+@click.option("--input", "given", multiple=True, metavar="NAME=FILE.npy", help="An input; the others are made up.")
+@click.option("--output-dir", metavar="D", help="Write each output to D/<name>.npy.")
+@_options.config
+@_options.as_json
+def run(
+    model: str, target: str | None, given: tuple[str, ...], output_dir: str | None, config: str | None, as_json: bool
+) -> None:
+    """Run MODEL once, for given or made-up inputs, and say what ran where."""
+    import time
+
+    from epkit import session
+    from epkit.arrays import load_inputs, saved
+
+    with session.open(model, target, config=config) as opened:
+        feed, made_up = load_inputs(given, opened.inputs)
+        started = time.perf_counter()
+        outputs = opened.run(feed)
+        elapsed = time.perf_counter() - started
+        files = saved(outputs, Path(output_dir)) if output_dir is not None else {}
+        report = opened.report
+    shapes = {name: describe(value) for name, value in outputs.items()}
+    if as_json:
+        document: dict[str, object] = {"schema": "epkit.run/1", "report": report.as_json() | {"run_s": elapsed}}
+        _show.document(document | {"outputs": shapes, "files": {name: str(file) for name, file in files.items()}})
+        return
+    _report(report)
+    rows = [(name, one["dtype"], _shape(one["shape"]), files.get(name)) for name, one in shapes.items()]
+    _show.table(("output", "dtype", "shape", "file"), rows)
+    if made_up:
+        _show.line(f"made up: {', '.join(made_up)}; give them with --input NAME=FILE.npy")
+    _show.line(f"run: {_show.seconds(elapsed)}")
+
+
+def describe(value: Any) -> dict[str, Any]:
+    """Return shape and dtype of an output; of a sequence or map, its length and its kind."""
+    if hasattr(value, "dtype"):
+        dtype = "string" if value.dtype.kind in "OU" else str(value.dtype)
+        return {"shape": list(value.shape), "dtype": dtype}
+    if value is None:
+        return {"shape": None, "dtype": "none"}
+    inner = type(value[0]).__name__ if isinstance(value, list) and value else ""
+    return {"shape": [len(value)], "dtype": f"{type(value).__name__}({inner})" if inner else type(value).__name__}
+
+
+def _shape(shape: list[int] | None) -> str:
+    return "" if shape is None else "[" + ", ".join(str(one) for one in shape) + "]"
+
+
+def _report(report: Report) -> None:
+    _show.title(report.summary())
+    _show.line(f"{report.target}: {report.why}")
+    _show.table(
+        ("provider", "outcome", "share", "why", "what to do"),
+        [(one.provider, one.outcome, report.share(one.provider), one.reason, one.hint) for one in report.tried],
+    )
+    spent = ", ".join(f"{part} {_show.seconds(value)}" for part, value in report.seconds.items())
+    _show.line(f"times: {spent}")
+    for one in report.warmup:
+        steady = f", steady {_show.seconds(one.steady_s)}" if one.steady_s is not None else ""
+        _show.line(f"warm-up: first run {_show.seconds(one.first_s)}{steady} ({report.warmup_why})")
+    for note in report.notes:
+        _show.line(f"note: {note}")

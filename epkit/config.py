@@ -1,0 +1,251 @@
+"""What did the person write, and where?
+
+Reads `epkit.toml` (or `[tool.epkit]` in `pyproject.toml`), the environment and the call, and merges them. Every value
+keeps the place it came from. What the values mean is decided in `target`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TypeAlias, cast
+
+from epkit.errors import ConfigError, UnknownTarget
+
+TOP_KEYS = ("default", "automatic", "targets")
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One value, and the place where it was written."""
+
+    value: object
+    origin: str
+
+
+Table: TypeAlias = "dict[str, Value | Table]"
+ConfigSource: TypeAlias = "str | os.PathLike[str] | Mapping[str, object] | None"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that was written, merged; nothing of it validated beyond its outer shape."""
+
+    place: str = "no epkit.toml"
+    named: bool = True
+    default: Value | None = None
+    automatic: Value = Value((), "epkit")
+    targets: Mapping[str, Table] = field(default_factory=dict)
+
+    def target(self, name: str) -> Table:
+        """Return the target `name` with everything it extends merged in."""
+        return _extended(name, self.targets, ())
+
+
+def load(
+    source: ConfigSource = None, *, environ: Mapping[str, str] | None = None, directory: Path | None = None
+) -> Config:
+    """Read the configuration: `source` when given, else `EPKIT_CONFIG`, else the file nearest to the directory.
+
+    Raises ConfigError with the file, the key, and line and column where the parser knows them.
+    """
+    environ = os.environ if environ is None else environ
+    written, place, named = _read(source, environ, directory or Path.cwd())
+    unknown = [key for key in written if key not in TOP_KEYS]
+    if unknown:
+        raise ConfigError(f"{place} has an unknown key {unknown[0]!r}", hint=nearest(unknown[0], TOP_KEYS))
+    default, automatic, targets = written.get("default"), written.get("automatic", []), written.get("targets", {})
+    if not (default is None or isinstance(default, str)):
+        raise ConfigError(f"{place}: default must be the name of a target, not {default!r}")
+    if not (isinstance(automatic, list | tuple) and all(isinstance(name, str) for name in automatic)):
+        raise ConfigError(f"{place}: automatic must be a list of provider names, not {automatic!r}")
+    if not (isinstance(targets, Mapping) and all(isinstance(table, Mapping) for table in targets.values())):
+        raise ConfigError(f"{place}: targets must hold tables, as in [targets.gpu]")
+    tables = {name: table_of(table, f"{place}: targets.{name}") for name, table in targets.items()}
+    environment_default = environ.get("EPKIT_DEFAULT")
+    return Config(
+        place=place,
+        named=named,
+        default=Value(environment_default, "environment EPKIT_DEFAULT")
+        if environment_default
+        else (Value(default, f"{place}: default") if default is not None else None),
+        automatic=Value(tuple(automatic), f"{place}: automatic"),
+        targets=_overridden(tables, environ, place),
+    )
+
+
+def table_of(written: Mapping[str, object], origin: str) -> Table:
+    """Mark every value of a nested mapping with where it came from."""
+    return {
+        str(key): table_of(cast("Mapping[str, object]", value), f"{origin}.{key}")
+        if isinstance(value, Mapping)
+        else Value(value, f"{origin}.{key}")
+        for key, value in written.items()
+    }
+
+
+def merged(below: Table, above: Table) -> Table:
+    """Lay one table over another: tables merge, everything else is replaced."""
+    result = dict(below)
+    for key, value in above.items():
+        under = result.get(key)
+        result[key] = merged(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
+    return result
+
+
+def plain(table: Table) -> dict[str, object]:
+    """Return the values without their origins."""
+    return {key: plain(value) if isinstance(value, dict) else value.value for key, value in table.items()}
+
+
+def origin_of(table: Table, path: Iterable[object]) -> str:
+    """Return where the value at `path`, or the nearest value around or below it, was written; empty when unknown."""
+    at: Value | Table = table
+    for key in path:
+        if isinstance(at, Value) or str(key) not in at:
+            break
+        at = at[str(key)]
+    return next((value.origin for _, value in leaves(at)), "")
+
+
+def leaves(table: Value | Table, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Value]]:
+    """Walk over every value, in the order written."""
+    if isinstance(table, Value):
+        yield path, table
+        return
+    for key, value in table.items():
+        yield from leaves(value, (*path, key))
+
+
+def nearest(word: str, known: Iterable[str], what: str = "known") -> str:
+    """Return a hint: the nearest spelling if one is near, and what would have been valid."""
+    names = sorted(known)
+    near = get_close_matches(word.lower(), names, n=1) or get_close_matches(word, names, n=1)
+    listing = f"{what}: {', '.join(names)}" if names else f"{what}: none"
+    return f"did you mean {near[0]!r}? {listing}" if near else listing
+
+
+def _read(source: ConfigSource, environ: Mapping[str, str], start: Path) -> tuple[Mapping[str, object], str, bool]:
+    if isinstance(source, Mapping):
+        return source, "call", True
+    named = source if source is not None else environ.get("EPKIT_CONFIG")
+    if named:
+        path = Path(named).expanduser()
+        if path.name == "pyproject.toml":
+            return _tool_table(path), _place(path, start), True
+        return _parse(path), _place(path, start), True
+    for folder in _search_path(start):
+        if (folder / "epkit.toml").is_file():
+            return _parse(folder / "epkit.toml"), _place(folder / "epkit.toml", start), False
+        project = folder / "pyproject.toml"
+        if project.is_file() and b"tool.epkit" in project.read_bytes():
+            return _tool_table(project), _place(project, start), False
+    return {}, "no epkit.toml", True
+
+
+def _search_path(start: Path) -> Iterator[Path]:
+    """Yield the directory and its parents, up to the project's root or the home directory."""
+    home = Path.home()
+    for folder in (start, *start.parents):
+        yield folder
+        if folder == home or (folder / ".git").exists() or (folder / "pyproject.toml").exists():
+            return
+
+
+def _place(path: Path, start: Path) -> str:
+    return str(path.relative_to(start)) if path.is_relative_to(start) else str(path)
+
+
+def _parse(path: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"the config file {path} does not exist", hint="check --config and EPKIT_CONFIG") from None
+    except OSError as error:
+        raise ConfigError(f"the config file {path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the config file {path} is not UTF-8 text (byte {error.start})") from error
+    except tomllib.TOMLDecodeError as error:
+        what = re.sub(r" \(at (line \d+, column \d+|end of document)\)$", "", str(error))
+        where = re.search(r"\(at (line \d+, column \d+|end of document)\)$", str(error))
+        spot = f", {where[1]}" if where else ""
+        raise ConfigError(f"{path}{spot}: not valid TOML: {what}") from error
+
+
+def _tool_table(path: Path) -> Mapping[str, object]:
+    tool = _parse(path).get("tool")
+    table = tool.get("epkit", {}) if isinstance(tool, Mapping) else {}
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"{path}: tool.epkit must be a table")
+    return table
+
+
+def _overridden(tables: Mapping[str, Table], environ: Mapping[str, str], place: str) -> dict[str, Table]:
+    """Lay `EPKIT_TARGETS__<target>__<key>...=value` over the targets; a value is TOML, or else text."""
+    result = dict(tables)
+    folded = {_folded(name): name for name in tables}
+    for variable in sorted(environ):
+        if not variable.upper().startswith("EPKIT_TARGETS__"):
+            continue
+        parts = variable.split("__")[1:]
+        if len(parts) < 2 or not all(parts):
+            raise ConfigError(f"{variable} names no key", hint="write EPKIT_TARGETS__<target>__<key>=value")
+        name = folded.get(_folded(parts[0]))
+        if name is None:
+            known = nearest(parts[0], tables, what="targets")
+            raise UnknownTarget(f"{variable} is set, but {place} has no target {parts[0].lower()!r}", hint=known)
+        # Keys of a target are lower-case; the options below them are spelt as ONNX Runtime spells them.
+        value: object = _toml_value(environ[variable])
+        for key in reversed((parts[1].lower(), *parts[2:])):
+            value = {key: value}
+        above = table_of(cast("Mapping[str, object]", value), "")
+        result[name] = merged(result[name], _with_origin(above, f"environment {variable}"))
+    return result
+
+
+def _folded(name: str) -> str:
+    return name.lower().replace("-", "_")
+
+
+def _toml_value(text: str) -> object:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _with_origin(table: Table, origin: str) -> Table:
+    return {
+        key: _with_origin(value, origin) if isinstance(value, dict) else Value(value.value, origin)
+        for key, value in table.items()
+    }
+
+
+def _extended(name: str, targets: Mapping[str, Table], seen: Sequence[str]) -> Table:
+    table = targets[name]
+    parent = table.get("extends")
+    if parent is None:
+        return table
+    path = (*seen, name)
+    if isinstance(parent, dict) or not isinstance(parent.value, str):
+        raise ConfigError(f"target {name!r}: extends must be the name of a target")
+    if parent.value in path:
+        raise ConfigError(f"targets extend each other in a circle: {' -> '.join((*path, parent.value))}")
+    if parent.value not in targets:
+        hint = nearest(parent.value, targets, what="targets")
+        raise UnknownTarget(f"target {name!r} extends {parent.value!r}, which does not exist", hint=hint)
+    below = _extended(parent.value, targets, path)
+    own = {key: value for key, value in table.items() if key != "extends"}
+    # Options belong to one provider; a target with another provider does not take them over.
+    if "provider" in own and _value(own["provider"]) != _value(below.get("provider")):
+        below = {key: value for key, value in below.items() if key not in ("options", "device")}
+    return merged(below, own)
+
+
+def _value(value: Value | Table | None) -> object:
+    return value.value if isinstance(value, Value) else None

@@ -1,0 +1,91 @@
+"""What can go wrong, as one tree.
+
+EpkitError
+├── ConfigError         the request is wrong; also a ValueError                 exit 2
+│   ├── UnknownTarget       no target or provider has that name
+│   └── InputError          the inputs of a run do not fit the model
+├── PluginError         a plugin is broken (EPKIT_STRICT_PLUGINS=1 raises it)   exit 3
+├── ProviderError       a provider that was named cannot be had                 exit 3
+│   ├── ProviderUnavailable     this machine does not have it
+│   └── ProviderDropped         it opened, failed or took too few nodes
+├── RuntimeMissing      ONNX Runtime itself is not installed                    exit 3
+├── ModelError          the model cannot be read or run by any provider         exit 4
+└── RunError            a run failed; never silently retried elsewhere          exit 4
+    └── SessionClosed       the session was closed
+
+A message is one sentence: what was asked and what was found. `hint` is the next thing to type.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class EpkitError(Exception):
+    """Anything that epkit raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message
+
+
+class ConfigError(EpkitError, ValueError):
+    """The request is wrong: a key, a value, a name, a file."""
+
+    exit_code = 2
+
+
+class UnknownTarget(ConfigError):
+    """No target and no provider has the name that was asked for."""
+
+
+class InputError(ConfigError):
+    """The inputs of a run do not fit the model."""
+
+
+class PluginError(EpkitError):
+    """A plugin is broken."""
+
+    exit_code = 3
+
+
+class ProviderError(EpkitError):
+    """A provider that was named cannot be had."""
+
+    exit_code = 3
+
+
+class ProviderUnavailable(ProviderError):
+    """This machine does not have the provider."""
+
+
+class ProviderDropped(ProviderError):
+    """The provider was there, but failed to open or took too few nodes."""
+
+
+class RuntimeMissing(EpkitError):
+    """ONNX Runtime is not installed, or cannot be imported."""
+
+    exit_code = 3
+
+
+class ModelError(EpkitError):
+    """The model cannot be read, or no provider can run it."""
+
+    exit_code = 4
+
+
+class RunError(EpkitError):
+    """A run failed. It is never silently retried on another provider."""
+
+    exit_code = 4
+
+
+class SessionClosed(RunError):
+    """The session was closed before this call."""

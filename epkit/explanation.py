@@ -1,0 +1,123 @@
+"""What would be done with this model and target, and how would it be written without epkit?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from epkit import _platform
+from epkit.config import ConfigSource, load
+from epkit.effective import Effective, Setting, effective
+from epkit.model import Model
+from epkit.model import read as read_model
+from epkit.provider import Provider
+from epkit.registry import discover
+from epkit.resolve import Plan
+from epkit.session import meddling, plan_for
+from epkit.target import Candidate
+from epkit.target import read as read_target
+
+SCHEMA = "epkit.explain/1"
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRow:
+    """One provider of the chain: opened, or passed over and why."""
+
+    provider: str
+    decision: str
+    reason: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The plan for one model and target. `refusal` says why it would be an error; empty when it would not."""
+
+    target: str
+    why: str
+    refusal: str
+    plan: tuple[PlanRow, ...]
+    effective: tuple[Setting, ...]
+    notes: tuple[str, ...]
+    script: str
+
+    def as_json(self) -> dict[str, object]:
+        """Return the document of `epkit explain --json`."""
+        return {"schema": SCHEMA, **asdict(self)}
+
+
+def explain(
+    model: str | os.PathLike[str] | bytes,
+    target: str | None = None,
+    *,
+    options: Mapping[str, object] | None = None,
+    session_options: Mapping[str, object] | None = None,
+    config: ConfigSource = None,
+    refresh: bool = False,
+) -> Explanation:
+    """Say what `epkit.open` would do with the same arguments, without opening the model. Raises as it does."""
+    written = load(config)
+    registry = discover()
+    wanted = read_target(target, written, registry, options=options, session_options=session_options)
+    contents = read_model(model)
+    plan, _ = plan_for(wanted, registry, refresh=refresh)
+    given = effective(plan, _platform.core_limit())
+    refused = plan.refusal
+    return Explanation(
+        target=wanted.name,
+        why=wanted.why,
+        refusal=f"{refused.candidate.name} is not usable on this machine: {refused.reason}" if refused else "",
+        plan=tuple(PlanRow(s.candidate.name, s.decision, s.reason, s.hint) for s in plan.steps),
+        effective=given.shown,
+        notes=(*wanted.notes, *meddling(plan.chain)),
+        script=script(contents, plan, given),
+    )
+
+
+def script(model: Model, plan: Plan, given: Effective) -> str:
+    """Write the same session in plain ONNX Runtime."""
+    enums = {
+        "execution_mode": "ExecutionMode",
+        "execution_order": "ExecutionOrder",
+        "graph_optimization_level": "GraphOptimizationLevel",
+    }
+    source = repr(str(model.source)) if not isinstance(model.source, bytes) else "MODEL_BYTES"
+    lines = ["import onnxruntime as ort", "", "options = ort.SessionOptions()"]
+    for name, value in given.settings.properties.items():
+        lines.append(f"options.{name} = {f'ort.{enums[name]}.{value}' if name in enums else repr(value)}")
+    for key, text in given.settings.entries.items():
+        lines.append(f"options.add_session_config_entry({key!r}, {text!r})")
+    for name, size in given.settings.free_dimensions.items():
+        lines.append(f"options.add_free_dimension_override_by_name({name!r}, {size})")
+    for name, size in given.settings.free_dimensions_by_denotation.items():
+        lines.append(f"options.add_free_dimension_override_by_denotation({name!r}, {size})")
+    lines += [f"options.register_custom_ops_library({library!r})" for library in given.settings.custom_ops]
+    for candidate in plan.chain:
+        lines += ["", *_added(candidate)]
+    lines += [
+        "",
+        "# no providers= here: with it, what cannot be loaded is replaced by the CPU without an error",
+        f"session = ort.InferenceSession({source}, sess_options=options, enable_fallback=0)",
+        "for part in session.get_provider_graph_assignment_info():",
+        "    print(part.ep_name, [node.op_type for node in part.get_nodes()])",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _added(candidate: Candidate) -> list[str]:
+    provider, sent = candidate.provider, candidate.sent
+    lines = [f"# {candidate.name}"]
+    if type(provider).prepare is not Provider.prepare:
+        lines.append(f"# epkit first does this: {(provider.prepare.__doc__ or '').splitlines()[0]}")
+    library = provider.library()
+    if library is None:
+        return [*lines, f"options.add_provider({provider.ort_name!r}, {sent!r})"]
+    kind = f" and one.device.type.name == {candidate.device!r}" if isinstance(candidate.device, str) else ""
+    return [
+        *lines,
+        f"ort.register_execution_provider_library({candidate.name!r}, {str(library)!r})",
+        f"devices = [one for one in ort.get_ep_devices() if one.ep_name == {provider.ort_name!r}{kind}]",
+        f"options.add_provider_for_devices(devices[:1], {sent!r})",
+    ]

@@ -1,0 +1,180 @@
+"""Which of the planned providers does ONNX Runtime really open, and whose fault is it when it does not?
+
+Adding a provider to the session options fails by itself, so the culprit is known. When creating the session fails, the
+exception says nothing about whose fault it is: the first provider that is not the CPU is dropped and the rest tried
+again. It is the model's fault exactly when the CPU alone fails too (or, where the CPU is forbidden, every provider
+alone).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from epkit import _runtime
+from epkit._runtime import OpenFault, Settings
+from epkit.effective import without_cpu_rule
+from epkit.errors import ModelError, ProviderDropped
+from epkit.placement import Share, elsewhere, placement
+from epkit.report import Outcome, Tried
+from epkit.resolve import Plan
+from epkit.target import CPU, Candidate
+
+# ONNX Runtime's words for `session.disable_cpu_ep_fallback`; there is no code for it.
+CPU_FORBIDDEN = "fallback to CPU EP has been explicitly disabled"
+
+
+@dataclass(slots=True)
+class Opening:
+    """A session on its way: what is left of the chain, what was dropped, and what ONNX Runtime did with the rest."""
+
+    plan: Plan
+    model: str | bytes
+    settings: Settings
+    remaining: list[Candidate]
+    dropped: dict[str, Tried] = field(default_factory=dict)
+    placed: dict[str, Share] = field(default_factory=dict)
+    session: Any = None
+    seconds: float = 0.0
+
+    @property
+    def provider(self) -> str | None:
+        """The first provider of the chain that took a node."""
+        return next((one.name for one in self.plan.chain if one.name in self.placed), None)
+
+    @property
+    def required(self) -> bool:
+        """Whether the first provider of the chain must not be dropped."""
+        return self.plan.target.required
+
+
+def open_next(opening: Opening) -> None:
+    """Open a session with what is left of the chain, dropping what fails on the way.
+
+    Raises ModelError when no provider can be blamed, ProviderDropped when the target requires what failed, or a
+    placement that did not come about.
+    """
+    started = time.perf_counter()
+    opening.session = _created(opening)
+    opening.seconds += time.perf_counter() - started
+    opening.placed = _placement(opening, opening.session)
+    _hold_placement(opening)
+
+
+def drop(opening: Opening, culprit: Candidate, cause: str, outcome: Outcome) -> None:
+    """Take a provider out of the chain; raises ProviderDropped when the target requires it."""
+    hint = culprit.provider.hint(cause)
+    if opening.required and culprit is opening.plan.target.first:
+        verb = "did not open" if outcome == "failed to open" else "failed in warm-up"
+        raise ProviderDropped(f"{culprit.name} {verb} for this model: {cause}", hint=hint)
+    opening.dropped[culprit.name] = Tried(culprit.name, outcome, cause, hint)
+    opening.remaining.remove(culprit)
+
+
+def on_cpu(opening: Opening) -> Any:
+    """Open the model on the CPU alone: the reference by which a failure is judged. Raises OpenFault."""
+    return _runtime.create(opening.model, (), without_cpu_rule(opening.settings))
+
+
+def _created(opening: Opening) -> Any:
+    first_cause = ""
+    suspects: list[Candidate] = []
+    while opening.remaining:
+        try:
+            return _runtime.create(opening.model, opening.remaining, opening.settings)
+        except OpenFault as fault:
+            if fault.candidate is not None:
+                drop(opening, fault.candidate, fault.cause, "failed to open")
+                continue
+            if CPU_FORBIDDEN in fault.cause:
+                raise _forbidden(opening) from fault
+            first_cause = first_cause or fault.cause
+            culprit = next((one for one in opening.remaining if one.name != CPU), None)
+            if culprit is None or (opening.required and opening.plan.target.cpu and not _runs_on_cpu(opening)):
+                raise _models_fault(opening, first_cause) from fault
+            suspects.append(culprit)
+            drop(opening, culprit, fault.cause, "failed to open")
+    # Where the CPU is forbidden, a provider that was dropped first may still have been innocent.
+    for suspect in suspects:
+        try:
+            session = _runtime.create(opening.model, [suspect], opening.settings)
+        except OpenFault:
+            continue
+        opening.remaining = [suspect]
+        del opening.dropped[suspect.name]
+        return session
+    if first_cause:
+        raise _models_fault(opening, first_cause)
+    causes = "; ".join(f"{row.provider}: {row.reason}" for row in opening.dropped.values())
+    raise ProviderDropped(f"no provider of target {opening.plan.target.name!r} opened: {causes}", hint="epkit providers")
+
+
+def _runs_on_cpu(opening: Opening) -> bool:
+    try:
+        on_cpu(opening)
+    except OpenFault:
+        return False
+    return True
+
+
+def _models_fault(opening: Opening, cause: str) -> ModelError:
+    name = opening.model if isinstance(opening.model, str) else "the model given as bytes"
+    tried = "the CPU alone" if opening.plan.target.cpu else "any provider alone"
+    return ModelError(f"{name} cannot be opened, not even by {tried}: {cause}", hint=_advice(cause, opening))
+
+
+def _advice(cause: str, opening: Opening) -> str:
+    lowered = cause.lower()
+    if "ir version" in lowered or "ir_version" in lowered:
+        return "export it with an older onnx package, or: pip install -U onnxruntime-gpu"
+    if "opset" in lowered:
+        return "export it with an older opset, or: pip install -U onnxruntime-gpu"
+    if "custom_ops" in lowered or "is not a registered function/op" in lowered:
+        return "name the library that brings the operator in session_options.custom_ops_libraries"
+    model = opening.model if isinstance(opening.model, str) else "MODEL"
+    return f"epkit inspect {model}"
+
+
+def _forbidden(opening: Opening) -> ProviderDropped:
+    """Say which operators would land on the CPU that the target forbids."""
+    names = ", ".join(one.name for one in opening.remaining)
+    try:
+        placed = _placement(
+            opening, _runtime.create(opening.model, opening.remaining, without_cpu_rule(opening.settings))
+        )
+        left = {name: share for name, share in placed.items() if name == CPU}
+        told = elsewhere(left, "") or "some of its nodes"
+    except OpenFault:
+        told = "some of its nodes"
+    return ProviderDropped(
+        f"target {opening.plan.target.name!r} says cpu = false, but {names} leaves to the CPU: {told}",
+        hint="allow the CPU with cpu = true, or take those operators out of the model",
+    )
+
+
+def _placement(opening: Opening, session: Any) -> dict[str, Share]:
+    names = {one.provider.ort_name: one.name for one in opening.plan.chain}
+    return placement(_runtime.assigned(session), names | {_runtime.CPU_ORT_NAME: CPU})
+
+
+def _hold_placement(opening: Opening) -> None:
+    """Hold the target to what it asked of its first provider; a model without nodes asks nothing."""
+    target, placed = opening.plan.target, opening.placed
+    first = target.first.name
+    if not placed or not opening.required:
+        return
+    if first not in placed:
+        raise ProviderDropped(
+            f"{first} was registered but took no node of the model: {elsewhere(placed, first)}",
+            hint=f"a target with a fallback uses {first} where it can",
+        )
+    share = placed[first].share
+    if target.min_placement is not None and share < target.min_placement:
+        raise ProviderDropped(
+            f"{first} took {share:.4g} of the nodes where target {target.name!r} asks for {target.min_placement:g}; "
+            f"elsewhere: {elsewhere(placed, first)}",
+            hint="lower min_placement, or take those operators out of the model",
+        )
+
+

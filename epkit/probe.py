@@ -1,0 +1,201 @@
+"""What can this machine do?
+
+Each provider is proven in a child process, in parallel with the others, and the answer is remembered on disk under
+everything that it depends on. `EPKIT_PROBE=quick` trusts the plugin's own cheap probe instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from epkit import __version__, _runtime
+from epkit._child import Child
+from epkit.cache import directory
+from epkit.errors import ConfigError
+from epkit.provider import Availability, Device, Provider, Unusable, Usable
+from epkit.registry import Absent, Registry
+
+REMEMBERED_SECONDS = 7 * 24 * 3600.0
+PASSING_SECONDS = 120.0
+RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-qnn", "onnxruntime-openvino")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An availability, and how it was come by."""
+
+    availability: Availability
+    seconds: float = 0.0
+    proven: bool = False
+    remembered: bool = False
+    note: str = ""
+
+    @property
+    def usable(self) -> bool:
+        """Whether this machine has the provider."""
+        return isinstance(self.availability, Usable)
+
+
+def ask(
+    wanted: Sequence[tuple[Provider, Device | None]],
+    registry: Registry,
+    *,
+    refresh: bool = False,
+    environ: Mapping[str, str] | None = None,
+) -> dict[str, Answer]:
+    """Ask for each provider whether this machine has it; the answers by the provider's name."""
+    environ = os.environ if environ is None else environ
+    mode = environ.get("EPKIT_PROBE", "prove")
+    if mode not in ("prove", "quick"):
+        raise ConfigError(f"EPKIT_PROBE is {mode!r}", hint="EPKIT_PROBE=prove or EPKIT_PROBE=quick")
+    with ThreadPoolExecutor(max_workers=max(1, len(wanted))) as pool:
+        asked = {
+            provider.name: pool.submit(_ask, provider, device, registry, refresh=refresh, quick=mode == "quick")
+            for provider, device in wanted
+        }
+        return {name: answer.result() for name, answer in asked.items()}
+
+
+def _ask(provider: Provider, device: Device | None, registry: Registry, *, refresh: bool, quick: bool) -> Answer:
+    started = time.perf_counter()
+    if isinstance(provider, Absent):
+        return Answer(provider.probe())
+    if not _runtime.installed():
+        return Answer(Unusable(_runtime.MISSING, _runtime.MISSING_HINT))
+    # The CPU is in every build of ONNX Runtime, and every fallback ends there: there is nothing to prove.
+    if provider.ort_name == _runtime.CPU_ORT_NAME or quick:
+        return Answer(_cheap(provider), time.perf_counter() - started)
+    with _memory(provider, device, registry) as memory:
+        known = None if refresh else memory.read()
+        if known is not None:
+            return Answer(known, time.perf_counter() - started, proven=True, remembered=True, note=memory.note)
+        availability = _proven(provider, device, registry)
+        memory.write(availability)
+        return Answer(availability, time.perf_counter() - started, proven=True, note=memory.note)
+
+
+def _cheap(provider: Provider) -> Availability:
+    try:
+        return provider.probe()
+    except Exception as error:  # noqa: BLE001 - foreign code
+        return Unusable(f"its probe raised {type(error).__name__}: {error}", passing=True)
+
+
+def _proven(provider: Provider, device: Device | None, registry: Registry) -> Availability:
+    """Run the proof in a child process, and put what the child only logged into the reason."""
+    plugin = registry.plugin(provider.name)
+    assert plugin is not None
+    request = {"plugin": plugin.name, "value": plugin.value, "provider": provider.name, "device": device}
+    with Child("epkit._probe") as child:
+        child.send(request | {"seconds": provider.proof_seconds})
+        reply = child.receive(provider.proof_seconds)
+        if reply is None:
+            ending, said = child.ending(), _last_words(child.log())
+            limit = f" (limit: {provider.proof_seconds:g} s)" if child.timed_out else ""
+            reason = f"its proof {ending}{limit}" + (f": {said}" if said else "")
+            return Unusable(reason, provider.hint(said) or "epkit providers --refresh", passing=True)
+        log = child.log()
+    if reply["usable"]:
+        return Usable(str(reply["detail"]))
+    reason, hint, passing = str(reply["reason"]), str(reply["hint"]), bool(reply["passing"])
+    logged = _logged_cause(log)
+    if logged and logged not in reason:
+        reason, hint = f"{logged} ({reason})", hint or provider.hint(logged)
+    return Unusable(reason, hint, passing)
+
+
+def _logged_cause(log: str) -> str:
+    """Return the cause that ONNX Runtime wrote to its log and nowhere else; empty when there is none."""
+    for pattern in (r"([\w.+-]+\.(?:so|dll|dylib)[.\d]*: cannot open shared object file)", r"with error: (.+)"):
+        if (match := re.search(pattern, log)) is not None:
+            return match[1].strip()
+    return ""
+
+
+def _last_words(log: str) -> str:
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    return lines[-1][:200] if lines else ""
+
+
+class _Memory:
+    """One remembered answer on disk; without a path, nothing is remembered."""
+
+    def __init__(self, path: Path | None, note: str = "") -> None:
+        self.path = path
+        self.note = note
+
+    def read(self) -> Availability | None:
+        """Return the answer unless it is too old, or not readable."""
+        if self.path is None:
+            return None
+        try:
+            kept = json.loads(self.path.read_text(encoding="utf-8"))
+            age = time.time() - kept["at"]
+            if not 0 <= age < (PASSING_SECONDS if kept["passing"] else REMEMBERED_SECONDS):
+                return None
+            if kept["usable"]:
+                return Usable(kept["detail"])
+            return Unusable(kept["reason"], kept["hint"], kept["passing"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def write(self, answer: Availability) -> None:
+        """Keep the answer; written aside and moved into place, so that no reader meets half of it."""
+        if self.path is None:
+            return
+        match answer:
+            case Usable(detail):
+                kept: dict[str, object] = {"usable": True, "detail": detail, "passing": False}
+            case Unusable(reason, hint, passing):
+                kept = {"usable": False, "reason": reason, "hint": hint, "passing": passing}
+        aside = self.path.with_suffix(f".{os.getpid()}")
+        try:
+            aside.write_text(json.dumps(kept | {"at": time.time()}), encoding="utf-8")
+            aside.replace(self.path)
+        except OSError as error:
+            self.note = f"the answer could not be remembered: {error}"
+
+
+@contextlib.contextmanager
+def _memory(provider: Provider, device: Device | None, registry: Registry) -> Iterator[_Memory]:
+    """Give the remembered answer, locked, so that of N processes only one proves."""
+    import filelock
+
+    plugin = registry.plugin(provider.name)
+    try:
+        depends = [str(part) for part in provider.fingerprint()]
+    except Exception as error:  # noqa: BLE001 - foreign code
+        yield _Memory(None, f"not remembered: the fingerprint of {provider.name} raised {type(error).__name__}: {error}")
+        return
+    everything = [provider.name, str(plugin), repr(device), __version__, sys.prefix, sys.version, *_runtimes(), *depends]
+    key = hashlib.sha256("\0".join(everything).encode()).hexdigest()[:32]
+    try:
+        folder = directory("probe")
+        lock = filelock.FileLock(folder / f"{key}.lock", timeout=provider.proof_seconds + 10)
+        lock.acquire()
+    except (OSError, filelock.Timeout) as error:
+        yield _Memory(None, f"not remembered: {error}")
+        return
+    try:
+        yield _Memory(folder / f"{key}.json")
+    finally:
+        lock.release()
+
+
+def _runtimes() -> list[str]:
+    found = []
+    for name in RUNTIMES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found.append(f"{name} {importlib.metadata.version(name)}")
+    return found

@@ -1,0 +1,188 @@
+"""The contract: what one execution provider tells epkit about itself.
+
+A plugin's smallest provider is one class with three names and a probe:
+
+    class Acme(Provider):
+        name = "acme"
+        ort_name = "AcmeExecutionProvider"
+
+        def probe(self) -> Usable | Unusable:
+            return Usable() if Path("/dev/acme0").exists() else Unusable("no /dev/acme0", hint="modprobe acme")
+
+Everything else has a default. Nothing here imports ONNX Runtime or NumPy, and a plugin's module should not either: it
+is imported whenever epkit lists what is installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict
+
+Device: TypeAlias = int | str
+"""What a target's `device` key holds: an ordinal (`0`) or a kind (`"GPU"`)."""
+
+Concurrency: TypeAlias = Literal["free", "per-session", "per-process"]
+"""How many runs may be under way at once: any number, one in each session, or one in the whole process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usable:
+    """This machine has the provider. `detail` says what was found ("NVIDIA H100, driver 580.65")."""
+
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """This machine does not have the provider: why, and the command that mends it.
+
+    `passing` marks a cause that may be gone in a minute (a crash, a time-out, memory in use); it is soon asked anew.
+    """
+
+    reason: str
+    hint: str = ""
+    passing: bool = False
+
+
+Availability: TypeAlias = Usable | Unusable
+
+
+class Options(BaseModel):
+    """The options of one provider, spelt as ONNX Runtime spells them, each with a sentence under it.
+
+    What is left unset is not sent, so ONNX Runtime's default stays ONNX Runtime's.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    extra: dict[str, str] = {}
+    """Options newer than epkit, passed on unchecked as name and text."""
+
+    def written(self) -> dict[str, Any]:
+        """The options that were set, `extra` apart, by ONNX Runtime's names."""
+        return {
+            (field.alias or name): getattr(self, name)
+            for name, field in type(self).model_fields.items()
+            if name in self.model_fields_set and name != "extra" and getattr(self, name) is not None
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class FoundDevice:
+    """One device that a plugin library offers, as ONNX Runtime lists it."""
+
+    index: int
+    ort_name: str
+    kind: str
+    vendor: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class WarmupNeed:
+    """What the first requests would otherwise pay for: how many runs, on which shapes, and why."""
+
+    runs: int = 1
+    shapes: Literal["each", "first"] = "first"
+    why: str = "the first run allocates memory"
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A tiny model, one input and the output it must give. The numbers are exact in fp16 and TF32."""
+
+    model: bytes
+    input: tuple[float, ...]
+    output: tuple[float, ...]
+    input_shape: tuple[int, ...]
+
+
+class Provider:
+    """One execution provider. Subclass it, and return an instance from the hook `epkit_providers`."""
+
+    name: ClassVar[str]
+    """The name users write: lower-case letters, digits and dashes."""
+    ort_name: ClassVar[str]
+    """What ONNX Runtime calls it: `CUDAExecutionProvider`."""
+    rank: ClassVar[int] = 50
+    """The place in the automatic chain, lowest first; the CPU stands last at 100."""
+    automatic: ClassVar[bool] = False
+    """Whether the automatic chain takes it unasked. Only honoured for the providers that epkit brings."""
+    options: ClassVar[type[Options]] = Options
+    """The model of its options."""
+    device_option: ClassVar[str | None] = None
+    """The option that a target's `device` sets, for a provider built into ONNX Runtime: `device_id`."""
+    device_kinds: ClassVar[tuple[str, ...]] = ()
+    """The names that a target's `device` may hold, for a plugin library: `CPU`, `GPU`, `NPU`."""
+    environment: ClassVar[tuple[str, ...]] = ()
+    """Environment variables that change a session behind one's back; a trailing `*` matches a prefix."""
+    native_options: ClassVar[tuple[str, ...]] = ()
+    """Options that load native code; those that come from a file that was found, not named, are pointed out."""
+    warmup: ClassVar[WarmupNeed] = WarmupNeed()
+    proof: ClassVar[Proof | None] = None
+    """A better tiny model than epkit's own (one convolution), where a provider needs one."""
+    proof_seconds: ClassVar[float] = 60.0
+    """How long the proof may take before it counts as hanging."""
+
+    @property
+    def concurrency(self) -> Concurrency:
+        """How many runs may be under way at once. A plugin library is `per-process` until proven otherwise."""
+        return "free" if type(self).library is Provider.library else "per-process"
+
+    def probe(self) -> Availability:
+        """Say what only the plugin knows: libraries, driver, devices. Cheap, never raises, imports no ONNX Runtime."""
+        return Usable()
+
+    def fingerprint(self) -> Sequence[str]:
+        """List what the answer of `probe` depends on: library paths and times, driver, environment variables."""
+        return ()
+
+    def prepare(self, runtime: ModuleType) -> None:
+        """Do what must happen before the provider can load, given the `onnxruntime` module. May be called twice."""
+
+    def library(self) -> Path | None:
+        """Return the plugin library to register with ONNX Runtime, or None for a provider that is built in."""
+        return None
+
+    def devices(self, found: Sequence[FoundDevice], device: Device | None) -> Sequence[FoundDevice]:
+        """Choose among the devices of the library; an empty answer means that the one asked for is not there."""
+        return [one for one in found if device is None or one.kind == device][:1]
+
+    def check_device(self, device: Device) -> str:
+        """Say in a few words why `device` makes no sense for this provider; empty when it does."""
+        if self.device_kinds:
+            return "" if device in self.device_kinds else f"must be one of {', '.join(self.device_kinds)}"
+        if self.device_option is None:
+            return "must be left out: this provider has one device"
+        return "" if isinstance(device, int) and not isinstance(device, bool) and device >= 0 else "must be 0 or above"
+
+    def check_inputs(self, options: Options, inputs: Mapping[str, Sequence[int | str | None]]) -> str:
+        """Say in a sentence why the options do not fit a model with these inputs (name to shape); empty when they do.
+
+        A fixed dimension is an int, a dynamic one its name or None.
+        """
+        return ""
+
+    def encode(self, options: Options, device: Device | None) -> dict[str, str]:
+        """Turn validated options into the text that ONNX Runtime wants."""
+        sent = {name: _text(value) for name, value in options.written().items()}
+        if self.device_option is not None and device is not None:
+            sent[self.device_option] = str(device)
+        return sent | options.extra
+
+    def hint(self, cause: str) -> str:
+        """Return the command that mends a failure whose cause ONNX Runtime gave as `cause`; empty when unknown."""
+        return ""
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    if isinstance(value, list | tuple):
+        return ",".join(_text(item) for item in value)
+    return str(value)

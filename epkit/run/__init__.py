@@ -1,0 +1,1 @@
+"""One run: arrays in, arrays out."""

@@ -1,0 +1,175 @@
+"""What does the caller's value become before ONNX Runtime sees it?
+
+ONNX Runtime checks little: it reads a big-endian array as if it were a native one, cuts texts at a zero character, and
+lets None die inside a kernel. So every value is checked and converted here; `values` does one tensor.
+
+Sizes that share a name ("N" in two inputs) may differ, as they may for ONNX Runtime: such names are only labels.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from epkit.config import nearest
+from epkit.errors import InputError
+from epkit.run.dtypes import is_exotic, numpy_dtype
+from epkit.run.values import Unfit, kind_of, sized, tensor
+
+if TYPE_CHECKING:
+    from epkit.model import TensorInfo
+
+# The bits of ndarray.flags.num that say C-contiguous and aligned: one look instead of two.
+_AS_IT_IS = 0x101
+_NESTED = re.compile(r"(optional|sequence|map)\((.+)\)")
+
+
+class Inputs:
+    """The inputs of a model, and how a caller's values are made to fit them. Built once, when a session opens.
+
+    `overridable` are initializers that a run may replace; None leaves them as they are. `cast` allows conversion within
+    a kind: float64 to float32.
+    """
+
+    def __init__(
+        self, wanted: Sequence[TensorInfo], *, cast: bool = False, overridable: Sequence[TensorInfo] = ()
+    ) -> None:
+        self.exotic = any(is_exotic(one.dtype) for one in (*wanted, *overridable))
+        """Whether there is a type that ONNX Runtime's plain `run` cannot carry: bfloat16, float8, 4-bit integers."""
+        self._wanted = tuple(_Input(one) for one in wanted)
+        self._by_name = {one.name: one for one in self._wanted}
+        self._overridable = {one.name: one for one in overridable}
+        self._cast = cast
+
+    def feed(self, inputs: Mapping[str, object] | object) -> dict[str, object]:
+        """Return what `InferenceSession.run` wants: arrays of the right dtype, native, C-contiguous and aligned.
+
+        Arrays that are so already are passed on, and a dict of nothing else is itself passed on. Optional inputs that
+        are None are left out, which is "no value" to ONNX Runtime. Raises InputError.
+        """
+        if type(inputs) is np.ndarray and len(self._wanted) == 1:
+            inputs = {self._wanted[0].name: inputs}
+        if type(inputs) is dict and len(inputs) == len(self._wanted):
+            for one in self._wanted:
+                value = inputs.get(one.name)
+                if (
+                    type(value) is not np.ndarray
+                    or value.dtype is not one.dtype
+                    or value.flags.num & _AS_IT_IS != _AS_IT_IS
+                    or (value.shape != one.seen and not one.admits(value.shape))
+                ):
+                    break
+            else:
+                return inputs
+        return self._converted(inputs if isinstance(inputs, Mapping) else self._named(inputs))
+
+    def _named(self, value: object) -> Mapping[str, object]:
+        if len(self._wanted) == 1:
+            return {self._wanted[0].name: value}
+        message = f"the model has {len(self._wanted)} inputs, got {kind_of(value)}"
+        raise InputError(message, hint=f"give a mapping from names to values; {self._listed()}")
+
+    def _converted(self, inputs: Mapping[str, object]) -> dict[str, object]:
+        self._check_names(inputs)
+        feed: dict[str, object] = {}
+        for name, given in inputs.items():
+            one = self._by_name.get(name) or _Input(self._overridable[name])
+            if given is None and (one.optional or name in self._overridable):
+                continue
+            try:
+                feed[name] = one.value(given, self._cast)
+            except Unfit as unfit:
+                raise InputError(f"input {name!r} wants {one.wants}, got {unfit.got}", hint=unfit.hint) from unfit
+        return feed
+
+    def _check_names(self, inputs: Mapping[str, object]) -> None:
+        known = self._by_name.keys() | self._overridable.keys()
+        for name in inputs:
+            if name not in known:
+                raise InputError(f"the model has no input {name!r}", hint=nearest(str(name), known, "inputs"))
+        missing = [one.name for one in self._wanted if one.name not in inputs and not one.optional]
+        if missing:
+            names = f"s {', '.join(map(repr, missing))} are" if missing[1:] else f" {missing[0]!r} is"
+            raise InputError(f"input{names} missing", hint=self._listed())
+
+    def _listed(self) -> str:
+        return f"inputs: {', '.join(self._by_name)}"
+
+
+class _Input:
+    """One input: what the model says of it, and what it makes of a value."""
+
+    __slots__ = ("_element", "_fixed", "_form", "_key", "_rank", "dtype", "name", "optional", "seen", "wants")
+
+    def __init__(self, info: TensorInfo) -> None:
+        self.name = info.name
+        form, inner = _unnested(info.dtype)
+        self.optional = form == "optional"
+        self._form, element = _unnested(inner) if self.optional else (form, inner)
+        self._key, _, mapped = element.partition(", ")
+        self._element = mapped if self._form == "map" else element
+        tensors = not self._form
+        self.dtype = numpy_dtype(element) if tensors and element != "string" and not self.optional else None
+        """What the quick look compares with; None where it takes more than a look."""
+        self.seen: tuple[int, ...] | None = None
+        """The shape that was admitted last."""
+        shape = info.shape if tensors else None
+        self._rank = None if shape is None else len(shape)
+        self._fixed = tuple((axis, size) for axis, size in enumerate(shape or ()) if isinstance(size, int))
+        self.wants = info.dtype if not tensors else sized(info.dtype, shape)
+
+    def admits(self, shape: tuple[int, ...]) -> bool:
+        """Whether a tensor of this shape fits."""
+        if self._rank is not None:
+            if len(shape) != self._rank:
+                return False
+            for axis, size in self._fixed:
+                if shape[axis] != size:
+                    return False
+        self.seen = shape
+        return True
+
+    def value(self, given: object, cast: bool) -> object:
+        """Return what ONNX Runtime is to see; raises Unfit."""
+        if self._form == "sequence":
+            return self._sequence(given, cast)
+        if self._form == "map":
+            return self._map(given)
+        array = tensor(given, numpy_dtype(self._element), cast=cast)
+        if not self.admits(array.shape):
+            raise Unfit(sized(self._element, array.shape))
+        return array
+
+    def _sequence(self, given: object, cast: bool) -> list[object]:
+        if "(" in self._element:
+            raise Unfit(kind_of(given), "ONNX Runtime's Python interface takes sequences of tensors only")
+        if not isinstance(given, list | tuple):
+            raise Unfit(kind_of(given), "give a list of arrays")
+        arrays: list[object] = []
+        for place, one in enumerate(given):
+            try:
+                arrays.append(tensor(one, numpy_dtype(self._element), cast=cast))
+            except Unfit as unfit:
+                raise Unfit(f"{unfit.got} at position {place}", unfit.hint) from unfit
+        return arrays
+
+    def _map(self, given: object) -> dict[object, object]:
+        if self._element != "float32":
+            raise Unfit(kind_of(given), "ONNX Runtime's Python interface takes maps to float32 only")
+        if not isinstance(given, Mapping):
+            raise Unfit(kind_of(given), "give a dict")
+        keys, values = tensor(list(given), numpy_dtype(self._key)), tensor(list(given.values()), np.dtype(np.float32))
+        if keys.ndim != 1 or values.ndim != 1:
+            raise Unfit("a map of more than single numbers", "give a dict from single keys to single numbers")
+        if not keys.size:
+            raise Unfit("an empty map, which ONNX Runtime does not take")
+        return dict(zip(keys.tolist(), values.tolist(), strict=True))
+
+
+def _unnested(dtype: str) -> tuple[str, str]:
+    """Split "sequence(float32)" into "sequence" and "float32"; of a tensor's type the first part is empty."""
+    found = _NESTED.fullmatch(dtype)
+    return (found[1], found[2]) if found else ("", dtype)

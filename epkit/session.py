@@ -1,0 +1,250 @@
+"""What did ONNX Runtime do with the model, and how is it run?"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from epkit import _platform, _runtime, probe
+from epkit.config import ConfigSource, load, nearest
+from epkit.effective import effective
+from epkit.errors import ConfigError, InputError, ProviderUnavailable, RunError, RuntimeMissing, SessionClosed
+from epkit.model import Model, TensorInfo, parse_ort_type
+from epkit.model import read as read_model
+from epkit.opening import Opening, drop, on_cpu, open_next
+from epkit.provider import Concurrency
+from epkit.registry import Registry, discover
+from epkit.report import Report, WarmedUp, tried
+from epkit.resolve import Plan, resolve
+from epkit.run.inputs import Inputs
+from epkit.target import CPU, Candidate, Target
+from epkit.target import read as read_target
+from epkit.warmup import WarmupFault, course, suspicious, warm_up
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Output = NDArray[Any] | list[Any] | dict[Any, Any] | None
+
+# One run at a time in the whole process, for providers that need it so.
+_PROCESS = threading.RLock()
+
+
+def open(  # noqa: A001 - the public name is epkit.open
+    model: str | os.PathLike[str] | bytes,
+    target: str | None = None,
+    *,
+    options: Mapping[str, object] | None = None,
+    session_options: Mapping[str, object] | None = None,
+    config: ConfigSource = None,
+) -> Session:
+    """Open a model on the best provider of a target that this machine really has.
+
+    `model` is a path, or a model's bytes. `target` names a target of the config or a provider (then strictly that
+    one); without it, the config's default or the automatic chain. `options` (of the first provider) and
+    `session_options` are laid over what the target says; `config` is a file, or a mapping of the same shape.
+
+    Raises ConfigError before anything is probed, ModelError when the model cannot be read or opened, ProviderError
+    when a provider that was required cannot be had, RuntimeMissing without an ONNX Runtime.
+    """
+    written = load(config)
+    registry = discover()
+    wanted = read_target(target, written, registry, options=options, session_options=session_options)
+    contents = read_model(model)
+    plan, answers = plan_for(wanted, registry)
+    return open_plan(contents, plan, probe_seconds=sum(answer.seconds for answer in answers.values()))
+
+
+def plan_for(target: Target, registry: Registry, *, refresh: bool = False) -> tuple[Plan, dict[str, probe.Answer]]:
+    """Probe the providers of a target, and resolve what to try. Raises RuntimeMissing without an ONNX Runtime."""
+    if not _runtime.installed():
+        raise RuntimeMissing(_runtime.MISSING, hint=_runtime.MISSING_HINT)
+    answers = probe.ask([(one.provider, one.device) for one in target.chain], registry, refresh=refresh)
+    return resolve(target, {name: answer.availability for name, answer in answers.items()}), answers
+
+
+def open_plan(model: Model, plan: Plan, *, probe_seconds: float = 0.0) -> Session:
+    """Open what was planned, strictly, and warm it up."""
+    target = plan.target
+    if plan.refusal is not None:
+        step = plan.refusal
+        message = f"{step.candidate.name} is not usable on this machine: {step.reason}"
+        raise ProviderUnavailable(message, hint=step.hint)
+    shapes = {one.name: one.shape or () for one in model.inputs}
+    for candidate in plan.chain:
+        fault = candidate.provider.check_inputs(candidate.options, shapes)
+        if fault:
+            raise ConfigError(f"target {target.name!r}, options of {candidate.name}: {fault}")
+    source = model.source if isinstance(model.source, bytes) else str(model.source)
+    settings = effective(plan, _platform.core_limit()).settings
+    under_way = Opening(plan, source, settings, list(plan.chain))
+    warmup_seconds = 0.0
+    while True:
+        open_next(under_way)
+        session = Session(under_way)
+        started = time.perf_counter()
+        warmed, why, notes, failed = _warmed_up(session, under_way)
+        warmup_seconds += time.perf_counter() - started
+        if failed is None:
+            break
+        drop(under_way, *failed, "failed to warm up")
+    if not under_way.placed:
+        notes = ("the model has no node to run: it folds to constants, or passes its inputs through", *notes)
+    session.report = Report(
+        target=target.name,
+        why=target.why,
+        model=source if isinstance(source, str) else f"{len(source)} bytes",
+        provider=under_way.provider,
+        placement=under_way.placed,
+        tried=tried(plan, under_way.dropped, under_way.placed),
+        warmup=warmed,
+        warmup_why=why,
+        notes=(*target.notes, *meddling(plan.chain), *notes),
+        seconds={"probe": probe_seconds, "open": under_way.seconds, "warmup": warmup_seconds},
+    )
+    return session
+
+
+def meddling(chain: Sequence[Candidate]) -> tuple[str, ...]:
+    """Name the environment variables that are set and change sessions of these providers behind one's back."""
+    return tuple(
+        f"{variable}={os.environ[variable]} is set in the environment and changes sessions of {candidate.name}"
+        for candidate in chain
+        for pattern in candidate.provider.environment
+        for variable in sorted(os.environ)
+        if fnmatch.fnmatchcase(variable, pattern)
+    )
+
+
+class Session:
+    """An opened model. Immutable; may be called from many threads."""
+
+    report: Report
+    """What was tried, what was chosen, where the nodes run, and what warm-up cost."""
+
+    def __init__(self, opening: Opening) -> None:
+        self._session = opening.session
+        self.inputs = tuple(_info(one) for one in self._session.get_inputs())
+        """Name, dtype and shape of each input."""
+        self.outputs = tuple(_info(one) for one in self._session.get_outputs())
+        """Name, dtype and shape of each output."""
+        self._names = tuple(one.name for one in self.outputs)
+        overridable = [_info(one) for one in self._session.get_overridable_initializers()]
+        self._inputs = Inputs(self.inputs, cast=opening.plan.target.cast, overridable=overridable)
+        self._gate = _Gate(_strictest(opening.remaining))
+
+    def run(
+        self, inputs: Mapping[str, object] | object, outputs: Sequence[str] | None = None
+    ) -> dict[str, Output]:
+        """Run the model once and return its outputs by name: arrays, or lists and dicts for sequences and maps.
+
+        `inputs` maps names to arrays, numbers, lists, or anything with DLPack; for a model with one input it may be
+        the value itself. `outputs` names the outputs wanted, all unless given.
+
+        Raises InputError when an input does not fit the model, RunError when the run fails, SessionClosed.
+        """
+        names = self._names if outputs is None else self._known(outputs)
+        feed = self._inputs.feed(inputs)
+        with self._gate:
+            return dict(zip(names, _runtime.run(self._session, names, feed, self._inputs.exotic), strict=True))
+
+    def close(self) -> None:
+        """Wait for the runs in flight, then let go of the model; later calls raise SessionClosed."""
+        self._gate.close()
+        self._session = None
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<epkit.Session of {self.report.model}: {self.report.summary()}>"
+
+    def _known(self, outputs: Sequence[str]) -> tuple[str, ...]:
+        wanted = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+        for name in wanted:
+            if name not in self._names:
+                raise InputError(f"the model has no output {name!r}", hint=nearest(name, self._names, what="outputs"))
+        return wanted
+
+
+class _Gate:
+    """Counts the runs in flight, keeps to the provider's concurrency, and closes behind the last one."""
+
+    def __init__(self, concurrency: Concurrency) -> None:
+        self._turn: contextlib.AbstractContextManager[object] = {
+            "free": contextlib.nullcontext(),
+            "per-session": threading.RLock(),
+            "per-process": _PROCESS,
+        }[concurrency]
+        self._changed = threading.Condition()
+        self._running = 0
+        self._closed = False
+
+    def __enter__(self) -> None:
+        with self._changed:
+            if self._closed:
+                raise SessionClosed("the session is closed", hint="open it again with epkit.open")
+            self._running += 1
+        self._turn.__enter__()
+
+    def __exit__(self, *details: Any) -> None:
+        self._turn.__exit__(*details)
+        with self._changed:
+            self._running -= 1
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.wait_for(lambda: self._running == 0)
+
+
+def _strictest(chain: Sequence[Candidate]) -> Concurrency:
+    declared = {one.provider.concurrency for one in chain}
+    order: tuple[Concurrency, ...] = ("per-process", "per-session")
+    return next((one for one in order if one in declared), "free")
+
+
+def _info(node: Any) -> TensorInfo:
+    dtype = parse_ort_type(node.type)
+    shape = tuple(one if isinstance(one, int | str) else None for one in node.shape) if "(" not in dtype else None
+    return TensorInfo(node.name, dtype, shape)
+
+
+Failure = tuple[Candidate, str]
+
+
+def _warmed_up(
+    session: Session, opening: Opening
+) -> tuple[tuple[WarmedUp, ...], str, tuple[str, ...], Failure | None]:
+    """Warm up; a failure is the first provider's that took a node, unless the CPU alone fails in the same way."""
+    target = opening.plan.target
+    active = [one for one in opening.remaining if one.name in opening.placed]
+    planned = course(session.inputs, target.warmup, {one.name: one.provider.warmup for one in active})
+    try:
+        return warm_up(session.run, planned, session.outputs), planned.why, planned.notes, None
+    except WarmupFault as fault:
+        culprit = next((one for one in active if one.name != CPU), None)
+        if culprit is not None and _sane_on_cpu(opening, session, fault):
+            return (), planned.why, (), (culprit, fault.cause)
+        note = f"warm-up said {fault.cause!r}, and so does the CPU: the inputs made up for it do not suit the model"
+        return (), planned.why, (*planned.notes, note), None
+
+
+def _sane_on_cpu(opening: Opening, session: Session, fault: WarmupFault) -> bool:
+    try:
+        reference = on_cpu(opening)
+        names = [one.name for one in session.outputs]
+        values = _runtime.run(reference, names, fault.feed, session._inputs.exotic)
+    except (_runtime.OpenFault, RunError):
+        return False
+    return not suspicious(dict(zip(names, values, strict=True)), session.outputs)

@@ -1,0 +1,311 @@
+"""What does a target mean?
+
+Turns what was written into a `Target`: an ordered chain of providers with every option of every one of them validated,
+before anything is probed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
+
+from epkit.config import Config, Table, Value, leaves, merged, nearest, origin_of, plain, table_of
+from epkit.errors import ConfigError, UnknownTarget
+from epkit.provider import Device, Options, Provider
+from epkit.registry import Absent, Registry
+from epkit.session_options import SessionOptions
+
+Model = TypeVar("Model", bound=BaseModel)
+
+CPU = "cpu"
+
+
+class Warmup(BaseModel):
+    """What to run before the first request."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    shapes: tuple[dict[str, tuple[Annotated[int, Field(ge=0)], ...]], ...] = ()
+    """Shapes to run, each a table from input name to shape; inputs left out take their declared shape."""
+    dimensions: dict[str, Annotated[int, Field(ge=1)]] = {}
+    """Sizes for dynamic dimensions, by name; the others are guessed as 1, and the report says so."""
+    runs: Annotated[int, Field(ge=0)] | None = None
+    """How many runs per shape; what the provider needs unless given, and 0 for none."""
+
+
+class TargetTable(BaseModel):
+    """The keys of one `[targets.<name>]` table."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    provider: StrictStr
+    """The provider to run on."""
+    fallback: tuple[StrictStr, ...] = ()
+    """The providers to try after it, in order; `cpu` follows by itself."""
+    cpu: StrictBool = True
+    """Whether the CPU stands at the end of the chain; false forbids it every node."""
+    strict: StrictBool = False
+    """Whether it must be the first provider, or an error."""
+    min_placement: Annotated[float, Field(gt=0, le=1)] | None = None
+    """The share of nodes that the first provider must take, 0 to 1, or an error that names the operators left over."""
+    device: StrictInt | StrictStr | None = None
+    """The device: an ordinal (CUDA, TensorRT) or a kind (OpenVINO: CPU, GPU, NPU)."""
+    options: dict[str, Any] = {}
+    """The options of `provider`, by ONNX Runtime's names."""
+    options_for: dict[str, dict[str, Any]] = {}
+    """The options of the other providers of the chain, a table each."""
+    session_options: dict[str, Any] = {}
+    """What ONNX Runtime calls SessionOptions."""
+    warmup: Warmup = Warmup()
+    """What to run before the first request."""
+    cast: StrictBool = False
+    """Whether inputs may be converted within their kind where precision is lost: float64 to float32."""
+    extends: StrictStr | None = None
+    """The target whose keys this one starts from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One provider of a chain, with what it will be given."""
+
+    provider: Provider
+    options: Options = field(default_factory=Options)
+    device: Device | None = None
+
+    @property
+    def name(self) -> str:
+        """The provider's name."""
+        return self.provider.name
+
+    @property
+    def sent(self) -> dict[str, str]:
+        """The options as ONNX Runtime gets them."""
+        return self.provider.encode(self.options, self.device)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A named way to run a model, validated."""
+
+    name: str
+    why: str
+    chain: tuple[Candidate, ...]
+    strict: bool = False
+    min_placement: float | None = None
+    cpu: bool = True
+    session_options: SessionOptions = field(default_factory=SessionOptions)
+    warmup: Warmup = field(default_factory=Warmup)
+    cast: bool = False
+    written: Table = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def first(self) -> Candidate:
+        """The provider that the target is about."""
+        return self.chain[0]
+
+    @property
+    def required(self) -> bool:
+        """Whether it is the first provider or an error. `min_placement` promises nodes on it, so it implies that."""
+        return self.strict or self.min_placement is not None
+
+
+def read(
+    name: str | None,
+    config: Config,
+    registry: Registry,
+    *,
+    options: Mapping[str, object] | None = None,
+    session_options: Mapping[str, object] | None = None,
+) -> Target:
+    """Return the target `name`: one of the config's, a bare provider, or without a name the default.
+
+    `options` (of the first provider) and `session_options` are laid over what the target says. Raises ConfigError.
+    """
+    _check_names(config, registry)
+    name, why = (name, "asked for by name") if name is not None else _default(config)
+    call: Table = {}
+    if options:
+        call["options"] = table_of(options, "call: options")
+    if session_options:
+        call["session_options"] = table_of(session_options, "call: session_options")
+    if name is None:
+        return _automatic(config, registry, call)
+    if name in config.targets:
+        return _from_table(name, f"{why}: {config.place}", merged(config.target(name), call), registry, config)
+    known = {**registry.providers, **dict.fromkeys(config.targets)}
+    if name not in {entry.name for entry in registry.entries}:
+        raise UnknownTarget(f"no target or provider is named {name!r}", hint=nearest(name, known, what="known here"))
+    bare: Table = {"provider": Value(name, "call"), "strict": Value(True, "epkit: a bare provider name is strict")}
+    return _from_table(name, f"{why}: the provider itself, strictly", merged(bare, call), registry, config)
+
+
+def _default(config: Config) -> tuple[str | None, str]:
+    if config.default is None:
+        return None, ""
+    return str(config.default.value), f"the default ({config.default.origin})"
+
+
+def _check_names(config: Config, registry: Registry) -> None:
+    """Check what can be checked of every target in the file, used or not: names and keys."""
+    keys = set(TargetTable.model_fields)
+    for name, table in config.targets.items():
+        if name in registry.providers:
+            raise ConfigError(f"{config.place}: targets.{name} takes the name of a provider", hint="choose another name")
+        for key in table:
+            if key not in keys:
+                raise ConfigError(f"{config.place}: targets.{name} has an unknown key {key!r}", hint=nearest(key, keys))
+    for name in config.automatic.value if isinstance(config.automatic.value, tuple) else ():
+        registry.get(name)
+
+
+def _automatic(config: Config, registry: Registry, call: Table) -> Target:
+    """Build the chain for a call that names no target."""
+    listed = config.automatic.value if isinstance(config.automatic.value, tuple) else ()
+    chosen = []
+    for name, provider in registry.providers.items():
+        plugin = registry.plugin(name)
+        # Installing something must not change a running system: an outside plugin waits until a config lists it.
+        if name in listed or (provider.automatic and plugin is not None and plugin.bundled):
+            chosen.append(provider)
+    chosen.sort(key=lambda provider: (provider.name == CPU, provider.rank, provider.name))
+    names = [provider.name for provider in chosen if provider.name != CPU] or [CPU]
+    left = sorted(set(registry.providers) - {provider.name for provider in chosen})
+    why = f"no target was named; the automatic chain is {', '.join([*names, CPU][: len(names) + (names != [CPU])])}"
+    if left:
+        why += f" ({', '.join(left)}: only when named, or listed under `automatic` in a config)"
+    table: Table = {"provider": Value(names[0], "epkit: automatic chain"), "fallback": Value(names[1:], "epkit: automatic chain")}
+    return _from_table("automatic", why, merged(table, call), registry, config)
+
+
+def _from_table(name: str, why: str, table: Table, registry: Registry, config: Config) -> Target:
+    where = f"target {name!r}"
+    written = validated(TargetTable, table, where)
+    if written.provider == CPU and not written.cpu:
+        raise ConfigError(f"{where} runs on the cpu and says cpu = false", hint="drop one of the two")
+    names = _chain(where, written)
+    strays = [key for key in written.options_for if key not in names]
+    if strays:
+        hint = nearest(strays[0], names, what="in its chain")
+        raise ConfigError(f"{where}: options_for.{strays[0]} is for a provider that is not in its chain", hint=hint)
+    candidates, notes = [], []
+    for position, provider_name in enumerate(names):
+        provider = registry.get(provider_name)
+        path = ("options",) if position == 0 else ("options_for", provider_name)
+        if position == 0 and provider_name in written.options_for:
+            hint = f"write them under options, which are {provider_name}'s"
+            raise ConfigError(f"{where}: options_for.{provider_name} is for its first provider", hint=hint)
+        own = _at(table, path)
+        options = validated(provider.options, own, where, path, subject=f"option of {provider_name}")
+        device = written.device
+        fault = provider.check_device(device) if device is not None else ""
+        if fault and position == 0:
+            raise ConfigError(f"{where}: device = {device!r} for {provider_name} {fault}", hint=_origin_hint(table, ("device",)))
+        if isinstance(provider, Absent):
+            device = None
+        candidates.append(Candidate(provider, options, None if fault else device))
+        if not config.named:
+            notes += [
+                f"{key} loads native code and was set by a file that was found, not named: {config.place}"
+                for key in provider.native_options
+                if key in options.written()
+            ]
+    session_options = validated(
+        SessionOptions, _at(table, ("session_options",)), where, ("session_options",), subject="session option"
+    )
+    if session_options.custom_ops_libraries and not config.named:
+        notes.append(f"custom_ops_libraries loads native code and was set by a file that was found: {config.place}")
+    return Target(
+        name=name,
+        why=why,
+        chain=tuple(candidates),
+        strict=written.strict,
+        min_placement=written.min_placement,
+        cpu=written.cpu,
+        session_options=session_options,
+        warmup=written.warmup,
+        cast=written.cast,
+        written=table,
+        notes=(*notes, *session_options.notes()),
+    )
+
+
+def _chain(where: str, written: TargetTable) -> list[str]:
+    """Order the names: provider, fallback, then cpu unless it is forbidden; raises ConfigError on contradictions."""
+    names = [written.provider, *written.fallback]
+    doubles = [name for index, name in enumerate(names) if name in names[:index]]
+    if doubles:
+        raise ConfigError(f"{where} names {doubles[0]} twice in its chain", hint="name each provider once")
+    if CPU in names[:-1]:
+        after = names[names.index(CPU) + 1]
+        raise ConfigError(
+            f"{where} puts {after} after cpu, where it would never get a node", hint=f"put {after} before cpu"
+        )
+    if CPU in names and not written.cpu:
+        raise ConfigError(f"{where} falls back to cpu and says cpu = false", hint="drop one of the two")
+    return names if CPU in names or not written.cpu else [*names, CPU]
+
+
+def validated(
+    model: type[Model], table: Table, where: str, path: Sequence[str] = (), *, subject: str = "key"
+) -> Model:
+    """Validate one table; the first fault is raised as a ConfigError that names place, key, choices and spelling."""
+    try:
+        return model.model_validate(plain(table))
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+    location = [str(part) for part in fault["loc"]]
+    key = ".".join((*path, *location))
+    origin = origin_of(table, location)
+    context: Mapping[str, Any] = fault.get("ctx", {})
+    known = _known_keys(model, location[:-1])
+    if fault["type"] == "extra_forbidden":
+        message, hint = f"no such {subject}", nearest(location[-1], known)
+    elif fault["type"] == "missing":
+        message, hint = "is missing", ""
+    elif fault["type"] == "value_error":
+        message, hint = str(context.get("error", fault["msg"])), ""
+    elif fault["type"] == "literal_error":
+        choices = str(context.get("expected", ""))
+        near = nearest(str(fault["input"]), [c.strip("' ") for c in choices.replace(" or ", ", ").split(",")], what="one of")
+        message, hint = f"must not be {fault['input']!r}", near
+    else:
+        message, hint = f"{_lowered(fault['msg'])}, not {fault['input']!r}", ""
+    place = f" ({origin})" if origin and not origin.endswith(key) else ""
+    source = origin.removesuffix(f".{key}") if origin.endswith(f".{key}") else where
+    joint = ": " if message else ""
+    raise ConfigError(f"{source}: {key}{joint}{message}{place}" if key else f"{source}: {message}{place}", hint=hint)
+
+
+def _known_keys(model: type[BaseModel], location: Sequence[str]) -> list[str]:
+    """Return the keys that are valid at a place inside a model."""
+    for part in location:
+        inner = next((f.annotation for n, f in model.model_fields.items() if part in (n, f.alias)), None)
+        nested = next((kind for kind in _types(inner) if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+        if nested is None:
+            return []
+        model = nested
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _types(annotation: Any) -> tuple[Any, ...]:
+    return (annotation, *getattr(annotation, "__args__", ()))
+
+
+def _lowered(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _at(table: Table, path: Sequence[str]) -> Table:
+    for key in path:
+        inner = table.get(key, {})
+        table = inner if isinstance(inner, dict) else {}
+    return table
+
+
+def _origin_hint(table: Table, path: Sequence[str]) -> str:
+    origin = origin_of(table, path)
+    return f"written in {origin}" if origin else ""

@@ -1,0 +1,72 @@
+"""TensorRT engines on NVIDIA GPUs."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+
+from epkit import _nvidia
+from epkit.provider import Availability, Options, Provider, WarmupNeed
+
+from epkit_tensorrt import profiles
+from epkit_tensorrt.options import TensorRTOptions
+
+# The TensorRT provider takes its memory from the CUDA provider, so it needs what that needs.
+_PROVIDERS = ("tensorrt", "cuda")
+_LAZY = (_nvidia.CUDNN,)
+
+
+class TensorRT(Provider):
+    """NVIDIA GPUs by engines that TensorRT compiles for this GPU, which takes seconds to minutes."""
+
+    name = "tensorrt"
+    ort_name = "TensorrtExecutionProvider"
+    rank = 10
+    automatic = False  # compiling for minutes is nothing to do unasked
+    options = TensorRTOptions
+    device_option = "device_id"
+    environment = ("ORT_TENSORRT_*", "ORT_DUMP_EP_CONTEXT_MODEL", "ORT_EP_CONTEXT_*", "NVIDIA_TF32_OVERRIDE")
+    native_options = ("trt_extra_plugin_lib_paths", "trt_engine_decryption_lib_path")
+    warmup = WarmupNeed(
+        runs=2,
+        shapes="each",
+        why="an engine is built for the shapes it has seen or was told of, and anew for one outside them",
+    )
+    proof_seconds = 180.0
+
+    def probe(self) -> Availability:
+        """Look for the libraries of TensorRT, CUDA and cuDNN, and ask the driver for its version and its GPUs."""
+        return _nvidia.probe(_nvidia.find_runtime(), _PROVIDERS, _LAZY)
+
+    def fingerprint(self) -> Sequence[str]:
+        """List the libraries, the driver, the device nodes and the variables that choose among them."""
+        return _nvidia.fingerprint(_nvidia.find_runtime(), _PROVIDERS, _LAZY)
+
+    def prepare(self, runtime: ModuleType) -> None:
+        """Load CUDA, cuDNN and TensorRT from NVIDIA's wheels, where no loader looks; OSError if TensorRT cannot."""
+        if hasattr(runtime, "preload_dlls"):
+            runtime.preload_dlls()
+        installed = _nvidia.find_runtime()
+        for library in _in_wheels(installed) if installed else ():
+            ctypes.CDLL(str(library))
+
+    def check_inputs(self, options: Options, inputs: Mapping[str, Sequence[int | str | None]]) -> str:
+        """Say why the profiles do not fit the model's inputs; empty when they do or there are none."""
+        if not isinstance(options, TensorRTOptions) or not options.trt_profile_min_shapes:
+            return ""
+        chosen = (options.trt_profile_min_shapes, options.trt_profile_opt_shapes, options.trt_profile_max_shapes)
+        return next((said for one in chosen if one and (said := profiles.misfit(profiles.parse(one), inputs))), "")
+
+    def hint(self, cause: str) -> str:
+        """Return the command that brings a missing library, or mends what the driver said."""
+        return _nvidia.hint(cause, _nvidia.find_runtime())
+
+
+def _in_wheels(installed: _nvidia.Installed) -> list[Path]:
+    """List TensorRT's libraries among NVIDIA's wheels, in the order in which they load."""
+    names = [name for name in installed.needs(("tensorrt",)) if "nvinfer" in name or "nvonnxparser" in name]
+    names += [name.replace("nvinfer", "nvinfer_plugin") for name in names if "nvinfer" in name]  # it is loaded later
+    places = [directory / name for name in names for directory in installed.wheel_directories]
+    return [path for path in places if path.is_file()]

@@ -1,0 +1,49 @@
+"""What every test stands on: a cache of its own, real models, and plugins that are really installed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the user's cache and configuration out; proofs are shared by the whole session, since each costs seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EPKIT_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        for name in ("EPKIT_CONFIG", "EPKIT_DEFAULT", "EPKIT_PROBE", "EPKIT_DISABLE_PLUGINS", "EPKIT_STRICT_PLUGINS"):
+            patch.delenv(name, raising=False)
+        yield
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Install a plugin as a distribution of its own: an entry point and a module, found like any other."""
+
+    def _install(name: str, source: str, *, distribution: str | None = None) -> Path:
+        distribution = distribution or f"acme-{name}"
+        folder = tmp_path / f"site-{distribution}"
+        information = folder / f"{distribution.replace('-', '_')}-1.0.dist-info"
+        information.mkdir(parents=True)
+        module = f"plugin_{name.replace('-', '_')}_{abs(hash(str(tmp_path)))}"
+        (folder / f"{module}.py").write_text(source, encoding="utf-8")
+        (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
+        (information / "entry_points.txt").write_text(f"[epkit]\n{name} = {module}\n")
+        monkeypatch.syspath_prepend(folder)
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        return folder
+
+    return _install
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in an empty project, where no config file is found."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / ".git").mkdir()
+    monkeypatch.chdir(folder)
+    return folder

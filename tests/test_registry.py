@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from epkit import registry
+from epkit.errors import PluginError, UnknownTarget
+
+HEALTHY = """
+from epkit.hookspecs import hookimpl
+from epkit.provider import Provider, Usable
+
+class Healthy(Provider):
+    name = "{name}"
+    ort_name = "CPUExecutionProvider"
+
+@hookimpl
+def epkit_providers():
+    return [Healthy()]
+"""
+
+BROKEN = {
+    "import": ("import no_such_module_anywhere", "no_such_module_anywhere"),
+    "syntax": ("def epkit_providers(:", "SyntaxError"),
+    "exits": ("raise SystemExit(3)", "SystemExit"),
+    "raises": (HEALTHY.replace("return [Healthy()]", "raise RuntimeError('no licence')"), "no licence"),
+    "yields-then-raises": (
+        HEALTHY.replace("return [Healthy()]", "yield Healthy(); raise OSError('halfway')"),
+        "halfway",
+    ),
+    "unknown-hook": (HEALTHY.replace("def epkit_providers", "def epkit_provider"), "epkit_provider"),
+    "wrong-arguments": (HEALTHY.replace("epkit_providers()", "epkit_providers(engine)"), "engine"),
+    "no-hook": ("x = 1", "implements no hook"),
+    "class": (HEALTHY.replace("[Healthy()]", "[Healthy]"), "returned the class Healthy"),
+    "text": (HEALTHY.replace("[Healthy()]", "['cpu']"), "a str, which is not"),
+    "bare-object": (HEALTHY.replace("[Healthy()]", "Healthy()"), "where a list of providers belongs"),
+    "nothing": (HEALTHY.replace("return [Healthy()]", "return []"), "no provider"),
+    "none": (HEALTHY.replace("return [Healthy()]", "return None"), "no provider"),
+    "nameless": (HEALTHY.replace('name = "{name}"\n', "\n"), "name is None"),
+    "shouting": (HEALTHY.replace("{name}", "NVIDIA GPU"), "lower-case"),
+    "attribute-raises": (
+        HEALTHY.replace('name = "{name}"\n', "\n    @property\n    def name(self): raise ValueError('no name today')\n"),
+        "no name today",
+    ),
+    "taken": (HEALTHY.replace("{name}", "cpu"), "taken by the plugin 'cpu' of epkit"),
+    "taken-by-outsider": (HEALTHY.replace("{name}", "aaa"), "taken by the plugin 'aaa'"),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_broken_plugin_is_a_row_between_healthy_ones(fault, install):
+    source, told = BROKEN[fault]
+    install("aaa", HEALTHY.format(name="aaa"), distribution="aaa")
+    install("mmm", source.replace("{name}", "mmm"), distribution="mmm")
+    install("zzz", HEALTHY.format(name="zzz"), distribution="zzz")
+
+    found = registry.discover()
+
+    rows = {entry.name: entry for entry in found.entries}
+    assert {"cpu", "cuda", "tensorrt", "aaa", "zzz"} <= set(found.providers)
+    assert rows["mmm"].status == "broken"
+    assert told in rows["mmm"].reason
+    assert rows["mmm"].hint
+    assert "\n" not in rows["mmm"].reason
+
+
+@pytest.mark.parametrize("fault", ["import", "class", "taken"])
+def test_strict_plugins_raise_for_their_author(fault, install, monkeypatch):
+    install("mmm", BROKEN[fault][0].replace("{name}", "mmm"))
+    monkeypatch.setenv("EPKIT_STRICT_PLUGINS", "1")
+    with pytest.raises(PluginError, match="mmm"):
+        registry.discover()
+
+
+def test_two_providers_of_one_name_in_one_plugin_are_one_provider_and_one_row(install):
+    install("twice", HEALTHY.format(name="twice").replace("[Healthy()]", "[Healthy(), Healthy()]"))
+    entries = [entry for entry in registry.discover().entries if entry.name == "twice"]
+    assert [entry.status for entry in entries] == ["ready", "broken"]
+
+
+def test_a_disabled_plugin_is_a_row_and_is_not_imported(install, monkeypatch):
+    install("crasher", "import os; os._exit(9)")
+    monkeypatch.setenv("EPKIT_DISABLE_PLUGINS", "other, crasher")
+    found = registry.discover()
+    row = next(entry for entry in found.entries if entry.name == "crasher")
+    assert (row.status, row.plugin.distribution) == ("disabled", "acme-crasher")
+    assert "EPKIT_DISABLE_PLUGINS" in row.hint
+    assert "crasher" not in found.providers
+
+
+def test_an_unknown_provider_suggests_the_nearest():
+    with pytest.raises(UnknownTarget, match="cudda") as told:
+        registry.discover().get("cudda")
+    assert "did you mean 'cuda'" in told.value.hint
+
+
+def test_a_bundled_plugin_wins_its_name_whatever_is_installed_first(install):
+    install("aaaa", HEALTHY.format(name="cuda"), distribution="aaaa")
+    found = registry.discover()
+    plugin = found.plugin("cuda")
+    assert plugin is not None
+    assert plugin.distribution == "epkit"
+
+
+def test_discovery_imports_neither_onnxruntime_nor_numpy():
+    code = "import sys; from epkit import registry; registry.discover(); print([m for m in ('numpy', 'onnxruntime') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_import_epkit_and_help_stay_light():
+    heavy = "('pydantic', 'numpy', 'onnxruntime', 'rich', 'pluggy')"
+    for code in (
+        "import epkit",
+        "import sys; sys.argv = ['epkit', '--help']; from epkit.cli import app; app(standalone_mode=False)",
+        "import sys; sys.argv = ['epkit', '--version']; from epkit.cli import app; app(standalone_mode=False)",
+        "import epkit; dir(epkit); epkit.__version__",
+    ):
+        check = f"{code}\nimport sys; print('loaded', [m for m in {heavy} if m in sys.modules])"
+        done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+        assert done.stdout.strip().endswith("loaded []"), code
