@@ -1,10 +1,10 @@
 """epkit runs an ONNX model on the best execution provider that a machine really has, and says which one it was.
 
-    import epkit
+import epkit
 
-    session = epkit.open("model.onnx")
-    print(session.report.provider, session.report.placement)
-    outputs = session.run({"image": image})
+session = epkit.open("model.onnx")
+print(session.report.provider, session.report.placement)
+outputs = session.run({"image": image})
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from epkit.checkup import doctor
     from epkit.explanation import explain
     from epkit.inspection import inspect
-    from epkit.session import Session, open  # noqa: A004 - the public name is epkit.open
+    from epkit.session import Session, open
 
 __version__ = "0.1.0"
 

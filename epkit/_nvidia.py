@@ -208,7 +208,7 @@ def hint(cause: str, runtime: Installed | None) -> str:
     return next((command for pattern, command in advice.items() if re.search(pattern, cause)), "")
 
 
-def fingerprint(runtime: Installed | None, providers: Iterable[str], lazy: Iterable[str] = ()) -> list[str]:
+def fingerprint(runtime: Installed | None, providers: Sequence[str], lazy: Iterable[str] = ()) -> list[str]:
     """List what the answer of `probe` depends on."""
     facts = [f"{name}={os.environ.get(name)!r}" for name in _VARIABLES]
     facts += sorted(path.name for one in ("nvidia[0-9]*", "dxg") for path in Path("/dev").glob(one))
@@ -217,7 +217,7 @@ def fingerprint(runtime: Installed | None, providers: Iterable[str], lazy: Itera
     if runtime is not None:
         directories = runtime.wheel_directories
         found = [_platform.find_library(name, directories) for name in (*runtime.needs(providers), *lazy)]
-        facts += [f"{runtime.package} {runtime.version} {runtime.cuda}"]
+        facts.append(f"{runtime.package} {runtime.version} {runtime.cuda}")
         facts += [_stamp(path) for path in (*map(runtime.library, providers), *directories, *found) if path]
     return facts
 

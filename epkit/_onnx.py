@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from epkit._wire import Malformed, Message, signed
+from epkit._wire import Message, WireError, signed
 
 Shape: TypeAlias = tuple[int | str | None, ...]
 """A dimension is its size, its symbolic name, or None."""
@@ -86,7 +86,7 @@ class Contents:
 
 
 def read_into(contents: Contents, model: Message) -> None:
-    """Read a ModelProto. Raise Malformed where it is none; what was read until then stays in `contents`."""
+    """Read a ModelProto. Raise WireError where it is none; what was read until then stays in `contents`."""
     for one in model:
         match one:
             case 1, int(version):
@@ -207,7 +207,7 @@ def _tensor(message: Message, contents: Contents) -> str:
             case 14, int(location):
                 outside = location == 1
     if len(dimensions) > _HIGHEST_RANK or any(signed(one) < 0 for one in dimensions):
-        raise Malformed(f"the tensor {name!r} cannot have {len(dimensions)} dimensions, or a negative one")
+        raise WireError(f"the tensor {name!r} cannot have {len(dimensions)} dimensions, or a negative one")
     elements = math.prod(dimensions)
     size = text_bytes + (elements * ELEMENTS.get(number, ("", 0))[1] + 7) // 8
     contents.stored.append(Stored(name, elements, size, place if outside else None))
@@ -233,7 +233,7 @@ def _value(message: Message) -> TensorInfo:
 def _type(message: Message, depth: int = 0) -> tuple[str, Shape | None]:
     """Read a TypeProto. An optional tensor keeps its shape; what holds several values has none."""
     if depth > _DEEPEST_TYPE:
-        raise Malformed(f"types are nested deeper than {_DEEPEST_TYPE}")
+        raise WireError(f"types are nested deeper than {_DEEPEST_TYPE}")
     dtype, shape = "undefined", None
     for one in message:
         match one:
@@ -256,7 +256,8 @@ def _type(message: Message, depth: int = 0) -> tuple[str, Shape | None]:
 
 def _container(message: Message, depth: int) -> tuple[str, tuple[str, Shape | None]]:
     """Read what a sequence, optional (type in field 1) or map (key in field 1, type in field 2) holds."""
-    key, held = "undefined", ("undefined", None)
+    key: str = "undefined"
+    held: tuple[str, Shape | None] = ("undefined", None)
     for one in message:
         match one:
             case 1, int(number):
@@ -275,7 +276,7 @@ def _tensor_type(message: Message) -> tuple[str, Shape | None]:
             case 2, Message() as dimensions:
                 shape = tuple(_dimension(value) for number, value in dimensions if number == 1)
                 if len(shape) > _HIGHEST_RANK:
-                    raise Malformed(f"a tensor cannot have {len(shape)} dimensions")
+                    raise WireError(f"a tensor cannot have {len(shape)} dimensions")
     return dtype, shape
 
 

@@ -14,7 +14,7 @@ from epkit import _runtime
 from epkit._child import Parent
 from epkit._proof import CONVOLUTION
 from epkit.errors import EpkitError
-from epkit.provider import Availability, Device, Options, Proof, Provider, Unusable, Usable
+from epkit.provider import Availability, Device, Proof, Provider, Unusable, Usable
 from epkit.registry import Plugin, load
 from epkit.target import Candidate
 
@@ -75,7 +75,7 @@ def _prove(provider: Provider, device: Device | None) -> None:
     entries = {"session.record_ep_graph_assignment_info": "1", "session.disable_cpu_ep_fallback": "1"}
     session = _runtime.create(
         proof.model,
-        [Candidate(provider, Options(), device)],
+        [Candidate(provider, provider.options(), device)],
         _runtime.Settings(properties={"log_severity_level": 3}, entries=entries),
     )
     takers = {ort_name for ort_name, _ in _runtime.assigned(session)}

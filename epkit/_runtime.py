@@ -7,6 +7,7 @@ The only module that imports `onnxruntime`. Sessions are opened with the calls t
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import importlib.util
 import io
 import re
@@ -26,6 +27,17 @@ if TYPE_CHECKING:
 MISSING = "ONNX Runtime is not installed"
 MISSING_HINT = 'pip install "epkit[gpu]", or pip install onnxruntime'
 CPU_ORT_NAME = "CPUExecutionProvider"
+DISTRIBUTIONS = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxruntime-directml",
+    "onnxruntime-openvino",
+    "onnxruntime-qnn",
+    "onnxruntime-silicon",
+    "ort-nightly",
+    "ort-nightly-gpu",
+)
+"""The distributions that bring the package `onnxruntime`, and overwrite each other's files."""
 
 _lock = threading.RLock()
 _prepared: set[str] = set()
@@ -51,6 +63,15 @@ class Settings:
     free_dimensions: Mapping[str, int] = field(default_factory=dict)
     free_dimensions_by_denotation: Mapping[str, int] = field(default_factory=dict)
     custom_ops: Sequence[str] = ()
+
+
+def distributions() -> dict[str, str]:
+    """Return the installed distributions of ONNX Runtime and their versions; does not import it."""
+    found = {}
+    for name in DISTRIBUTIONS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def installed() -> bool:
@@ -145,7 +166,9 @@ def cause(error: BaseException) -> str:
     The class is left out: it does not tell a model's fault from a provider's.
     """
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error).strip())
-    text = re.sub(r"/\S+?\.(?:cc|h|cpp):\d+ (?:\S+ )?(?:onnxruntime|virtual|static|std)?[^\n]*?(?=\S+ was false|$)", "", text)
+    text = re.sub(
+        r"/\S+?\.(?:cc|h|cpp):\d+ (?:\S+ )?(?:onnxruntime|virtual|static|std)?[^\n]*?(?=\S+ was false|$)", "", text
+    )
     return " ".join(text.split()) or type(error).__name__
 
 

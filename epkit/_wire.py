@@ -24,11 +24,11 @@ _HIGHEST_FIELD = 2**29 - 1
 _UINT64 = 2**64 - 1
 
 
-class Malformed(ValueError):
+class WireError(ValueError):
     """The bytes are not a message."""
 
 
-class Truncated(Malformed):
+class TruncatedError(WireError):
     """The buffer ends in the middle of a field."""
 
 
@@ -52,7 +52,7 @@ class Message:
             key, at = self._varint(at)
             number, kind = key >> 3, key & 7
             if not 1 <= number <= _HIGHEST_FIELD:
-                raise Malformed(f"field number {number} before byte {at:,}")
+                raise WireError(f"field number {number} before byte {at:,}")
             match kind:
                 case 0:
                     value, at = self._varint(at)
@@ -64,7 +64,7 @@ class Message:
                 case 1 | 5:
                     at = self._end(at, 8 if kind == 1 else 4)
                 case _:
-                    raise Malformed(f"wire type {kind} before byte {at:,}")
+                    raise WireError(f"wire type {kind} before byte {at:,}")
 
     def text(self) -> str:
         """Decode as UTF-8; what is not UTF-8 becomes the replacement character."""
@@ -92,12 +92,12 @@ class Message:
                 return value & _UINT64, at
             shift += 7
             if shift == 70:
-                raise Malformed(f"a number of more than ten bytes before byte {at:,}")
+                raise WireError(f"a number of more than ten bytes before byte {at:,}")
         raise self._cut(f"a number is cut off at byte {at:,}")
 
-    def _cut(self, what: str) -> Malformed:
+    def _cut(self, what: str) -> WireError:
         """Tell a buffer that ends too early from a field that is longer than the message around it."""
-        return Truncated(what) if self.stop == len(self.buffer) else Malformed(what)
+        return TruncatedError(what) if self.stop == len(self.buffer) else WireError(what)
 
 
 def signed(value: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import sys
@@ -11,7 +10,6 @@ from dataclasses import asdict, dataclass
 from typing import Literal, TypeAlias
 
 from epkit import _platform, _runtime, cache, catalogue
-from epkit.probe import RUNTIMES
 
 SCHEMA = "epkit.doctor/1"
 
@@ -55,16 +53,6 @@ def doctor(*, refresh: bool = False) -> Checkup:
     return Checkup(tuple(found))
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of the ONNX Runtime distributions that are installed, by distribution."""
-    found = {}
-    for distribution in importlib.metadata.distributions():
-        name = (distribution.metadata["Name"] or "").lower().replace("_", "-")
-        if name in RUNTIMES:
-            found[name] = distribution.version
-    return found
-
-
 def clash(installed: dict[str, str]) -> Finding:
     """Judge the ONNX Runtime distributions: they share one folder, so only one may be installed."""
     listed = ", ".join(f"{name} {version}" for name, version in sorted(installed.items()))
@@ -83,7 +71,7 @@ def _machine() -> Iterator[Finding]:
 
 
 def _runtimes() -> Iterator[Finding]:
-    installed = versions()
+    installed = _runtime.distributions()
     if not installed and _runtime.installed():
         yield Finding("ONNX Runtime", "note", "a build of its own, not installed as a distribution")
     else:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import InitErrorDetails
 
 from epkit.config_values import (
     Affinities,
@@ -178,7 +178,7 @@ class ConfigEntries(BaseModel):
     session__strict_shape_type_inference: Flag = None
     """Fail on any contradiction in shapes or types, which is otherwise a warning; default 0."""
     session__allow_released_opsets_only: Flag = None
-    """Refuse models of an opset that is not released; default 1."""
+    """Refuse models of an unreleased opset; 1.31 looks only at ALLOW_RELEASED_ONNX_OPSET_ONLY in the environment."""
 
     # Reading and writing models
     session__load_model_format: ModelFormat = None
@@ -260,11 +260,7 @@ class ConfigEntries(BaseModel):
     @classmethod
     def _refuse_what_belongs_elsewhere(cls, written: object) -> object:
         faults = [
-            InitErrorDetails(
-                type=PydanticCustomError("belongs_elsewhere", "{what}", {"what": WRITE_INSTEAD[key]}),
-                loc=(key,),
-                input=value,
-            )
+            InitErrorDetails(type="value_error", loc=(key,), input=value, ctx={"error": WRITE_INSTEAD[key]})
             for key, value in (written.items() if isinstance(written, Mapping) else ())
             if key in WRITE_INSTEAD
         ]

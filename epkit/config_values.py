@@ -39,7 +39,7 @@ def whole(least: int, most: int = LARGEST_INT64) -> BeforeValidator:
         number = digits(value)
         if isinstance(number, str) and re.fullmatch("-?[0-9]{1,20}", number) and least <= int(number) <= most:
             return str(int(number))
-        raise ValueError(f"must be a whole number from {least} to {most}")
+        raise ValueError(f"must be a whole number from {least} to {most}, not {value!r}")
 
     return BeforeValidator(check)
 
@@ -50,7 +50,7 @@ def fraction(value: object) -> str:
         number = str(value)
         if re.fullmatch(r"[0-9]*\.?[0-9]+(e-?[0-9]{1,3})?", number) and 0 <= float(number) <= 1:
             return number
-    raise ValueError("must be a number from 0 to 1")
+    raise ValueError(f"must be a number from 0 to 1, not {value!r}")
 
 
 def like(pattern: str, example: str) -> BeforeValidator:
@@ -60,7 +60,7 @@ def like(pattern: str, example: str) -> BeforeValidator:
         text = digits(value)
         if isinstance(text, str) and re.fullmatch(pattern, text):
             return text
-        raise ValueError(f"must look like {example!r}")
+        raise ValueError(f"must look like {example!r}, not {value!r}")
 
     return BeforeValidator(check)
 
@@ -69,10 +69,10 @@ def affinities(value: object) -> str:
     """Take the processors of each thread, which ONNX Runtime counts from 1."""
     text = digits(value)
     if not (isinstance(text, str) and re.fullmatch(f"{_THREAD}(;{_THREAD})*", text)):
-        raise ValueError("must name the processors of each thread, like '1,2;3-4'")
+        raise ValueError(f"must name the processors of each thread, like '1,2;3-4', not {value!r}")
     for first, _, last in (part.partition("-") for part in re.split("[,;]", text)):
         if not 1 <= int(first) <= int(last or first):
-            raise ValueError("must count processors from 1 and ranges upwards, like '1,2;3-4'")
+            raise ValueError(f"must count processors from 1 and ranges upwards, like '1,2;3-4', not {value!r}")
     return text
 
 

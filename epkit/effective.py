@@ -77,7 +77,9 @@ def effective(plan: Plan, cores: tuple[int, str] | None) -> Effective:
             for key, size in sizes.items()
         ]
     shown += [
-        Setting("session_options.custom_ops_libraries", library, _origin(target, "session_options", "custom_ops_libraries"))
+        Setting(
+            "session_options.custom_ops_libraries", library, _origin(target, "session_options", "custom_ops_libraries")
+        )
         for library in settings.custom_ops
     ]
     return Effective(settings, (*_of_target(target), *_of_providers(plan), *shown))
@@ -95,7 +97,9 @@ def _of_target(target: Target) -> list[Setting]:
         "cpu": target.cpu,
         "cast": target.cast,
     }
-    return [Setting(key, value, _origin(target, key) if key in target.written else "epkit") for key, value in plain.items()]
+    return [
+        Setting(key, value, _origin(target, key) if key in target.written else "epkit") for key, value in plain.items()
+    ]
 
 
 def _of_providers(plan: Plan) -> list[Setting]:

@@ -14,7 +14,7 @@ from epkit.model import read as read_model
 from epkit.provider import Provider
 from epkit.registry import discover
 from epkit.resolve import Plan
-from epkit.session import meddling, plan_for
+from epkit.session import EXTERNAL_FOLDER, meddling, plan_for
 from epkit.target import Candidate
 from epkit.target import read as read_target
 
@@ -61,7 +61,7 @@ def explain(
     written = load(config)
     registry = discover()
     wanted = read_target(target, written, registry, options=options, session_options=session_options)
-    contents = read_model(model)
+    contents = read_model(model, folder=wanted.session_options.entries().get(EXTERNAL_FOLDER))
     plan, _ = plan_for(wanted, registry, refresh=refresh)
     given = effective(plan, _platform.core_limit())
     refused = plan.refusal
@@ -71,7 +71,7 @@ def explain(
         refusal=f"{refused.candidate.name} is not usable on this machine: {refused.reason}" if refused else "",
         plan=tuple(PlanRow(s.candidate.name, s.decision, s.reason, s.hint) for s in plan.steps),
         effective=given.shown,
-        notes=(*wanted.notes, *meddling(plan.chain)),
+        notes=(*wanted.notes, *meddling(wanted.chain)),
         script=script(contents, plan, given),
     )
 

@@ -19,7 +19,7 @@ from typing import Literal, TypeAlias
 
 from epkit._onnx import BITS, CONTROL_FLOW, Contents, Stored, TensorInfo, read_into
 from epkit._signature import HEAD, identify
-from epkit._wire import Buffer, Malformed, Message, Truncated
+from epkit._wire import Buffer, Message, TruncatedError, WireError
 from epkit.errors import ConfigError, ModelError
 
 __all__ = ["BITS", "ExternalFile", "Model", "Source", "TensorInfo", "digest", "parse_ort_type", "read"]
@@ -119,7 +119,7 @@ def _read(buffer: Buffer, source: Path | bytes, name: str, folder: Path) -> Mode
     contents = Contents()
     try:
         read_into(contents, Message(buffer))
-    except Malformed as cause:
+    except WireError as cause:
         raise _unreadable(buffer, name, contents, cause) from cause
     graph = contents.graph
     if graph is None or not contents.ir_version or not contents.opsets:
@@ -146,7 +146,7 @@ def _read(buffer: Buffer, source: Path | bytes, name: str, folder: Path) -> Mode
     )
 
 
-def _unreadable(buffer: Buffer, name: str, contents: Contents, cause: Malformed | None) -> ModelError:
+def _unreadable(buffer: Buffer, name: str, contents: Contents, cause: WireError | None) -> ModelError:
     """Say what is wrong with bytes that are no whole model."""
     again = "copy, download or export it again"
     kind, hint = identify(buffer[:HEAD])
@@ -154,7 +154,7 @@ def _unreadable(buffer: Buffer, name: str, contents: Contents, cause: Malformed 
         return ModelError(f"{name} is {kind}, not an ONNX model", hint=hint)
     if contents.foreign or not contents.ir_version:
         return ModelError(f"{name} is not an ONNX model", hint="give an .onnx file")
-    if isinstance(cause, Truncated):
+    if isinstance(cause, TruncatedError):
         return ModelError(f"{name} is truncated: {cause}", hint=again)
     if cause is not None:
         return ModelError(f"{name} is damaged: {cause}", hint=again)

@@ -107,7 +107,9 @@ def _created(opening: Opening) -> Any:
     if first_cause:
         raise _models_fault(opening, first_cause)
     causes = "; ".join(f"{row.provider}: {row.reason}" for row in opening.dropped.values())
-    raise ProviderDropped(f"no provider of target {opening.plan.target.name!r} opened: {causes}", hint="epkit providers")
+    raise ProviderDropped(
+        f"no provider of target {opening.plan.target.name!r} opened: {causes}", hint="epkit providers"
+    )
 
 
 def _runs_on_cpu(opening: Opening) -> bool:
@@ -176,5 +178,3 @@ def _hold_placement(opening: Opening) -> None:
             f"elsewhere: {elsewhere(placed, first)}",
             hint="lower min_placement, or take those operators out of the model",
         )
-
-

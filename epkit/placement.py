@@ -29,7 +29,9 @@ def placement(assigned: Iterable[tuple[str, Sequence[str]]], names: Mapping[str,
     for ort_name, operators in assigned:
         counts.setdefault(names.get(ort_name, ort_name), Counter()).update(operators)
     total = sum(count.total() for count in counts.values())
-    ordered = sorted(counts, key=lambda name: list(names.values()).index(name) if name in names.values() else len(names))
+    ordered = sorted(
+        counts, key=lambda name: list(names.values()).index(name) if name in names.values() else len(names)
+    )
     return {
         name: Share(counts[name].total(), counts[name].total() / total, dict(counts[name].most_common()))
         for name in ordered

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.metadata
 import json
 import os
 import re
@@ -28,7 +27,6 @@ from epkit.registry import Absent, Registry
 
 REMEMBERED_SECONDS = 7 * 24 * 3600.0
 PASSING_SECONDS = 120.0
-RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-qnn", "onnxruntime-openvino")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +174,20 @@ def _memory(provider: Provider, device: Device | None, registry: Registry) -> It
     try:
         depends = [str(part) for part in provider.fingerprint()]
     except Exception as error:  # noqa: BLE001 - foreign code
-        yield _Memory(None, f"not remembered: the fingerprint of {provider.name} raised {type(error).__name__}: {error}")
+        yield _Memory(
+            None, f"not remembered: the fingerprint of {provider.name} raised {type(error).__name__}: {error}"
+        )
         return
-    everything = [provider.name, str(plugin), repr(device), __version__, sys.prefix, sys.version, *_runtimes(), *depends]
+    everything = [
+        provider.name,
+        str(plugin),
+        repr(device),
+        __version__,
+        sys.prefix,
+        sys.version,
+        str(_runtime.distributions()),
+        *depends,
+    ]
     key = hashlib.sha256("\0".join(everything).encode()).hexdigest()[:32]
     try:
         folder = directory("probe")
@@ -191,11 +200,3 @@ def _memory(provider: Provider, device: Device | None, registry: Registry) -> It
         yield _Memory(folder / f"{key}.json")
     finally:
         lock.release()
-
-
-def _runtimes() -> list[str]:
-    found = []
-    for name in RUNTIMES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found.append(f"{name} {importlib.metadata.version(name)}")
-    return found

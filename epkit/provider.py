@@ -161,10 +161,10 @@ class Provider:
             return "must be left out: this provider has one device"
         return "" if isinstance(device, int) and not isinstance(device, bool) and device >= 0 else "must be 0 or above"
 
-    def check_inputs(self, options: Options, inputs: Mapping[str, Sequence[int | str | None]]) -> str:
+    def check_inputs(self, options: Options, inputs: Mapping[str, Sequence[int | str | None] | None]) -> str:
         """Say in a sentence why the options do not fit a model with these inputs (name to shape); empty when they do.
 
-        A fixed dimension is an int, a dynamic one its name or None.
+        A fixed dimension is an int, a dynamic one its name or None; an unknown rank is None.
         """
         return ""
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import pluggy
+from pydantic import ConfigDict
 
 from epkit import hookspecs
 from epkit.errors import PluginError, UnknownTarget
@@ -57,7 +58,7 @@ class Absent(Provider):
     class options(Options):  # noqa: N801 - it takes the place of the attribute of that name
         """What is written for an absent provider cannot be checked."""
 
-        model_config = {"extra": "allow"}
+        model_config = ConfigDict(extra="allow")
 
     def __init__(self, entry: Entry) -> None:
         self.name = entry.name  # type: ignore[misc]
@@ -153,10 +154,13 @@ def _installed() -> list[Plugin]:
 def _offered(plugin: Plugin, owners: Mapping[str, Plugin], *, strict: bool) -> Iterator[Entry]:
     try:
         providers = load(plugin)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code: whatever it raises becomes a row
+    except (Exception, SystemExit) as error:
         if strict:
             raise PluginError(f"the plugin {plugin.name!r} ({plugin.value}) is broken: {_told(error)}") from error
-        hint = getattr(error, "hint", "") or f"EPKIT_STRICT_PLUGINS=1 epkit providers, or pip uninstall {plugin.distribution}"
+        hint = (
+            getattr(error, "hint", "")
+            or f"EPKIT_STRICT_PLUGINS=1 epkit providers, or pip uninstall {plugin.distribution}"
+        )
         yield Entry(plugin.name, plugin, "broken", None, _told(error), hint)
         return
     if not providers:
@@ -179,7 +183,9 @@ def _offered(plugin: Plugin, owners: Mapping[str, Plugin], *, strict: bool) -> I
 def _broken(plugin: Plugin, fault: str, *, strict: bool) -> Entry:
     if strict:
         raise PluginError(f"the plugin {plugin.name!r} ({plugin.value}) is broken: {fault}")
-    return Entry(plugin.name, plugin, "broken", None, fault, f"pip install -U {plugin.distribution}, or tell its author")
+    return Entry(
+        plugin.name, plugin, "broken", None, fault, f"pip install -U {plugin.distribution}, or tell its author"
+    )
 
 
 def _fault(provider: object) -> str:
@@ -209,5 +215,3 @@ def _told(error: BaseException) -> str:
     """Return the error in one line, with its class where the text alone says too little."""
     text = " ".join(str(getattr(error, "message", error)).split())
     return text if isinstance(error, PluginError | pluggy.PluginValidationError) else f"{type(error).__name__}: {text}"
-
-

@@ -64,7 +64,6 @@ class Report:
         noun = "node" if total == 1 else "nodes"
         return f"{self.provider} takes {_percent(self.placement[self.provider])} of {total} {noun}{rest}"
 
-
     def share(self, provider: str) -> str:
         """Return the share of one provider for a person: "98.4 %", or nothing."""
         return _percent(self.placement[provider]) if provider in self.placement else ""

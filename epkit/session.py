@@ -32,11 +32,12 @@ if TYPE_CHECKING:
 
     Output = NDArray[Any] | list[Any] | dict[Any, Any] | None
 
+EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 # One run at a time in the whole process, for providers that need it so.
 _PROCESS = threading.RLock()
 
 
-def open(  # noqa: A001 - the public name is epkit.open
+def open(
     model: str | os.PathLike[str] | bytes,
     target: str | None = None,
     *,
@@ -56,7 +57,7 @@ def open(  # noqa: A001 - the public name is epkit.open
     written = load(config)
     registry = discover()
     wanted = read_target(target, written, registry, options=options, session_options=session_options)
-    contents = read_model(model)
+    contents = read_model(model, folder=wanted.session_options.entries().get(EXTERNAL_FOLDER))
     plan, answers = plan_for(wanted, registry)
     return open_plan(contents, plan, probe_seconds=sum(answer.seconds for answer in answers.values()))
 
@@ -76,7 +77,7 @@ def open_plan(model: Model, plan: Plan, *, probe_seconds: float = 0.0) -> Sessio
         step = plan.refusal
         message = f"{step.candidate.name} is not usable on this machine: {step.reason}"
         raise ProviderUnavailable(message, hint=step.hint)
-    shapes = {one.name: one.shape or () for one in model.inputs}
+    shapes = {one.name: one.shape for one in model.inputs}
     for candidate in plan.chain:
         fault = candidate.provider.check_inputs(candidate.options, shapes)
         if fault:
@@ -87,7 +88,7 @@ def open_plan(model: Model, plan: Plan, *, probe_seconds: float = 0.0) -> Sessio
     warmup_seconds = 0.0
     while True:
         open_next(under_way)
-        session = Session(under_way)
+        session = Session(under_way, model)
         started = time.perf_counter()
         warmed, why, notes, failed = _warmed_up(session, under_way)
         warmup_seconds += time.perf_counter() - started
@@ -105,7 +106,7 @@ def open_plan(model: Model, plan: Plan, *, probe_seconds: float = 0.0) -> Sessio
         tried=tried(plan, under_way.dropped, under_way.placed),
         warmup=warmed,
         warmup_why=why,
-        notes=(*target.notes, *meddling(plan.chain), *notes),
+        notes=(*target.notes, *meddling(target.chain), *notes),
         seconds={"probe": probe_seconds, "open": under_way.seconds, "warmup": warmup_seconds},
     )
     return session
@@ -128,20 +129,19 @@ class Session:
     report: Report
     """What was tried, what was chosen, where the nodes run, and what warm-up cost."""
 
-    def __init__(self, opening: Opening) -> None:
+    def __init__(self, opening: Opening, model: Model) -> None:
         self._session = opening.session
-        self.inputs = tuple(_info(one) for one in self._session.get_inputs())
+        declared = {one.name: one for one in (*model.inputs, *model.outputs)}
+        self.inputs = tuple(_info(one, declared) for one in self._session.get_inputs())
         """Name, dtype and shape of each input."""
-        self.outputs = tuple(_info(one) for one in self._session.get_outputs())
+        self.outputs = tuple(_info(one, declared) for one in self._session.get_outputs())
         """Name, dtype and shape of each output."""
         self._names = tuple(one.name for one in self.outputs)
-        overridable = [_info(one) for one in self._session.get_overridable_initializers()]
+        overridable = [_info(one, declared) for one in self._session.get_overridable_initializers()]
         self._inputs = Inputs(self.inputs, cast=opening.plan.target.cast, overridable=overridable)
         self._gate = _Gate(_strictest(opening.remaining))
 
-    def run(
-        self, inputs: Mapping[str, object] | object, outputs: Sequence[str] | None = None
-    ) -> dict[str, Output]:
+    def run(self, inputs: Mapping[str, object] | object, outputs: Sequence[str] | None = None) -> dict[str, Output]:
         """Run the model once and return its outputs by name: arrays, or lists and dicts for sequences and maps.
 
         `inputs` maps names to arrays, numbers, lists, or anything with DLPack; for a model with one input it may be
@@ -214,18 +214,21 @@ def _strictest(chain: Sequence[Candidate]) -> Concurrency:
     return next((one for one in order if one in declared), "free")
 
 
-def _info(node: Any) -> TensorInfo:
+def _info(node: Any, declared: Mapping[str, TensorInfo]) -> TensorInfo:
+    """Describe an input or output as ONNX Runtime sees it.
+
+    ONNX Runtime gives a scalar and an unknown rank the same empty shape; the model file tells them apart.
+    """
     dtype = parse_ort_type(node.type)
-    shape = tuple(one if isinstance(one, int | str) else None for one in node.shape) if "(" not in dtype else None
+    known = node.name in declared and declared[node.name].shape is not None
+    shape = tuple(one if isinstance(one, int | str) else None for one in node.shape) if node.shape or known else None
     return TensorInfo(node.name, dtype, shape)
 
 
 Failure = tuple[Candidate, str]
 
 
-def _warmed_up(
-    session: Session, opening: Opening
-) -> tuple[tuple[WarmedUp, ...], str, tuple[str, ...], Failure | None]:
+def _warmed_up(session: Session, opening: Opening) -> tuple[tuple[WarmedUp, ...], str, tuple[str, ...], Failure | None]:
     """Warm up; a failure is the first provider's that took a node, unless the CPU alone fails in the same way."""
     target = opening.plan.target
     active = [one for one in opening.remaining if one.name in opening.placed]

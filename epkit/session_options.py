@@ -47,7 +47,7 @@ _DEFAULTS: dict[str, object] = {"session.intra_op.allow_spinning": "1"}
 
 def _number(value: object) -> object:
     if isinstance(value, bool):
-        raise ValueError("must be a number, not true or false")
+        raise ValueError(f"must be a number, not {value!r}")
     return value
 
 
@@ -128,8 +128,8 @@ class SessionOptions(BaseModel):
         threads = self.intra_op_num_threads or 0
         if affinities and threads > 1 and (pinned := affinities.count(";") + 1) != threads - 1:
             raise ValueError(
-                f"session.intra_op_thread_affinities names {pinned} threads, but intra_op_num_threads = {threads} "
-                f"wants {threads - 1}, since the calling thread is not pinned"
+                f"session.intra_op_thread_affinities pins {pinned}, but intra_op_num_threads = {threads} wants "
+                f"{threads - 1}: every thread but the calling one"
             )
         file, kind = self.optimized_model_filepath, self.config.session__save_model_format
         if self.config.optimization__minimal_build_optimizations == "save" and not (

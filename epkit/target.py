@@ -6,19 +6,18 @@ before anything is probed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
-from epkit.config import Config, Table, Value, leaves, merged, nearest, origin_of, plain, table_of
+from epkit.config import Config, Table, Value, merged, nearest, origin_of, table_of
 from epkit.errors import ConfigError, UnknownTarget
 from epkit.provider import Device, Options, Provider
 from epkit.registry import Absent, Registry
 from epkit.session_options import SessionOptions
-
-Model = TypeVar("Model", bound=BaseModel)
+from epkit.validation import validated
 
 CPU = "cpu"
 
@@ -154,7 +153,9 @@ def _check_names(config: Config, registry: Registry) -> None:
     keys = set(TargetTable.model_fields)
     for name, table in config.targets.items():
         if name in registry.providers:
-            raise ConfigError(f"{config.place}: targets.{name} takes the name of a provider", hint="choose another name")
+            raise ConfigError(
+                f"{config.place}: targets.{name} takes the name of a provider", hint="choose another name"
+            )
         for key in table:
             if key not in keys:
                 raise ConfigError(f"{config.place}: targets.{name} has an unknown key {key!r}", hint=nearest(key, keys))
@@ -177,7 +178,10 @@ def _automatic(config: Config, registry: Registry, call: Table) -> Target:
     why = f"no target was named; the automatic chain is {', '.join([*names, CPU][: len(names) + (names != [CPU])])}"
     if left:
         why += f" ({', '.join(left)}: only when named, or listed under `automatic` in a config)"
-    table: Table = {"provider": Value(names[0], "epkit: automatic chain"), "fallback": Value(names[1:], "epkit: automatic chain")}
+    table: Table = {
+        "provider": Value(names[0], "epkit: automatic chain"),
+        "fallback": Value(names[1:], "epkit: automatic chain"),
+    }
     return _from_table("automatic", why, merged(table, call), registry, config)
 
 
@@ -203,7 +207,9 @@ def _from_table(name: str, why: str, table: Table, registry: Registry, config: C
         device = written.device
         fault = provider.check_device(device) if device is not None else ""
         if fault and position == 0:
-            raise ConfigError(f"{where}: device = {device!r} for {provider_name} {fault}", hint=_origin_hint(table, ("device",)))
+            raise ConfigError(
+                f"{where}: device = {device!r} for {provider_name} {fault}", hint=_origin_hint(table, ("device",))
+            )
         if isinstance(provider, Absent):
             device = None
         candidates.append(Candidate(provider, options, None if fault else device))
@@ -247,56 +253,6 @@ def _chain(where: str, written: TargetTable) -> list[str]:
     if CPU in names and not written.cpu:
         raise ConfigError(f"{where} falls back to cpu and says cpu = false", hint="drop one of the two")
     return names if CPU in names or not written.cpu else [*names, CPU]
-
-
-def validated(
-    model: type[Model], table: Table, where: str, path: Sequence[str] = (), *, subject: str = "key"
-) -> Model:
-    """Validate one table; the first fault is raised as a ConfigError that names place, key, choices and spelling."""
-    try:
-        return model.model_validate(plain(table))
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-    location = [str(part) for part in fault["loc"]]
-    key = ".".join((*path, *location))
-    origin = origin_of(table, location)
-    context: Mapping[str, Any] = fault.get("ctx", {})
-    known = _known_keys(model, location[:-1])
-    if fault["type"] == "extra_forbidden":
-        message, hint = f"no such {subject}", nearest(location[-1], known)
-    elif fault["type"] == "missing":
-        message, hint = "is missing", ""
-    elif fault["type"] == "value_error":
-        message, hint = str(context.get("error", fault["msg"])), ""
-    elif fault["type"] == "literal_error":
-        choices = str(context.get("expected", ""))
-        near = nearest(str(fault["input"]), [c.strip("' ") for c in choices.replace(" or ", ", ").split(",")], what="one of")
-        message, hint = f"must not be {fault['input']!r}", near
-    else:
-        message, hint = f"{_lowered(fault['msg'])}, not {fault['input']!r}", ""
-    place = f" ({origin})" if origin and not origin.endswith(key) else ""
-    source = origin.removesuffix(f".{key}") if origin.endswith(f".{key}") else where
-    joint = ": " if message else ""
-    raise ConfigError(f"{source}: {key}{joint}{message}{place}" if key else f"{source}: {message}{place}", hint=hint)
-
-
-def _known_keys(model: type[BaseModel], location: Sequence[str]) -> list[str]:
-    """Return the keys that are valid at a place inside a model."""
-    for part in location:
-        inner = next((f.annotation for n, f in model.model_fields.items() if part in (n, f.alias)), None)
-        nested = next((kind for kind in _types(inner) if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
-        if nested is None:
-            return []
-        model = nested
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _types(annotation: Any) -> tuple[Any, ...]:
-    return (annotation, *getattr(annotation, "__args__", ()))
-
-
-def _lowered(text: str) -> str:
-    return text[:1].lower() + text[1:]
 
 
 def _at(table: Table, path: Sequence[str]) -> Table:

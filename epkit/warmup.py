@@ -116,6 +116,8 @@ def warm_up(run: Run, planned: Course, outputs: Sequence[TensorInfo]) -> tuple[W
             started = time.perf_counter()
             try:
                 result = run(one.feed)
+            except InputError as error:
+                raise ConfigError(f"the warm-up does not fit the model: {error.message}", hint=error.hint) from error
             except Exception as error:
                 raise WarmupFault(str(getattr(error, "message", error)), one.feed) from error
             seconds.append(time.perf_counter() - started)

@@ -7,6 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# The machines are small and noisy: promises are tested, not milliseconds.
+settings.register_profile("epkit", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.load_profile("epkit")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -38,9 +38,16 @@ def value(name: str, shape: Sequence[int | str | None] | None, dtype: int = Tens
     return helper.make_tensor_value_info(name, dtype, shape)
 
 
-def identity(dtype: int = TensorProto.FLOAT, shape: Sequence[int | str | None] | None = ("N",), opset: int = 17) -> bytes:
+def identity(
+    dtype: int = TensorProto.FLOAT, shape: Sequence[int | str | None] | None = ("N",), opset: int = 17
+) -> bytes:
     """Build y = x."""
-    return model([helper.make_node("Identity", ["x"], ["y"])], [value("x", shape, dtype)], [value("y", shape, dtype)], opset=opset)
+    return model(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        [value("x", shape, dtype)],
+        [value("y", shape, dtype)],
+        opset=opset,
+    )
 
 
 def mlp(batch: int | str = "batch", width: int = 16) -> bytes:

@@ -9,6 +9,7 @@ import sys
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -47,9 +48,12 @@ def model(
     )
 
 
-def identity(dtype: int = TensorProto.FLOAT, shape: Sequence[int | str | None] | None = ("n",), **more: int) -> bytes:
+def identity(
+    dtype: int = TensorProto.FLOAT, shape: Sequence[int | str | None] = ("n",), *, opset: int = 17, ir_version: int = 8
+) -> bytes:
     x, y = (helper.make_tensor_value_info(name, dtype, shape) for name in "xy")
-    return bytes(model([helper.make_node("Identity", ["x"], ["y"])], [x], [y], **more).SerializeToString())
+    node = helper.make_node("Identity", ["x"], ["y"])
+    return bytes(model([node], [x], [y], opset=opset, ir_version=ir_version).SerializeToString())
 
 
 def branches() -> onnx.ModelProto:
@@ -67,12 +71,13 @@ def branches() -> onnx.ModelProto:
         then_branch=body([helper.make_node("Constant", [], ["b"], value=one)]),
         else_branch=body([helper.make_node("Relu", ["one"], ["b"])], [one]),
     )
+    other = body([helper.make_node("Abs", ["x"], ["b"])])
     nodes = [
-        helper.make_node("If", ["c"], ["a"], then_branch=body([inner]), else_branch=body([helper.make_node("Abs", ["x"], ["b"])])),
+        helper.make_node("If", ["c"], ["a"], then_branch=body([inner]), else_branch=other),
         helper.make_node("Scaler", ["a"], ["s"], domain="ai.onnx.ml", scale=[2.0], offset=[0.0]),
         helper.make_node("Twice", ["s"], ["t"], domain="mine"),
         helper.make_node("FusedGelu", ["t"], ["y"], domain="com.microsoft"),
-    ]  # fmt: skip
+    ]
     twice = helper.make_function(
         "mine",
         "Twice",
@@ -260,7 +265,7 @@ def test_an_initializer_that_is_also_an_input_need_not_be_given() -> None:
 
 
 def test_sparse_and_string_weights_are_counted() -> None:
-    proto = model([], [], [], [helper.make_tensor("names", TensorProto.STRING, [2], [b"ab", b"cde"])])
+    proto = model([], [], [], [numpy_helper.from_array(np.array(["ab", "cde"], object), "names")])
     values = helper.make_tensor("w", TensorProto.FLOAT, [2], [1.0, 2.0])
     indices = helper.make_tensor("", TensorProto.INT64, [2], [0, 5])
     proto.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [8]))
@@ -297,8 +302,8 @@ def test_a_file_above_two_gigabytes_is_read_without_its_weights(tmp_path: Path) 
 
 def test_reading_a_model_loads_no_heavy_module() -> None:
     heavy = {"numpy", "onnx", "onnxruntime", "pydantic", "google.protobuf"}
-    code = f"import sys, epkit.model; sys.exit(', '.join({heavy} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], check=False, stderr=subprocess.PIPE).stderr == b""
+    code = f"import sys, epkit.model; print({heavy} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout.strip() == b"set()"
 
 
 # external data
@@ -420,7 +425,7 @@ def test_empty_bytes_are_a_model_error() -> None:
 
 @pytest.mark.parametrize("path", [os.devnull, "a\0b", "a" * 5000, f"{__file__}/m.onnx"])
 def test_a_path_that_cannot_be_a_file_is_a_model_error(path: str) -> None:
-    with pytest.raises(ModelError, match="is not a regular file|cannot be read"):
+    with pytest.raises(ModelError, match=r"is not a regular file|cannot be read"):
         read(path)
 
 
@@ -499,14 +504,15 @@ def test_half_a_download_is_truncated(tmp_path: Path) -> None:
     assert caught.value.hint == "copy, download or export it again"
 
 
-@pytest.mark.parametrize("length", range(len(BRANCHES)))
-def test_every_truncation_is_a_model_error_or_a_whole_model(length: int) -> None:
-    try:
-        read(BRANCHES[:length])
-    except ModelError:
-        return
-    proto = onnx.load_model_from_string(BRANCHES[:length])
-    assert proto.graph.node == branches().graph.node
+def test_every_truncation_is_a_model_error_or_a_whole_model() -> None:
+    whole = []
+    for length in range(len(BRANCHES)):
+        with suppress(ModelError):
+            read(BRANCHES[:length])
+            whole.append(length)
+    assert whole
+    for length in whole:
+        assert onnx.load_model_from_string(BRANCHES[:length]).graph == branches().graph
 
 
 @given(st.binary(max_size=4096))
@@ -522,10 +528,8 @@ def test_flipped_bytes_give_a_model_or_a_model_error(flips: list[tuple[int, int]
     damaged = bytearray(BRANCHES)
     for place, value in flips:
         damaged[place] = value
-    try:
+    with suppress(ModelError):
         assert isinstance(read(bytes(damaged)), Model)
-    except ModelError as error:
-        assert error.hint
 
 
 # bytes that were made to hurt

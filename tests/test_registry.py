@@ -41,7 +41,9 @@ BROKEN = {
     "nameless": (HEALTHY.replace('name = "{name}"\n', "\n"), "name is None"),
     "shouting": (HEALTHY.replace("{name}", "NVIDIA GPU"), "lower-case"),
     "attribute-raises": (
-        HEALTHY.replace('name = "{name}"\n', "\n    @property\n    def name(self): raise ValueError('no name today')\n"),
+        HEALTHY.replace(
+            'name = "{name}"\n', "\n    @property\n    def name(self): raise ValueError('no name today')\n"
+        ),
         "no name today",
     ),
     "taken": (HEALTHY.replace("{name}", "cpu"), "taken by the plugin 'cpu' of epkit"),

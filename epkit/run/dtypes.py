@@ -81,7 +81,8 @@ def numpy_dtype(dtype: str) -> DType:
     except ImportError as error:
         message = f"the model has {dtype} tensors, which NumPy alone cannot hold"
         raise ModelError(message, hint="pip install ml_dtypes") from error
-    return np.dtype(getattr(ml_dtypes, _EXOTIC[dtype]))
+    found: DType = np.dtype(getattr(ml_dtypes, _EXOTIC[dtype]))
+    return found
 
 
 def is_foreign(dtype: DType) -> bool:

@@ -16,14 +16,12 @@ import numpy as np
 
 from epkit.config import nearest
 from epkit.errors import InputError
-from epkit.run.dtypes import is_exotic, numpy_dtype
+from epkit.run.dtypes import DType, is_exotic, numpy_dtype
 from epkit.run.values import Unfit, kind_of, sized, tensor
 
 if TYPE_CHECKING:
     from epkit.model import TensorInfo
 
-# The bits of ndarray.flags.num that say C-contiguous and aligned: one look instead of two.
-_AS_IT_IS = 0x101
 _NESTED = re.compile(r"(optional|sequence|map)\((.+)\)")
 
 
@@ -58,7 +56,7 @@ class Inputs:
                 if (
                     type(value) is not np.ndarray
                     or value.dtype is not one.dtype
-                    or value.flags.num & _AS_IT_IS != _AS_IT_IS
+                    or not value.flags.carray
                     or (value.shape != one.seen and not one.admits(value.shape))
                 ):
                     break
@@ -161,12 +159,21 @@ class _Input:
             raise Unfit(kind_of(given), "ONNX Runtime's Python interface takes maps to float32 only")
         if not isinstance(given, Mapping):
             raise Unfit(kind_of(given), "give a dict")
-        keys, values = tensor(list(given), numpy_dtype(self._key)), tensor(list(given.values()), np.dtype(np.float32))
-        if keys.ndim != 1 or values.ndim != 1:
-            raise Unfit("a map of more than single numbers", "give a dict from single keys to single numbers")
-        if not keys.size:
-            raise Unfit("an empty map, which ONNX Runtime does not take")
-        return dict(zip(keys.tolist(), values.tolist(), strict=True))
+        if not given:
+            raise Unfit("an empty map", "ONNX Runtime takes none")
+        key_dtype, dtype = numpy_dtype(self._key), np.dtype(np.float32)
+        return {_single(key, key_dtype): _single(number, dtype) for key, number in given.items()}
+
+
+def _single(value: object, dtype: DType) -> object:
+    try:
+        array = tensor(value, dtype)
+    except Unfit as unfit:
+        raise Unfit(f"{unfit.got} in the map", unfit.hint) from unfit
+    if array.ndim:
+        raise Unfit(f"{kind_of(value)} in the map", "give single keys and numbers")
+    single: object = array.item()
+    return single
 
 
 def _unnested(dtype: str) -> tuple[str, str]:

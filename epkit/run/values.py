@@ -12,11 +12,13 @@ rounded where the model has floats, as 0.1 always is, but it stays finite.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from epkit.run.dtypes import Array, DType, is_foreign, name_of
 
+_PYTHON = (int, float, str, list, tuple)
 # bool, unsigned, signed, float: a conversion to the right stays within the kind.
 _KINDS = "buif"
 _EXACT_IN_FLOAT64 = 2**53
@@ -24,6 +26,7 @@ _EXACT_IN_FLOAT64 = 2**53
 _READABLE = (1, 3, 11, 13)
 _DEVICES = {2: "cuda", 4: "opencl", 7: "vulkan", 8: "metal", 10: "rocm", 14: "oneapi", 15: "webgpu", 16: "hexagon"}
 _MOST_DIMENSIONS = 64
+_LONGEST_SHOWN = 128
 
 
 class Unfit(Exception):
@@ -40,14 +43,15 @@ def tensor(value: object, wanted: DType, *, cast: bool = False) -> Array:
 
     Raises Unfit rather than give a number other than the one that was given.
     """
-    if isinstance(value, bool | int | float | str | list | tuple) and not isinstance(value, np.generic):
+    if isinstance(value, _PYTHON) and not isinstance(value, np.generic):
         return _from_python(value, wanted, cast)
     array = _read(value)
     if wanted.kind == "O":
         array = _texts(array)
     elif array.dtype is not wanted:
         array = _converted(array, wanted, cast)
-    return np.require(array, requirements=("C", "A"))
+    array = np.asarray(array, order="C")
+    return array if array.flags.aligned else array.copy()
 
 
 def sized(dtype: str, shape: Sequence[int | str | None] | None) -> str:
@@ -58,8 +62,8 @@ def sized(dtype: str, shape: Sequence[int | str | None] | None) -> str:
 
 
 def kind_of(value: object) -> str:
-    """Say what a value is when no more can be said: "a dict", "None"."""
-    return "None" if value is None else f"a {type(value).__qualname__}"
+    """Say what a value is when no more can be said: "dict", "None"."""
+    return "None" if value is None else type(value).__qualname__
 
 
 def _read(value: object) -> Array:
@@ -83,7 +87,7 @@ def _read(value: object) -> Array:
         # DLPack comes last: an OrtValue hands out its bools as uint8 through it.
         if hasattr(kind, "__array__") or not hasattr(value, "__dlpack__"):
             return np.asarray(value)
-        return np.from_dlpack(value)  # type: ignore[arg-type]
+        return np.from_dlpack(value)
     except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as error:
         hint = "give it detached: .detach()" if getattr(value, "requires_grad", False) is True else "give a NumPy array"
         raise Unfit(f"{name} that NumPy cannot read ({error})", hint) from error
@@ -96,13 +100,16 @@ def _described(array: Array) -> str:
 def _converted(array: Array, wanted: DType, cast: bool) -> Array:
     source = array.dtype
     if source.newbyteorder("=") == wanted:
-        return array.astype(wanted)
-    if not _is_safe(source, wanted) and not (cast and _is_same_kind(source, wanted)):
+        return array.astype(wanted, copy=False)
+    safe = _is_safe(source, wanted)
+    if not safe and not (cast and _is_same_kind(source, wanted)):
         raise Unfit(_described(array), _advice(source, wanted))
     with np.errstate(all="ignore"):
         result = array.astype(wanted)
+    if safe and (cast or wanted != np.float64 or source.kind not in "iu" or source.itemsize < 8):
+        return result
     lost = _lost(array, result)
-    if lost is not None and lost.any():
+    if lost.any():
         raise Unfit(f"{_described(array)} with {array[lost].flat[0]} in it, which {name_of(wanted)} cannot hold")
     return result
 
@@ -127,22 +134,22 @@ def _kind(dtype: DType) -> str:
 
 
 def _advice(source: DType, wanted: DType) -> str:
-    by_hand = f"convert it with .astype({wanted.name!r})"
+    by_hand = f"convert it with .astype({f'ml_dtypes.{wanted.name}' if is_foreign(wanted) else repr(wanted.name)})"
     return f"{by_hand}, or set `cast = true` in the target" if _is_same_kind(source, wanted) else by_hand
 
 
-def _lost(before: Array, after: Array) -> Array | None:
-    """Mark the numbers that did not arrive; None where that cannot be."""
+def _lost(before: Array, after: Array) -> Array:
+    """Mark the numbers that did not arrive: integers that are others now, floats that are infinite now."""
     if _kind(after.dtype) != "f":
-        return np.not_equal(before, after.astype(np.int64) if is_foreign(after.dtype) else after)
-    if after.dtype == np.float64 and before.dtype.kind in "iu" and before.dtype.itemsize == 8:
-        return np.greater(before, _EXACT_IN_FLOAT64) | np.less(before, -_EXACT_IN_FLOAT64)
+        return np.asarray(before != (after.astype(np.int64) if is_foreign(after.dtype) else after))
+    if after.dtype == np.float64 and before.dtype.kind in "iu":
+        return np.asarray((before > _EXACT_IN_FLOAT64) | (before < -_EXACT_IN_FLOAT64))
     return _overflowed(before, after)
 
 
 def _overflowed(before: Array, after: Array) -> Array:
     wide = after.astype(np.float64)
-    return (np.isfinite(before) != np.isfinite(wide)) | (np.isinf(before) != np.isinf(wide))
+    return np.asarray((np.isfinite(before) != np.isfinite(wide)) | (np.isinf(before) != np.isinf(wide)))
 
 
 def _texts(array: Array) -> Array:
@@ -155,7 +162,7 @@ def _texts(array: Array) -> Array:
         "".join(texts.ravel().tolist()).encode()
     except TypeError as error:
         stranger = next(type(one).__name__ for one in texts.ravel().tolist() if not isinstance(one, str))
-        raise Unfit(f"texts with a {stranger} among them", "give texts only") from error
+        raise Unfit(f"texts with {stranger} among them", "give texts only") from error
     except UnicodeError as error:
         raise Unfit(f"texts that are not UTF-8 ({error})", "decode them to str first") from error
     return texts
@@ -169,27 +176,27 @@ def _from_python(value: object, wanted: DType, cast: bool) -> Array:
     for kind in set(map(type, items)):
         given = np.dtype(kind) if issubclass(kind, np.generic) else None
         if given is not None and not (_is_safe(given, wanted) or (cast and _is_same_kind(given, wanted))):
-            raise Unfit(f"a list with {name_of(given)} in it", _advice(given, wanted))
+            raise Unfit(f"{name_of(given)} in a list", _advice(given, wanted))
         if given is None and not issubclass(kind, bool | int | float):
-            found = kind_of(value) if items[0] is value else f"a list with {kind.__qualname__} in it"
+            found = kind_of(value) if items[0] is value else f"{kind.__qualname__} in a list"
             raise Unfit(found, "put arrays together with numpy.stack" if issubclass(kind, np.ndarray) else "")
     numbers = [one.item() if isinstance(one, np.generic) else one for one in items]
     array = _floats(numbers, wanted, cast) if _kind(wanted) == "f" else _integers(numbers, wanted)
     return array.reshape(shape)
 
 
-def _flat(value: object) -> tuple[tuple[int, ...], list[object]]:
+def _flat(value: object) -> tuple[tuple[int, ...], list[Any]]:
     """Return the shape of nested lists, and what they hold."""
     shape: list[int] = []
-    level = [value]
+    level: list[Any] = [value]
     while level and all(isinstance(one, list | tuple) for one in level):
-        lengths = {len(row) for row in level}  # type: ignore[arg-type]
+        lengths = {len(row) for row in level}
         if len(lengths) > 1:
             raise Unfit(f"a list whose rows have {' and '.join(map(str, sorted(lengths)[:2]))} items")
         if len(shape) == _MOST_DIMENSIONS:
             raise Unfit(f"a list nested more than {_MOST_DIMENSIONS} deep")
         shape.append(lengths.pop())
-        level = [one for row in level for one in row]  # type: ignore[attr-defined]
+        level = [one for row in level for one in row]
     if any(isinstance(one, list | tuple) for one in level):
         raise Unfit("a list whose rows are not all as deep")
     return tuple(shape), level
@@ -199,7 +206,7 @@ def _integers(numbers: Sequence[float], wanted: DType) -> Array:
     low, high = _range(wanted)
     for number in numbers:
         if not low <= number <= high or number != int(number):
-            raise Unfit(f"{number}, which {name_of(wanted)} cannot hold")
+            raise Unfit(f"{_shown(number)}, which {name_of(wanted)} cannot hold")
     whole = [int(number) for number in numbers]
     return np.array(whole, dtype=np.int8).astype(wanted) if is_foreign(wanted) else np.array(whole, dtype=wanted)
 
@@ -218,7 +225,7 @@ def _floats(numbers: Sequence[float], wanted: DType, cast: bool) -> Array:
         wide = np.array(numbers, dtype=np.float64)
     except OverflowError as error:
         largest = max((one for one in numbers if isinstance(one, int)), key=abs)
-        raise Unfit(f"an integer of {largest.bit_length()} bits, which {name_of(wanted)} cannot hold") from error
+        raise Unfit(f"{_shown(largest)}, which {name_of(wanted)} cannot hold") from error
     with np.errstate(all="ignore"):
         result = wide.astype(wanted)
     lost = _overflowed(wide, result)
@@ -228,5 +235,10 @@ def _floats(numbers: Sequence[float], wanted: DType, cast: bool) -> Array:
         for number, arrived in zip(numbers, result.astype(np.float64).tolist(), strict=True):
             if isinstance(number, int) and number != arrived:
                 hint = "write it with a decimal point if it may be rounded"
-                raise Unfit(f"{number}, which {name_of(wanted)} cannot hold exactly", hint)
+                raise Unfit(f"{_shown(number)}, which {name_of(wanted)} cannot hold exactly", hint)
     return result
+
+
+def _shown(number: float) -> str:
+    big = isinstance(number, int) and number.bit_length() > _LONGEST_SHOWN
+    return f"an integer of {int(number).bit_length()} bits" if big else str(number)

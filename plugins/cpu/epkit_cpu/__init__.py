@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from epkit.hookspecs import hookimpl
 from epkit.provider import Provider
-
 from epkit_cpu.provider import Cpu
 
 

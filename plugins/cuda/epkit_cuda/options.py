@@ -28,7 +28,7 @@ class CudaOptions(Options):
     """Options of `cuda`; ONNX Runtime's default stands in brackets. The GPU is the target's `device`."""
 
     has_user_compute_stream: bool | None = None
-    """Whether `user_compute_stream` holds a stream; ONNX Runtime concludes that itself (0)."""
+    """Whether `user_compute_stream` holds a stream; ONNX Runtime concludes that itself (false)."""
 
     user_compute_stream: Pointer | None = None
     """The address of a caller's `cudaStream_t` to run on; not 0, which stands for none (none)."""
@@ -43,13 +43,13 @@ class CudaOptions(Options):
     """How a convolution finds its algorithm for a new shape: by trying all, by guessing, not at all (EXHAUSTIVE)."""
 
     cudnn_conv_use_max_workspace: bool | None = None
-    """Whether convolutions may take as much memory as they like; else 32 MB (1)."""
+    """Whether convolutions may take as much memory as they like; else 32 MB (true)."""
 
     cudnn_conv1d_pad_to_nc1d: bool | None = None
-    """Whether one-dimensional convolutions are padded to [N, C, 1, D] instead of [N, C, D, 1] (0)."""
+    """Whether one-dimensional convolutions are padded to [N, C, 1, D] instead of [N, C, D, 1] (false)."""
 
     do_copy_in_default_stream: bool | None = None
-    """Whether copies run on the stream of the computation; turned off, they can race with it (1)."""
+    """Whether copies run on the stream of the computation; turned off, they can race with it (true)."""
 
     gpu_external_alloc: Pointer | None = None
     """The address of a function that allocates device memory in place of the arena, PyTorch's for one (none)."""
@@ -61,38 +61,38 @@ class CudaOptions(Options):
     """The address of a function that returns the external allocator's unused memory (none)."""
 
     enable_cuda_graph: bool | None = None
-    """Whether runs are replayed as a CUDA graph: fixed shapes, bound device buffers, one run at a time (0)."""
+    """Whether runs are replayed as a CUDA graph: fixed shapes, bound device buffers, one run at a time (false)."""
 
     tunable_op_enable: bool | None = None
-    """Whether operators with several implementations take the one that tuning found (0)."""
+    """Whether operators with several implementations take the one that tuning found (false)."""
 
     tunable_op_tuning_enable: bool | None = None
-    """Whether such operators are tuned while running (0)."""
+    """Whether such operators are tuned while running (false)."""
 
     tunable_op_max_tuning_duration_ms: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     """The most milliseconds that tuning one operator may take; 0 is no bound (0)."""
 
     enable_skip_layer_norm_strict_mode: bool | None = None
-    """Whether SkipLayerNormalization computes in float32; deprecated (0)."""
+    """Whether SkipLayerNormalization computes in float32; deprecated (false)."""
 
     prefer_nhwc: bool | None = None
-    """Whether convolutions and pooling run in NHWC layout, with transposes where the graph needs them (0)."""
+    """Whether convolutions and pooling run in NHWC layout, with transposes where the graph needs them (false)."""
 
     use_ep_level_unified_stream: bool | None = None
-    """Whether the whole session runs on one CUDA stream (0)."""
+    """Whether the whole session runs on one CUDA stream (false)."""
 
     use_tf32: bool | None = None
-    """Whether float32 products use TF32 on Ampere and newer: faster, about three decimal digits (1)."""
+    """Whether float32 products use TF32 on Ampere and newer: faster, about three decimal digits (true)."""
 
     fuse_conv_bias: bool | None = None
-    """Whether convolution and bias run as one kernel, which cuDNN compiles at first use (0)."""
+    """Whether convolution and bias run as one kernel, which cuDNN compiles at first use (false)."""
 
     sdpa_kernel: Annotated[int, Field(ge=0, le=127)] | None = None
     """The attention kernels to choose from, as a sum: 1 flash, 2 memory-efficient, 4 TensorRT, 8 cuDNN, 16 math,
     32 TensorRT flash, 64 TensorRT cross; 0 leaves the choice to ONNX Runtime (0)."""
 
     enable_cudnn: bool | None = None
-    """Whether cuDNN is used; without it convolutions and some others have no kernel (1)."""
+    """Whether cuDNN is used; without it convolutions and some others have no kernel (true)."""
 
     @model_validator(mode="before")
     @classmethod

@@ -7,7 +7,6 @@ from types import ModuleType
 
 from epkit import _nvidia
 from epkit.provider import Availability, Provider, WarmupNeed
-
 from epkit_cuda.options import CudaOptions
 
 # ONNX Runtime loads cuDNN at the first convolution: without it a session opens, and then its runs fail. So a machine

@@ -1,6 +1,6 @@
 """Which options does the TensorRT provider take, and which of them contradict each other?
 
-Names and types are those of ONNX Runtime 1.31, which reads whole numbers as plain digits.
+Names and types are those of the Python API of ONNX Runtime 1.31, which reads whole numbers as plain digits.
 """
 
 from __future__ import annotations
@@ -37,20 +37,21 @@ _NEEDS = {
     "trt_force_timing_cache": ("trt_timing_cache_enable",),
     "trt_ep_context_file_path": ("trt_dump_ep_context_model",),
     "trt_ep_context_embed_mode": ("trt_dump_ep_context_model",),
-    "trt_external_data_bytestream": ("trt_onnx_bytestream",),
 }
-_PAIRS = (
-    ("trt_onnx_bytestream", "trt_onnx_bytestream_size"),
-    ("trt_external_data_bytestream", "trt_external_data_bytestream_size"),
+# The provider has these too, but ONNX Runtime's Python API refuses them: "Invalid TensorRT EP option".
+_NOT_IN_PYTHON = (
+    "has_user_compute_stream",
+    "trt_onnx_bytestream",
+    "trt_onnx_bytestream_size",
+    "trt_external_data_bytestream",
+    "trt_external_data_bytestream_size",
+    "trt_load_user_initializer",
 )
 _PROFILES = ("trt_profile_min_shapes", "trt_profile_opt_shapes", "trt_profile_max_shapes")
 
 
 class TensorRTOptions(Options):
     """Options of `tensorrt`; ONNX Runtime's default stands in brackets. The GPU is the target's `device`."""
-
-    has_user_compute_stream: bool | None = None
-    """Whether `user_compute_stream` holds a stream; ONNX Runtime concludes that itself (0)."""
 
     user_compute_stream: Pointer | None = None
     """The address of a caller's `cudaStream_t` to run on; not 0, which stands for none (none)."""
@@ -65,31 +66,31 @@ class TensorRTOptions(Options):
     """How many bytes of scratch memory an engine may take; 0 is all of the device's (0)."""
 
     trt_fp16_enable: bool | None = None
-    """Whether TensorRT may compute in float16 (0)."""
+    """Whether TensorRT may compute in float16 (false)."""
 
     trt_bf16_enable: bool | None = None
-    """Whether TensorRT may compute in bfloat16 (0)."""
+    """Whether TensorRT may compute in bfloat16 (false)."""
 
     trt_int8_enable: bool | None = None
-    """Whether TensorRT may compute in int8, by a calibration table or the model's own Q/DQ nodes (0)."""
+    """Whether TensorRT may compute in int8, by a calibration table or the model's own Q/DQ nodes (false)."""
 
     trt_int8_calibration_table_name: str | None = None
     """The file name of the int8 calibration table, in `trt_engine_cache_path` (none)."""
 
     trt_int8_use_native_calibration_table: bool | None = None
-    """Whether that table was written by TensorRT; else by ONNX Runtime's quantization tools (0)."""
+    """Whether that table was written by TensorRT; else by ONNX Runtime's quantization tools (false)."""
 
     trt_dla_enable: bool | None = None
-    """Whether layers run on a Deep Learning Accelerator, which Jetson and DRIVE boards have (0)."""
+    """Whether layers run on a Deep Learning Accelerator, which Jetson and DRIVE boards have (false)."""
 
     trt_dla_core: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     """Which of those accelerators (0)."""
 
     trt_dump_subgraphs: bool | None = None
-    """Whether the parts that TensorRT takes are written as ONNX files, for debugging (0)."""
+    """Whether the parts that TensorRT takes are written as ONNX files, for debugging (false)."""
 
     trt_engine_cache_enable: bool | None = None
-    """Whether engines are kept on disk. Their name hashes the model's file name, not its weights (0)."""
+    """Whether engines are kept on disk. Their name hashes the model's file name, not its weights (false)."""
 
     trt_engine_cache_path: str | None = None
     """The directory of engines, profiles and the calibration table (the working directory)."""
@@ -98,37 +99,37 @@ class TensorRTOptions(Options):
     """What the names of the engine files begin with (TensorrtExecutionProvider)."""
 
     trt_engine_decryption_enable: bool | None = None
-    """Whether kept engines are encrypted and decrypted by a library of yours (0)."""
+    """Whether kept engines are encrypted and decrypted by a library of yours (false)."""
 
     trt_engine_decryption_lib_path: str | None = None
     """The library that does so, with the functions `encrypt` and `decrypt`; it is native code (none)."""
 
     trt_force_sequential_engine_build: bool | None = None
-    """Whether engines are built one after the other where sessions on several GPUs build at once (0)."""
+    """Whether engines are built one after the other where sessions on several GPUs build at once (false)."""
 
     trt_context_memory_sharing_enable: bool | None = None
-    """Whether the engines of a session share their scratch memory (0)."""
+    """Whether the engines of a session share their scratch memory (false)."""
 
     trt_layer_norm_fp32_fallback: bool | None = None
-    """Whether Pow and ReduceMean of a layer normalisation stay in float32 in a float16 engine (0)."""
+    """Whether Pow and ReduceMean of a layer normalisation stay in float32 in a float16 engine (false)."""
 
     trt_timing_cache_enable: bool | None = None
-    """Whether measured kernel times are kept on disk, which makes later builds faster, of other models too (0)."""
+    """Whether measured kernel times are kept on disk, which makes later builds faster, of other models too (false)."""
 
     trt_timing_cache_path: str | None = None
     """The directory of that timing cache (`trt_engine_cache_path`)."""
 
     trt_force_timing_cache: bool | None = None
-    """Whether a timing cache of a GPU with the same compute capability but another name is taken (0)."""
+    """Whether a timing cache of a GPU with the same compute capability but another name is taken (false)."""
 
     trt_detailed_build_log: bool | None = None
-    """Whether every step of a build is logged, with its time (0)."""
+    """Whether every step of a build is logged, with its time (false)."""
 
     trt_build_heuristics_enable: bool | None = None
-    """Whether a build guesses instead of measuring; deprecated for `trt_builder_optimization_level` 2 (0)."""
+    """Whether a build guesses instead of measuring; deprecated for `trt_builder_optimization_level` 2 (false)."""
 
     trt_sparsity_enable: bool | None = None
-    """Whether weights with two zeros in every four may use sparse kernels (0)."""
+    """Whether weights with two zeros in every four may use sparse kernels (false)."""
 
     trt_builder_optimization_level: Annotated[int, Field(ge=0, le=5)] | None = None
     """How long a build searches, from 0 to 5; below 3 the engine is likely slower (3)."""
@@ -152,13 +153,13 @@ class TensorRTOptions(Options):
     """The largest shapes that an engine must take, spelt alike (none)."""
 
     trt_cuda_graph_enable: bool | None = None
-    """Whether runs are captured and replayed as a CUDA graph: one engine, fixed shapes, bound device buffers (0)."""
+    """Whether runs are captured and replayed as a CUDA graph: one engine, fixed shapes, bound buffers (false)."""
 
     trt_preview_features: str | None = None
     """Names of TensorRT's preview features to turn on, separated by commas (none)."""
 
     trt_dump_ep_context_model: bool | None = None
-    """Whether the compiled model is written as an ONNX file that opens without compiling, on the same GPU (0)."""
+    """Whether the compiled model is written as an ONNX file that opens without compiling, on the same GPU (false)."""
 
     trt_ep_context_file_path: str | None = None
     """The file or directory of that compiled model (beside the model)."""
@@ -167,37 +168,27 @@ class TensorRTOptions(Options):
     """Whether it names its engine's file (0) or holds the engine itself (1), which loads more slowly (0)."""
 
     trt_weight_stripped_engine_enable: bool | None = None
-    """Whether engines are built and kept without weights, which are filled in from the model when it opens (0)."""
+    """Whether engines are built and kept without weights, which are filled in from the model when it opens (false)."""
 
     trt_onnx_model_folder_path: str | None = None
     """The directory of the ONNX model with the weights of a weight-stripped engine (that of the model)."""
 
-    trt_onnx_bytestream: Pointer | None = None
-    """The address of the ONNX model in memory, for the weights of a weight-stripped engine (none)."""
-
-    trt_onnx_bytestream_size: Bytes | None = None
-    """How many bytes stand there (0)."""
-
-    trt_external_data_bytestream: Pointer | None = None
-    """The address of that model's external data in memory (none)."""
-
-    trt_external_data_bytestream_size: Bytes | None = None
-    """How many bytes stand there (0)."""
-
-    trt_load_user_initializer: bool | None = None
-    """Whether weights are handed to TensorRT from memory, so that a model over 2 GB need not be serialised (0)."""
-
     trt_engine_hw_compatible: bool | None = None
-    """Whether an engine runs on every GPU from Ampere on, more slowly, and not only on the one that built it (0)."""
+    """Whether an engine runs on all GPUs from Ampere on, more slowly, and not only on the one that built it (false)."""
 
     trt_op_types_to_exclude: str | None = None
     """Operators that TensorRT does not get, separated by commas: `NonMaxSuppression,NonZero,RoiAlign` (none)."""
 
     @model_validator(mode="before")
     @classmethod
-    def _device_stands_elsewhere(cls, values: object) -> object:
-        if isinstance(values, dict) and "device_id" in values:
+    def _stand_elsewhere(cls, values: object) -> object:
+        if not isinstance(values, dict):
+            return values
+        if "device_id" in values:
             raise ValueError(f"device_id is not an option here: write `device = {values['device_id']}` on the target")
+        for option in _NOT_IN_PYTHON:
+            if option in values:
+                raise ValueError(f"{option} cannot be set: ONNX Runtime's Python API refuses it")
         return values
 
     @field_validator(*_PROFILES)
@@ -212,13 +203,6 @@ class TensorRTOptions(Options):
         for option, needed in _NEEDS.items():
             if getattr(self, option) and not any(getattr(self, one) for one in needed):
                 raise ValueError(f"{option} has no effect without {' or '.join(needed)}")
-        for one, other in _PAIRS:
-            if bool(getattr(self, one)) != bool(getattr(self, other)):
-                raise ValueError(f"{one} and {other} come together")
-        if self.has_user_compute_stream and not self.user_compute_stream:
-            raise ValueError("has_user_compute_stream = true needs user_compute_stream")
-        if self.has_user_compute_stream is False and self.user_compute_stream:
-            raise ValueError("user_compute_stream is used, whatever has_user_compute_stream = false says: drop one")
         if self.trt_engine_decryption_enable and not self.trt_engine_decryption_lib_path:
             raise ValueError("trt_engine_decryption_enable needs trt_engine_decryption_lib_path")
         if self.trt_dump_ep_context_model and not _below(self.trt_engine_cache_path or ""):

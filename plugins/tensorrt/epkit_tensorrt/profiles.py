@@ -12,6 +12,8 @@ from typing import TypeAlias
 
 Shape: TypeAlias = tuple[int, ...]
 Profiles: TypeAlias = Mapping[str, Sequence[Shape]]
+Inputs: TypeAlias = Mapping[str, Sequence[int | str | None] | None]
+"""A model's inputs: name to shape, in which a dynamic dimension is its name or None; None for an unknown rank."""
 
 
 def parse(text: str) -> Profiles:
@@ -40,12 +42,14 @@ def check_order(smallest: Profiles, best: Profiles, largest: Profiles) -> None:
                 raise ValueError(f"{name!r} needs min <= opt <= max: {show(low)}, {show(middle)}, {show(high)}")
 
 
-def misfit(profiles: Profiles, inputs: Mapping[str, Sequence[int | str | None]]) -> str:
-    """Say in a sentence why profiles do not fit a model's inputs (name to shape); empty when they do.
+def misfit(profiles: Profiles, inputs: Inputs) -> str:
+    """Say in a sentence why profiles do not fit a model's inputs; empty when they do.
 
     A name that is no input is no fault: where a model is split, the parts that TensorRT takes have inputs of their own.
     """
-    dynamic = [name for name, shape in inputs.items() if not all(isinstance(size, int) for size in shape)]
+    dynamic = [
+        name for name, shape in inputs.items() if shape is None or not all(isinstance(size, int) for size in shape)
+    ]
     missing = [name for name in dynamic if name not in profiles]
     if missing:
         sentence = f"the profiles leave out the dynamic input {missing[0]!r}: TensorRT wants all of {dynamic} or none"
@@ -53,7 +57,7 @@ def misfit(profiles: Profiles, inputs: Mapping[str, Sequence[int | str | None]])
         return f"{sentence}; {unknown[0]!r} is no input" if unknown else sentence
     for name, shape in inputs.items():
         # A profile of a tensor of one dimension may hold its values, not its shape: then its length says nothing.
-        if len(shape) < 2:
+        if shape is None or len(shape) < 2:
             continue
         for profile in profiles.get(name, ()):
             if len(profile) != len(shape):

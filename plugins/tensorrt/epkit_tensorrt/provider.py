@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
 from epkit import _nvidia
-from epkit.provider import Availability, Options, Provider, WarmupNeed
-
+from epkit.provider import Availability, Device, Options, Provider, WarmupNeed
 from epkit_tensorrt import profiles
 from epkit_tensorrt.options import TensorRTOptions
 
@@ -52,12 +51,17 @@ class TensorRT(Provider):
         for library in _in_wheels(installed) if installed else ():
             ctypes.CDLL(str(library))
 
-    def check_inputs(self, options: Options, inputs: Mapping[str, Sequence[int | str | None]]) -> str:
+    def check_inputs(self, options: Options, inputs: profiles.Inputs) -> str:
         """Say why the profiles do not fit the model's inputs; empty when they do or there are none."""
         if not isinstance(options, TensorRTOptions) or not options.trt_profile_min_shapes:
             return ""
         chosen = (options.trt_profile_min_shapes, options.trt_profile_opt_shapes, options.trt_profile_max_shapes)
         return next((said for one in chosen if one and (said := profiles.misfit(profiles.parse(one), inputs))), "")
+
+    def encode(self, options: Options, device: Device | None) -> dict[str, str]:
+        """Turn options into text; this provider alone refuses `1` and `0` for `True` and `False`."""
+        switches = {name: str(value) for name, value in options.written().items() if isinstance(value, bool)}
+        return super().encode(options, device) | switches | options.extra
 
     def hint(self, cause: str) -> str:
         """Return the command that brings a missing library, or mends what the driver said."""

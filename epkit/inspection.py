@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from epkit import _runtime
 from epkit.model import BITS, Model, Source, TensorInfo, read
 
-_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-qnn")
+SCHEMA = "epkit.inspect/1"
 
 _NEWEST = {"1.31": (13, 26)}
 """IR version and opset that a release of ONNX Runtime loads at most, found by trying."""
@@ -67,7 +67,7 @@ class Inspection:
         """Return it as JSON values."""
         model = self.model
         return {
-            "schema": "epkit.inspect/1",
+            "schema": SCHEMA,
             "path": str(model.source) if isinstance(model.source, Path) else None,
             "format": model.format,
             "file_bytes": model.size,
@@ -143,11 +143,7 @@ def _notes(model: Model, dynamic: dict[str, tuple[str, ...]]) -> Iterator[str]:
 
 def _too_new(model: Model) -> Iterator[str]:
     """Compare with the installed ONNX Runtime, without importing it; say nothing of a release that was not tried."""
-    for name in _RUNTIMES:
-        try:
-            version = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    for name, version in _runtime.distributions().items():
         ir_version, opset = _NEWEST.get(".".join(version.split(".")[:2]), (None, None))
         if ir_version is not None and model.ir_version > ir_version:
             yield f"IR version {model.ir_version} is newer than {name} {version} loads ({ir_version})"

@@ -1,0 +1,80 @@
+"""Who takes part in a benchmark, and on which inputs?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from epkit import arrays
+from epkit.config import Config
+from epkit.model import Model
+from epkit.provider import Availability
+from epkit.registry import Registry
+from epkit.resolve import Plan
+from epkit.run.inputs import Inputs
+from epkit.session import plan_for
+from epkit.target import CPU, Target
+from epkit.target import read as read_target
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One target that takes part, what was planned for it, and the answers that the plan rests on."""
+
+    name: str
+    plan: Plan
+    answers: Mapping[str, Availability]
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """What every candidate is given: arrays from files, by input; and for inputs that are made up, the sizes."""
+
+    files: Mapping[str, str] = field(default_factory=dict)
+    shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    dimensions: Mapping[str, int] = field(default_factory=dict)
+
+
+def chosen(names: Sequence[str] | None, config: Config, registry: Registry) -> list[Target]:
+    """Return the targets that were named, or else every provider that is installed: cpu first, then by rank.
+
+    Raises ConfigError.
+    """
+    if not names:
+        offered = registry.providers.values()
+        names = [one.name for one in sorted(offered, key=lambda one: (one.name != CPU, one.rank, one.name))]
+    return [strictly(read_target(name, config, registry)) for name in names]
+
+
+def strictly(target: Target) -> Target:
+    """Hold a target to its first provider, and leave the first run to the benchmark."""
+    return replace(target, strict=True, warmup=target.warmup.model_copy(update={"runs": 0}))
+
+
+def planned(targets: Sequence[Target], registry: Registry, *, refresh: bool) -> list[Candidate]:
+    """Probe what the targets need, all at once. Raises RuntimeMissing without an ONNX Runtime."""
+    with ThreadPoolExecutor(max_workers=max(1, len(targets))) as pool:
+        plans = list(pool.map(lambda target: plan_for(target, registry, refresh=refresh), targets))
+    return [
+        Candidate(target.name, plan, {name: answer.availability for name, answer in answers.items()})
+        for target, (plan, answers) in zip(targets, plans, strict=True)
+    ]
+
+
+def feed(files: Mapping[str, str], targets: Sequence[Target], model: Model) -> Feed:
+    """Check the files given, and settle sizes for the inputs that will be made up, so that all get the same.
+
+    A size comes from the first target that says one. Raises InputError.
+    """
+    given = {name: arrays.read(Path(file)) for name, file in files.items()}
+    if model.format == "onnx":
+        wanted = [one for one in model.inputs if one.name in given]
+        known = wanted if len(wanted) == len(given) else model.inputs
+        Inputs(known, cast=any(target.cast for target in targets)).feed(given)
+    dimensions: dict[str, int] = {}
+    for target in reversed(targets):
+        dimensions |= target.session_options.free_dimension_overrides | target.warmup.dimensions
+    shapes = next((target.warmup.shapes[0] for target in targets if target.warmup.shapes), {})
+    return Feed(dict(files), shapes, dimensions)

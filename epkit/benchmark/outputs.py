@@ -1,0 +1,78 @@
+"""How do the outputs of a run get from a child to its parent?
+
+As flat, plain arrays: what NumPy's files cannot hold is written in another form, and the name of its dtype beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from epkit.run.dtypes import Array, is_foreign, name_of
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Arrays by name, and their ONNX dtypes; `left_out` says of which outputs there is no array, and why.
+
+    The parts of a sequence are "name[0]", those of a map "name.keys" and "name.values".
+    """
+
+    arrays: Mapping[str, Array]
+    dtypes: Mapping[str, str]
+    left_out: Mapping[str, str]
+
+
+def flat(values: Mapping[str, object]) -> Outputs:
+    """Take the outputs of a run apart."""
+    arrays: dict[str, Array] = {}
+    dtypes: dict[str, str] = {}
+    left_out: dict[str, str] = {}
+    for name, part in (pair for output, value in values.items() for pair in _parts(output, value)):
+        if part is None:
+            arrays[name], dtypes[name] = np.zeros(0), "none"
+        elif isinstance(part, np.ndarray):
+            arrays[name], dtypes[name] = _plain(part)
+        else:
+            left_out[name] = f"a {type(part).__name__} cannot be compared"
+    return Outputs(arrays, dtypes, left_out)
+
+
+def write(outputs: Outputs, file: Path) -> None:
+    """Write them to one .npz file, and their names beside it."""
+    np.savez(file, *outputs.arrays.values())
+    told = {"dtypes": dict(outputs.dtypes), "left_out": dict(outputs.left_out)}
+    file.with_suffix(".json").write_text(json.dumps(told), encoding="utf-8")
+
+
+def read(file: Path) -> Outputs:
+    """Read what `write` wrote."""
+    told = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+    with np.load(file, allow_pickle=False) as stored:
+        arrays = {name: stored[f"arr_{position}"] for position, name in enumerate(told["dtypes"])}
+    return Outputs(arrays, told["dtypes"], told["left_out"])
+
+
+def _parts(name: str, value: object) -> Iterator[tuple[str, object]]:
+    if isinstance(value, list | tuple):
+        for position, one in enumerate(value):
+            yield from _parts(f"{name}[{position}]", one)
+    elif isinstance(value, Mapping):
+        ordered = sorted(value, key=lambda key: (isinstance(key, str), key))
+        yield f"{name}.keys", np.array(ordered)
+        yield f"{name}.values", np.array([value[key] for key in ordered])
+    elif isinstance(value, bool | int | float | str | np.generic):
+        yield name, np.array(value)
+    else:
+        yield name, value
+
+
+def _plain(array: Array) -> tuple[Array, str]:
+    if array.dtype.kind == "O":
+        return array.astype(str), "string"
+    # float32 holds every bfloat16, float8 and 4-bit integer exactly.
+    return array.astype(np.float32) if is_foreign(array.dtype) else array, name_of(array.dtype)

@@ -1,0 +1,175 @@
+"""What does this machine have for OpenVINO, and how does ONNX Runtime's plugin library want it?"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import platform
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+
+from epkit.errors import ConfigError, ProviderUnavailable
+from epkit.provider import (
+    Availability,
+    Concurrency,
+    Device,
+    FoundDevice,
+    Options,
+    Provider,
+    Unusable,
+    Usable,
+    WarmupNeed,
+)
+from epkit_openvino.options import OpenVinoOptions, shapes
+
+_MODULE = "onnxruntime_ep_openvino"
+_WHEEL = "onnxruntime-ep-openvino"
+_INSTALL = f"pip install {_WHEEL}"
+_LIBRARY = (
+    "onnxruntime_providers_openvino_plugin.dll"
+    if sys.platform == "win32"
+    else "libonnxruntime_providers_openvino_plugin.so"
+)
+_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-qnn", "onnxruntime-openvino")
+_OLDEST_RUNTIME = (1, 23)
+
+_DEFAULT_DEVICE = "CPU"
+_NOT_ON_CPU = ("ACTIVATIONS_SCALE_FACTOR", "COMPILATION_NUM_THREADS", "MODEL_PRIORITY", "WORKLOAD_TYPE")
+
+
+class OpenVino(Provider):
+    """Intel's compiler for whole models, on its CPUs, GPUs and NPUs; it fuses what it takes into few nodes."""
+
+    name = "openvino"
+    ort_name = "OpenVINOExecutionProvider"
+    rank = 40
+    options = OpenVinoOptions
+    device_kinds = ("CPU", "GPU", "NPU")
+    environment = ("ORT_OPENVINO_*", "OV_*")
+    warmup = WarmupNeed(
+        runs=2,
+        shapes="each",
+        why="the model is compiled when it is opened, the kernels for a new input shape with its first run",
+    )
+
+    @property
+    def concurrency(self) -> Concurrency:
+        """Any number of runs at once: each takes an inference request of its own."""
+        return "free"
+
+    def probe(self) -> Availability:
+        """Look for the wheel, its library, and an ONNX Runtime that can load plugin libraries."""
+        library = _find_library()
+        if library is None:
+            if sys.platform in ("linux", "win32") and platform.machine().lower() in ("x86_64", "amd64"):
+                return Unusable(f"{_WHEEL} is not installed", hint=_INSTALL)
+            return Unusable(f"{_WHEEL} has wheels for Linux and Windows on x86-64, not for {platform.platform()}")
+        if not library.is_file():
+            return Unusable(f"{library} was not found", hint=f"{_INSTALL} --force-reinstall")
+        versions = _runtime_versions()
+        if versions and all(_numbers(version) < _OLDEST_RUNTIME for version in versions.values()):
+            wheel, version = next(iter(versions.items()))
+            return Unusable(f"{wheel} {version} loads no plugin libraries", hint=f"pip install '{wheel}>=1.23'")
+        return Usable(", ".join([f"{_WHEEL} {_version(_WHEEL)}", *_device_nodes()]))
+
+    def fingerprint(self) -> Sequence[str]:
+        """List the library with its time and size, the versions of ONNX Runtime, and the device nodes."""
+        library = _find_library()
+        found = [f"{wheel} {version}" for wheel, version in _runtime_versions().items()] + _device_nodes()
+        if library is not None and library.is_file():
+            state = library.stat()
+            found += [str(library), str(state.st_mtime_ns), str(state.st_size), _version(_WHEEL)]
+        return found
+
+    def library(self) -> Path | None:
+        """Return the plugin library inside the wheel; raises ProviderUnavailable when the wheel is not installed."""
+        library = _find_library()
+        if library is None:
+            raise ProviderUnavailable(f"{_WHEEL} is not installed", hint=_INSTALL)
+        return library
+
+    def devices(self, found: Sequence[FoundDevice], device: Device | None) -> Sequence[FoundDevice]:
+        """Choose the first device of the kind that is asked for, else the CPU.
+
+        The CPU, since every machine with OpenVINO has it: installing a driver must not move a target to a GPU, which
+        computes in float16. The library also lists each device as `….AUTO`, which would choose by itself.
+        """
+        wanted = _DEFAULT_DEVICE if device is None else device
+        return [one for one in found if one.ort_name == self.ort_name and one.kind == wanted][:1]
+
+    def check_inputs(self, options: Options, inputs: Mapping[str, Sequence[int | str | None] | None]) -> str:
+        """Compare `reshape_input` with the model's inputs."""
+        written = options.reshape_input if isinstance(options, OpenVinoOptions) else None
+        for name, dimensions in shapes(written or "").items():
+            if name not in inputs:
+                return f"reshape_input names {name!r}, but the model's inputs are {', '.join(inputs)}"
+            shape = inputs[name]
+            if shape is not None and len(dimensions) != len(shape):
+                return f"reshape_input gives {name!r} {len(dimensions)} dimensions, but it has {len(shape)}"
+        return ""
+
+    def encode(self, options: Options, device: Device | None) -> dict[str, str]:
+        """Put the properties into `load_config`, under the device, and the library's own options beside it.
+
+        Raises ConfigError for a property that the device does not have.
+        """
+        kind = _DEFAULT_DEVICE if device is None else str(device)
+        given = options.written() | options.extra
+        properties = {name: _text(value, "YES", "NO") for name, value in given.items() if name.isupper()}
+        for name in properties:
+            owner = name.partition("_")[0]
+            strange = owner in self.device_kinds and owner != kind
+            if strange or (kind == "CPU" and name in _NOT_ON_CPU):
+                others = owner if strange else "GPU or NPU"
+                raise ConfigError(
+                    f"{name} is no property of the {kind}", hint=f"leave it out, or set device to {others}"
+                )
+        sent = {name: _text(value, "true", "false") for name, value in given.items() if not name.isupper()}
+        return sent | ({"load_config": json.dumps({kind: properties})} if properties else {})
+
+    def hint(self, cause: str) -> str:
+        """Return what mends a failure to register the library or to open a session."""
+        if match := re.search(r"Unsupported property (\w+) by (\w+) plugin", cause):
+            return f"leave {match[1]} out of the options: OpenVINO does not know it on the {match[2]}"
+        if "No CPU resources available" in cause:
+            return "drop ENABLE_CPU_RESERVATION: another session of this process keeps all cores"
+        if "no device" in cause:
+            return "install Intel's driver for the GPU or NPU, or leave device out for the CPU"
+        if "cannot open shared object file" in cause:
+            return f"{_INSTALL} --force-reinstall"
+        return ""
+
+
+def _find_library() -> Path | None:
+    spec = importlib.util.find_spec(_MODULE)
+    places = spec.submodule_search_locations if spec is not None else None
+    return Path(next(iter(places))) / _LIBRARY if places else None
+
+
+def _runtime_versions() -> dict[str, str]:
+    return {wheel: version for wheel in _RUNTIMES if (version := _version(wheel))}
+
+
+def _version(wheel: str) -> str:
+    try:
+        return metadata.version(wheel)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+
+
+def _device_nodes() -> list[str]:
+    """List the nodes of GPUs and NPUs; only Linux has any."""
+    return sorted(str(node) for node in (*Path("/dev/dri").glob("renderD*"), *Path("/dev/accel").glob("accel*")))
+
+
+def _text(value: object, yes: str, no: str) -> str:
+    if isinstance(value, bool):
+        return yes if value else no
+    return str(value)

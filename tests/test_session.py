@@ -1,0 +1,454 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import onnx
+import pytest
+from models import LIGHT, identity, light, mlp, model, value
+from onnx import TensorProto, helper, numpy_helper
+
+import epkit
+from epkit import _runtime
+from epkit.errors import (
+    ConfigError,
+    InputError,
+    ModelError,
+    ProviderDropped,
+    ProviderUnavailable,
+    RunError,
+    SessionClosed,
+)
+
+# OpenVINO refuses this only when a session is created: its proof passes, the real model fails.
+STUBBORN = """
+from epkit.hookspecs import hookimpl
+from epkit_openvino.provider import OpenVino
+class Stubborn(OpenVino):
+    name = "stubborn"
+    def encode(self, options, device):
+        return {"load_config": '{"CPU":{"NO_SUCH_PROPERTY":"1"}}'} if options.written() else {}
+@hookimpl
+def epkit_providers():
+    return [Stubborn()]
+"""
+
+
+def refused_by_openvino() -> bytes:
+    """Build a model whose second node OpenVINO leaves to others: an operator of ONNX Runtime's own domain."""
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"]),
+        helper.make_node("Inverse", ["r"], ["i"], domain="com.microsoft"),
+        helper.make_node("Add", ["i", "i"], ["y"]),
+    ]
+    return model(nodes, [value("x", [2, 2])], [value("y", [2, 2])], domains=["com.microsoft"])
+
+
+def chain(*names: str, **keys: object) -> dict[str, object]:
+    return {"targets": {"t": {"provider": names[0], "fallback": list(names[1:]), **keys}}}
+
+
+def outcomes(session: epkit.Session) -> dict[str, str]:
+    return {row.provider: row.outcome for row in session.report.tried}
+
+
+@pytest.mark.parametrize("name", sorted(file.stem.removeprefix("light_") for file in LIGHT.glob("*.onnx")))
+@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+def test_the_light_models_give_their_reference_outputs(name, provider):
+    expected = onnx.TensorProto()
+    expected.ParseFromString((LIGHT / f"light_{name}_output_0.pb").read_bytes())
+    wanted = numpy_helper.to_array(expected)
+    contents = light(name).read_bytes()
+    if name == "squeezenet":
+        # Its logits are near 9.5e9: Softmax turns a relative difference of 3e-7 into another class, so compare before.
+        contents, wanted = _before_softmax(contents)
+    with epkit.open(contents, provider) as session:
+        assert session.report.provider == provider
+        assert session.report.placement[provider].share == 1
+        (input_,) = session.inputs
+        ones = np.ones(input_.shape, dtype=np.float32)
+        (output,) = session.run(ones).values()
+    if name == "squeezenet":
+        np.testing.assert_allclose(output, wanted(ones), rtol=1e-5)
+    else:
+        np.testing.assert_allclose(output, wanted, rtol=1e-3, atol=1e-5)
+
+
+def _before_softmax(contents: bytes):
+    loaded = onnx.load_from_string(contents)
+    softmax = next(node for node in loaded.graph.node if node.op_type == "Softmax")
+    loaded.graph.node.remove(softmax)
+    del loaded.graph.output[:]
+    loaded.graph.output.append(helper.make_tensor_value_info(softmax.input[0], TensorProto.FLOAT, None))
+    cut = loaded.SerializeToString()
+    from onnxruntime import InferenceSession, SessionOptions
+
+    options = SessionOptions()
+    options.log_severity_level = 3
+    plain = InferenceSession(cut, options)
+    return cut, lambda ones: plain.run(None, {plain.get_inputs()[0].name: ones})[0]
+
+
+def test_a_chain_passes_over_what_the_machine_does_not_have_and_says_why(capfd):
+    with epkit.open(mlp(), "t", config=chain("tensorrt", "cuda")) as session:
+        report = session.report
+        rows = {row.provider: row for row in report.tried}
+    if report.provider != "cpu":
+        pytest.skip(f"this machine has {report.provider}")
+    assert [row.outcome for row in report.tried] == ["unusable", "unusable", "active"]
+    for name in ("tensorrt", "cuda"):
+        assert "cannot open shared object file" in rows[name].reason
+        assert "pip install" in rows[name].hint
+    assert capfd.readouterr() == ("", "")
+
+
+def test_strict_raises_with_the_reason():
+    with pytest.raises(ProviderUnavailable, match="tensorrt is not usable on this machine: lib") as error:
+        epkit.open(mlp(), "t", config=chain("tensorrt", "cuda", strict=True))
+    assert error.value.exit_code == 3
+    assert "pip install" in error.value.hint
+
+
+def test_the_report_says_who_took_which_nodes():
+    with epkit.open(refused_by_openvino(), "t", config=chain("openvino")) as session:
+        assert session.report.provider == "openvino"
+        assert dict(session.report.placement["cpu"].operators) == {"com.microsoft.Inverse": 1}
+        assert session.report.placement["openvino"].nodes == 2
+        assert outcomes(session) == {"openvino": "active", "cpu": "active"}
+        assert session.report.summary() == "openvino takes 66.7 % of 3 nodes, cpu 33.3 %"
+
+
+def test_min_placement_names_the_operators_that_landed_elsewhere():
+    with pytest.raises(ProviderDropped, match=r"com\.microsoft\.Inverse on cpu"):
+        epkit.open(refused_by_openvino(), "t", config=chain("openvino", min_placement=1.0))
+    with epkit.open(refused_by_openvino(), "t", config=chain("openvino", min_placement=0.5)) as session:
+        assert session.report.provider == "openvino"
+
+
+def test_cpu_false_names_the_operators_that_would_land_on_the_cpu():
+    with pytest.raises(ProviderDropped, match=r"cpu = false, but openvino leaves to the CPU: com\.microsoft\.Inverse"):
+        epkit.open(refused_by_openvino(), "t", config=chain("openvino", cpu=False))
+    with epkit.open(mlp(), "t", config=chain("openvino", cpu=False)) as session:
+        assert set(session.report.placement) == {"openvino"}
+
+
+def test_strict_on_a_provider_that_takes_no_node_is_an_error():
+    only = model(
+        [helper.make_node("Inverse", ["x"], ["y"], domain="com.microsoft")],
+        [value("x", [2, 2])],
+        [value("y", [2, 2])],
+        domains=["com.microsoft"],
+    )
+    with pytest.raises(ProviderDropped, match="took no node of the model"):
+        epkit.open(only, "openvino")
+    with epkit.open(only, "t", config=chain("openvino")) as session:
+        assert session.report.provider == "cpu"
+        assert outcomes(session) == {"openvino": "registered, took no node", "cpu": "active"}
+
+
+def test_a_provider_that_fails_to_open_the_model_is_dropped_with_its_cause(install):
+    install("stubborn", STUBBORN)
+    options = {"NUM_STREAMS": 1}
+    with epkit.open(mlp(), "t", config=chain("stubborn", options=options)) as session:
+        assert session.report.provider == "cpu"
+        assert outcomes(session) == {"stubborn": "failed to open", "cpu": "active"}
+        assert "NO_SUCH_PROPERTY" in session.report.tried[0].reason
+    with pytest.raises(ProviderDropped, match="NO_SUCH_PROPERTY"):
+        epkit.open(mlp(), "stubborn", options=options)
+
+
+def test_a_model_that_no_provider_opens_blames_no_provider():
+    unknown = model([helper.make_node("Bogus", ["x"], ["y"])], [value("x", [1])], [value("y", [1])])
+    for target, config in (
+        ("cpu", None),
+        ("openvino", None),
+        ("t", chain("openvino")),
+        ("t", chain("openvino", cpu=False)),
+    ):
+        with pytest.raises(ModelError, match="Bogus") as error:
+            epkit.open(unknown, target, config=config)
+        assert error.value.exit_code == 4
+
+
+def test_two_names_of_one_runtime_provider_are_opened_once(install):
+    source = """
+from epkit.hookspecs import hookimpl
+from epkit_openvino.provider import OpenVino
+class Twin(OpenVino):
+    name = "twin"
+@hookimpl
+def epkit_providers():
+    return [Twin()]
+"""
+    install("twin", source)
+    with epkit.open(mlp(), "t", config=chain("twin", "openvino")) as session:
+        assert session.report.provider == "twin"
+        assert outcomes(session) == {
+            "twin": "active",
+            "openvino": "same runtime provider",
+            "cpu": "registered, took no node",
+        }
+        assert "twin" in session.report.tried[1].reason
+
+
+@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+def test_a_model_without_nodes_has_no_provider_and_a_note(provider):
+    passing = helper.make_model(
+        helper.make_graph([], "none", [value("x", [1])], [value("x", [1])]),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    ).SerializeToString()
+    with epkit.open(passing, "t", config=chain(provider, strict=True, min_placement=1.0)) as session:
+        assert session.report.provider is None
+        assert session.report.placement == {}
+        assert any("no node" in note for note in session.report.notes)
+
+
+def test_branches_are_counted_as_onnx_runtime_counts_them():
+    then = helper.make_graph([helper.make_node("Relu", ["x"], ["a"])], "then", [], [value("a", [2])])
+    other = helper.make_graph([helper.make_node("Neg", ["x"], ["b"])], "else", [], [value("b", [2])])
+    node = helper.make_node("If", ["c"], ["y"], then_branch=then, else_branch=other)
+    branching = model([node], [value("c", [1], TensorProto.BOOL), value("x", [2])], [value("y", [2])])
+    with epkit.open(branching, "cpu") as session:
+        assert session.report.placement["cpu"].operators.keys() >= {"If", "Relu", "Neg"}
+
+
+# -- warm-up
+
+
+@pytest.fixture
+def sick(monkeypatch):
+    """Make every run of a session with OpenVINO in it answer as told."""
+
+    def _sick(answer):
+        real = _runtime.run
+
+        def run(session, names, feed, exotic):
+            values = real(session, names, feed, exotic)
+            return answer(values) if "OpenVINOExecutionProvider" in session.get_providers() else values
+
+        monkeypatch.setattr(_runtime, "run", run)
+
+    return _sick
+
+
+def _out_of_memory(values):
+    raise RunError("out of memory")
+
+
+SICK = {
+    "NaN": (lambda values: [value * np.nan for value in values], "holds NaN"),
+    "infinity": (lambda values: [value + np.inf for value in values], "holds infinity"),
+    "wrong shape": (lambda values: [value[..., :3] for value in values], "where the model declares"),
+    "failure": (_out_of_memory, "out of memory"),
+}
+
+
+@pytest.mark.parametrize("sickness", SICK)
+def test_a_warm_up_that_fails_drops_the_provider(sickness, sick):
+    answer, told = SICK[sickness]
+    sick(answer)
+    with epkit.open(mlp(), "t", config=chain("openvino")) as session:
+        assert session.report.provider == "cpu"
+        assert outcomes(session)["openvino"] == "failed to warm up"
+        assert told in session.report.tried[0].reason
+    with pytest.raises(ProviderDropped, match=told):
+        epkit.open(mlp(), "openvino")
+
+
+def test_inputs_that_do_not_suit_the_model_blame_no_provider():
+    nan = model(
+        [helper.make_node("Sub", ["x", "x"], ["z"]), helper.make_node("Div", ["z", "z"], ["y"])],
+        [value("x", [2])],
+        [value("y", [2])],
+    )
+    for provider in ("cpu", "openvino"):
+        with epkit.open(nan, provider) as session:
+            assert session.report.provider == provider
+            assert any("holds NaN" in note and "so does the CPU" in note for note in session.report.notes)
+
+
+def test_warm_up_reports_first_against_steady_and_says_what_it_guessed():
+    with epkit.open(mlp(), "cpu") as session:
+        (warmed,) = session.report.warmup
+        assert warmed.first_s > 0
+        assert warmed.steady_s is not None
+        assert warmed.shapes == {"x": (1, 16)}
+        assert any("guessed batch = 1" in note for note in session.report.notes)
+    told = chain("cpu", warmup={"dimensions": {"batch": 4}})
+    with epkit.open(mlp(), "t", config=told) as session:
+        assert session.report.warmup[0].shapes == {"x": (4, 16)}
+        assert not any("guessed" in note for note in session.report.notes)
+    several = chain("cpu", warmup={"shapes": [{"x": [1, 16]}, {"x": [8, 16]}], "runs": 3})
+    with epkit.open(mlp(), "t", config=several) as session:
+        assert [one.shapes["x"] for one in session.report.warmup] == [(1, 16), (8, 16)]
+        assert session.report.warmup[0].runs == 3
+    with epkit.open(mlp(), "t", config=chain("cpu", warmup={"runs": 0})) as session:
+        assert session.report.warmup == ()
+
+
+@pytest.mark.parametrize(
+    ("warmup", "told"),
+    [
+        ({"shapes": [{"xx": [1, 16]}]}, "'xx', which is not an input"),
+        ({"dimensions": {"bach": 1}}, "'bach', which is not a dimension"),
+        ({"shapes": [{"x": [1, 17]}]}, r"wants float32 \[batch, 16\]"),
+    ],
+)
+def test_a_warm_up_that_does_not_fit_the_model_is_a_config_error(warmup, told):
+    with pytest.raises(ConfigError, match=told):
+        epkit.open(mlp(), "t", config=chain("cpu", warmup=warmup))
+
+
+# -- running
+
+
+def test_run_takes_a_mapping_or_for_one_input_the_value_itself():
+    with epkit.open(identity(), "cpu") as session:
+        for given in ({"x": [1, 2, 3]}, [1, 2, 3], np.array([1, 2, 3], np.float32), (1.0, 2.0, 3.0)):
+            np.testing.assert_array_equal(session.run(given)["y"], [1, 2, 3])
+
+
+def test_only_the_outputs_asked_for_come_back():
+    two = model(
+        [helper.make_node("Relu", ["x"], ["a"]), helper.make_node("Neg", ["x"], ["b"])],
+        [value("x", [1])],
+        [value("a", [1]), value("b", [1])],
+    )
+    with epkit.open(two, "cpu") as session:
+        assert list(session.run([1.0])) == ["a", "b"]
+        assert list(session.run([1.0], ["b"])) == ["b"]
+        assert list(session.run([1.0], "b")) == ["b"]
+        with pytest.raises(InputError, match="no output 'c'"):
+            session.run([1.0], ["c"])
+
+
+def test_a_run_that_fails_is_a_run_error_and_is_not_tried_elsewhere():
+    gather = model(
+        [helper.make_node("Gather", ["t", "i"], ["y"])],
+        [value("i", [1], TensorProto.INT64)],
+        [value("y", [1])],
+        [numpy_helper.from_array(np.ones(3, np.float32), "t")],
+    )
+    with epkit.open(gather, "cpu") as session:
+        np.testing.assert_array_equal(session.run([2])["y"], [1])
+        with pytest.raises(RunError, match="out of data bounds") as error:
+            session.run([7])
+        assert error.value.exit_code == 4
+
+
+def test_results_never_alias_a_later_runs():
+    with epkit.open(mlp(), "cpu") as session:
+        first = session.run(np.ones((2, 16), np.float32))["y"]
+        kept = first.copy()
+        session.run(np.zeros((2, 16), np.float32))
+        np.testing.assert_array_equal(first, kept)
+
+
+@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+def test_many_threads_may_call_one_session(provider):
+    random = np.random.default_rng(0)
+    inputs = [random.standard_normal((index % 3 + 1, 16), dtype=np.float32) for index in range(8)]
+    wrong: list[object] = []
+    with epkit.open(mlp(), provider) as session, epkit.open(mlp(), "cpu") as reference:
+        wanted = [reference.run(array)["y"] for array in inputs]
+
+        def work(index: int) -> None:
+            for _ in range(50):
+                if not np.allclose(session.run(inputs[index])["y"], wanted[index], rtol=1e-4, atol=1e-6):
+                    wrong.append(index)
+
+        threads = [threading.Thread(target=work, args=(index,)) for index in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert wrong == []
+
+
+def test_a_provider_that_allows_one_run_at_a_time_gets_one_at_a_time(install, monkeypatch):
+    source = """
+from epkit.hookspecs import hookimpl
+from epkit_openvino.provider import OpenVino
+class Shy(OpenVino):
+    name = "shy"
+    concurrency = "per-process"
+@hookimpl
+def epkit_providers():
+    return [Shy()]
+"""
+    install("shy", source)
+    running, most = [], []
+    real = _runtime.run
+
+    def run(*arguments):
+        running.append(1)
+        most.append(len(running))
+        time.sleep(0.001)
+        values = real(*arguments)
+        running.pop()
+        return values
+
+    with epkit.open(mlp(), "shy") as one, epkit.open(mlp(), "shy") as two:
+        monkeypatch.setattr(_runtime, "run", run)
+        array = np.ones((1, 16), np.float32)
+        threads = [threading.Thread(target=lambda s=s: [s.run(array) for _ in range(10)]) for s in (one, two) * 3]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert max(most) == 1
+
+
+def test_close_waits_for_the_runs_in_flight(monkeypatch):
+    session = epkit.open(mlp(), "cpu")
+    entered, release = threading.Event(), threading.Event()
+    real = _runtime.run
+
+    def run(*arguments):
+        entered.set()
+        release.wait(10)
+        return real(*arguments)
+
+    monkeypatch.setattr(_runtime, "run", run)
+    results: list[object] = []
+    array = np.ones((1, 16), np.float32)
+    runner = threading.Thread(target=lambda: results.append(session.run(array)))
+    runner.start()
+    entered.wait(10)
+    closer = threading.Thread(target=session.close)
+    closer.start()
+    closer.join(0.1)
+    assert closer.is_alive()
+    with pytest.raises(SessionClosed):
+        session.run(array)
+    release.set()
+    closer.join(10)
+    runner.join(10)
+    assert len(results) == 1
+    session.close()
+    with pytest.raises(SessionClosed) as error:
+        session.run(array)
+    assert "epkit.open" in error.value.hint
+
+
+def test_the_machine_limit_sets_the_threads_and_an_explicit_number_wins(monkeypatch):
+    from epkit import _platform
+
+    monkeypatch.setattr(_platform, "core_limit", lambda: (1, "cgroup quota 1 CPU"))
+    told = epkit.explain(light("resnet50"), "cpu")
+    row = next(one for one in told.effective if one.key == "session_options.intra_op_num_threads")
+    assert (row.value, row.origin) == (1, "machine: cgroup quota 1 CPU")
+    told = epkit.explain(light("resnet50"), "cpu", session_options={"intra_op_num_threads": 2})
+    row = next(one for one in told.effective if one.key == "session_options.intra_op_num_threads")
+    assert (row.value, row.origin) == (2, "call: session_options.intra_op_num_threads")
+
+
+def test_variables_that_change_tensorrt_behind_ones_back_are_reported(monkeypatch):
+    monkeypatch.setenv("ORT_TENSORRT_FP16_ENABLE", "1")
+    told = epkit.explain(mlp(), "t", config=chain("tensorrt"))
+    if told.plan[0].decision == "open":
+        assert any("ORT_TENSORRT_FP16_ENABLE=1" in note for note in told.notes)
+    with epkit.open(mlp(), "t", config=chain("tensorrt")) as session:
+        assert any("ORT_TENSORRT_FP16_ENABLE=1" in note for note in session.report.notes)

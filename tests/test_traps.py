@@ -1,0 +1,366 @@
+"""What ONNX Runtime does silently ends, through epkit, in an error or in a line of the report.
+
+Each test names the trap: what plain ONNX Runtime 1.31 does with the same request.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from models import identity, light, mlp, model, value
+from onnx import TensorProto, helper, numpy_helper
+
+import epkit
+from epkit import registry
+from epkit.errors import ConfigError, InputError, ModelError, ProviderUnavailable, UnknownTarget
+from epkit.probe import ask
+
+
+def usable(name: str) -> bool:
+    found = registry.discover()
+    return ask([(found.providers[name], None)], found)[name].usable
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _without_cuda():
+    """The table is about a machine without the CUDA libraries; on any other, the GPU suite takes its place."""
+    if usable("cuda"):
+        pytest.skip("this machine has CUDA: nothing falls back here")
+
+
+def target(provider: str, **keys: object) -> dict[str, object]:
+    return {"targets": {"t": {"provider": provider, **keys}}}
+
+
+# -- a machine without CUDA libraries
+
+
+def test_tensorrt_cuda_cpu_opens_on_the_cpu_printing_an_error_to_stdout(capfd):
+    with epkit.open(mlp(), "t", config=target("tensorrt", fallback=["cuda"])) as session:
+        assert session.report.provider == "cpu"
+        assert [(row.provider, row.outcome) for row in session.report.tried] == [
+            ("tensorrt", "unusable"),
+            ("cuda", "unusable"),
+            ("cpu", "active"),
+        ]
+        assert all("cannot open shared object file" in row.reason for row in session.report.tried[:2])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_cuda_session_opens_on_the_cpu_without_an_exception(capfd):
+    with pytest.raises(ProviderUnavailable, match=r"libcu.*cannot open shared object file"):
+        epkit.open(mlp(), "cuda")
+    with epkit.open(mlp(), "t", config=target("cuda")) as session:
+        assert session.report.provider == "cpu"
+        assert session.report.tried[0].outcome == "unusable"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_tensorrt_session_opens_on_the_cpu(capfd):
+    with pytest.raises(ProviderUnavailable, match=r"lib.*cannot open shared object file"):
+        epkit.open(mlp(), "tensorrt")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_no_provider_at_all_means_the_cpu_and_never_the_gpu():
+    with epkit.open(mlp(), config={}) as session:
+        assert "automatic chain is cuda, cpu" in session.report.why
+        assert session.report.tried[0].outcome == "unusable"
+
+
+def test_forbidding_the_cpu_is_only_noticed_when_the_session_is_created():
+    with pytest.raises(ProviderUnavailable, match="cuda is not usable"):
+        epkit.open(mlp(), "t", config=target("cuda", cpu=False))
+
+
+def test_forbidding_the_cpu_and_listing_it_is_a_conflict():
+    with pytest.raises(ConfigError, match="falls back to cpu and says cpu = false"):
+        epkit.open(mlp(), "t", config=target("cuda", fallback=["cpu"], cpu=False))
+
+
+def test_an_unknown_provider_becomes_the_cpu():
+    with pytest.raises(UnknownTarget, match="CUDAExecutionProvidr"):
+        epkit.open(mlp(), "CUDAExecutionProvidr")
+
+
+def test_a_known_provider_that_this_build_lacks_becomes_the_cpu(install):
+    source = """
+from epkit.hookspecs import hookimpl
+from epkit.provider import Provider
+class Elsewhere(Provider):
+    name = "elsewhere"
+    ort_name = "DmlExecutionProvider"
+@hookimpl
+def epkit_providers():
+    return [Elsewhere()]
+"""
+    install("elsewhere", source)
+    with pytest.raises(ProviderUnavailable, match="elsewhere is not usable on this machine: .*Dml"):
+        epkit.open(mlp(), "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("provider", "options"),
+    [("cuda", {"cuda_mem_limit": 1}), ("cuda", {"gpu_mem_limit": "2GB"}), ("tensorrt", {"trt_fp16": True})],
+)
+def test_a_wrong_option_is_not_looked_at_while_libraries_are_missing(provider, options):
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        epkit.open(mlp(), provider, options=options)
+
+
+def test_unknown_options_of_the_cpu_are_ignored():
+    with pytest.raises(ConfigError, match="no such option of cpu"):
+        epkit.open(mlp(), "cpu", options={"use_arena": "1"})
+
+
+def test_unknown_options_of_openvino_are_ignored_and_echoed():
+    with pytest.raises(ConfigError, match="nope"):
+        epkit.open(mlp(), "openvino", options={"nope": "1"})
+
+
+def test_options_that_openvino_only_warns_about_are_refused():
+    with pytest.raises(ConfigError, match="device_type"):
+        epkit.open(mlp(), "openvino", options={"device_type": "NPU"})
+
+
+@pytest.mark.parametrize("entry", [{"session.nonsense": "1"}, {"session.intra_op.allow_spinning": "banana"}])
+def test_unknown_session_keys_and_nonsense_values_are_ignored(entry):
+    with pytest.raises(ConfigError, match=next(iter(entry))):
+        epkit.open(mlp(), "cpu", session_options={"config": entry})
+
+
+def test_a_duplicate_provider_is_only_a_warning():
+    with pytest.raises(ConfigError, match="names cuda twice"):
+        epkit.open(mlp(), "t", config=target("cuda", fallback=["cuda"]))
+    with pytest.raises(ConfigError, match="names cpu twice"):
+        epkit.open(mlp(), "t", config=target("cpu", fallback=["cpu"]))
+
+
+class OnTheGpu:
+    """What a tensor on a GPU looks like from outside."""
+
+    def __dlpack_device__(self):
+        return (2, 0)
+
+    def __dlpack__(self, **_):
+        raise BufferError("on the GPU")
+
+
+def test_buffers_on_a_device_that_no_provider_has_quietly_live_on_the_host():
+    with epkit.open(identity(), "cpu") as session:
+        with pytest.raises(InputError, match="cuda"):
+            session.run(OnTheGpu())
+        assert type(session.run([1.0])["y"]) is np.ndarray
+
+
+# -- more traps
+
+
+def test_session_options_under_a_wrong_keyword_are_swallowed():
+    with epkit.open(mlp(), "cpu", session_options={"intra_op_num_threads": 1, "logid": "mine"}) as session:
+        applied = session._session.get_session_options()
+        assert (applied.intra_op_num_threads, applied.logid) == (1, "mine")
+    with pytest.raises(TypeError):
+        epkit.open(mlp(), "cpu", sess_options={"logid": "mine"})  # type: ignore[call-arg]
+
+
+def _changed(change) -> bytes:
+    loaded = onnx.load_from_string(mlp())
+    change(loaded)
+    return loaded.SerializeToString()
+
+
+def _no_kernel() -> bytes:
+    return model(
+        [helper.make_node("Det", ["x"], ["y"])],
+        [value("x", [2, 2], TensorProto.FLOAT16)],
+        [value("y", [], TensorProto.FLOAT16)],
+    )
+
+
+def _type_error() -> bytes:
+    node = helper.make_node("Add", ["x", "z"], ["y"])
+    return model([node], [value("x", [1]), value("z", [1], TensorProto.INT64)], [value("y", [1])])
+
+
+def _set_opset(loaded: onnx.ModelProto) -> None:
+    loaded.opset_import[0].version = 99
+
+
+MODELS = {
+    "IR version too new": _changed(lambda loaded: setattr(loaded, "ir_version", 99)),
+    "opset too new": _changed(_set_opset),
+    "unknown operator": model([helper.make_node("Bogus", ["x"], ["y"])], [value("x", [1])], [value("y", [1])]),
+    "no kernel": _no_kernel(),
+    "type error": _type_error(),
+    "empty": b"",
+    "text": b"<html>not found</html>",
+}
+
+
+@pytest.mark.parametrize("fault", MODELS)
+@pytest.mark.parametrize("chain", [("cpu",), ("openvino",), ("tensorrt", "cuda")])
+def test_the_class_of_a_creation_error_does_not_say_whose_fault_it_is(fault, chain, capfd):
+    with pytest.raises(ModelError) as error:
+        epkit.open(MODELS[fault], "t", config=target(chain[0], fallback=list(chain[1:])))
+    assert error.value.hint
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("chain", [("cpu",), ("openvino",)])
+def test_missing_external_data_looks_like_any_other_failure(chain, tmp_path):
+    loaded = onnx.load_from_string(mlp())
+    onnx.save(loaded, tmp_path / "m.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    with epkit.open(tmp_path / "m.onnx", chain[0]) as session:
+        assert session.report.provider == chain[0]
+    (tmp_path / "weights.bin").unlink()
+    with pytest.raises(ModelError, match=r"weights\.bin"):
+        epkit.open(tmp_path / "m.onnx", chain[0])
+
+
+def test_a_directory_is_an_invalid_protobuf(tmp_path):
+    with pytest.raises(ModelError, match="director"):
+        epkit.open(tmp_path, "cpu")
+
+
+@settings(max_examples=25)
+@given(st.binary(min_size=1, max_size=4096))
+def test_random_bytes_are_a_model_error(contents):
+    with pytest.raises(ModelError):
+        epkit.open(contents, "cpu")
+
+
+@settings(max_examples=40)
+@given(st.integers(min_value=0, max_value=len(mlp()) - 1))
+def test_every_truncation_is_a_model_error(length):
+    with pytest.raises(ModelError):
+        epkit.open(mlp()[:length], "cpu")
+
+
+def test_a_chain_with_the_cpu_named_at_its_end_adds_it_once():
+    with epkit.open(mlp(), "t", config=target("openvino", fallback=["cpu"])) as session:
+        assert [row.provider for row in session.report.tried] == ["openvino", "cpu"]
+
+
+def test_openvino_stands_first_in_get_providers_even_where_it_has_no_node():
+    """A model that folds to a constant."""
+    constant = model([], [], [value("y", [1])], [numpy_helper.from_array(np.ones(1, np.float32), "y")])
+    with epkit.open(constant, "openvino") as session:
+        assert session._session.get_providers()[0] == "OpenVINOExecutionProvider"
+        assert session.report.provider is None
+        assert session.report.placement == {}
+        assert any("no node" in note for note in session.report.notes)
+        np.testing.assert_array_equal(session.run({})["y"], [1])
+
+
+def test_openvino_with_the_cpu_beside_it_takes_a_whole_network_and_eight_threads(capfd):
+    array = np.ones((1, 3, 224, 224), np.float32)
+    with epkit.open(light("resnet50"), "openvino") as session:
+        assert session.report.placement["openvino"].share == 1
+        wanted = session.run(array)
+        answers: list[bool] = []
+
+        def work() -> None:
+            same = [np.allclose(session.run(array)[name], wanted[name], rtol=1e-4, atol=1e-6) for name in wanted]
+            answers.append(all(same))
+
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert answers == [True] * 8
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_healthy_model_prints_warnings(capfd):
+    with epkit.open(light("resnet50"), "cpu"):
+        pass
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn", "float8_e5m2"])
+def test_small_floats_are_refused_or_come_back_as_raw_integers(dtype):
+    ml_dtypes = pytest.importorskip("ml_dtypes", reason="the dev group brings ml_dtypes")
+    numbers = {
+        "bfloat16": TensorProto.BFLOAT16,
+        "float8_e4m3fn": TensorProto.FLOAT8E4M3FN,
+        "float8_e5m2": TensorProto.FLOAT8E5M2,
+    }
+    array = np.array([0.5, -2.0, 1.0], dtype=getattr(ml_dtypes, dtype))
+    with epkit.open(identity(numbers[dtype], opset=19), "cpu") as session:
+        (output,) = session.run(array).values()
+    assert output.dtype == array.dtype
+    np.testing.assert_array_equal(output.astype(np.float32), [0.5, -2.0, 1.0])
+
+
+def test_sequences_and_maps_come_back_as_lists_and_dicts():
+    split = model(
+        [helper.make_node("SplitToSequence", ["x"], ["y"], keepdims=1)],
+        [value("x", [2, 2])],
+        [helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None)],
+    )
+    with epkit.open(split, "cpu") as session:
+        (output,) = session.run(np.ones((2, 2), np.float32)).values()
+        assert isinstance(output, list)
+        assert [one.shape for one in output] == [(1, 2), (1, 2)]
+    zipmap = model(
+        [helper.make_node("ZipMap", ["x"], ["y"], domain="ai.onnx.ml", classlabels_strings=["a", "b"])],
+        [value("x", [None, 2])],
+        [
+            helper.make_value_info(
+                "y",
+                helper.make_sequence_type_proto(
+                    helper.make_map_type_proto(TensorProto.STRING, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+                ),
+            )
+        ],
+        domains=["ai.onnx.ml"],
+    )
+    with epkit.open(zipmap, "cpu") as session:
+        assert session.run([[0.25, 0.75]])["y"] == [{"a": 0.25, "b": 0.75}]
+
+
+def test_big_endian_arrays_are_read_as_garbage():
+    with epkit.open(identity(), "cpu") as session:
+        np.testing.assert_array_equal(session.run(np.array([1.5, 2.5], dtype=">f4"))["y"], [1.5, 2.5])
+
+
+def test_none_is_accepted_and_dies_inside_a_kernel():
+    with epkit.open(identity(), "cpu") as session, pytest.raises(InputError, match="None"):
+        session.run({"x": None})
+
+
+def test_what_a_preparation_prints_reaches_stdout(install, capfd):
+    source = """
+import sys
+from epkit.hookspecs import hookimpl
+from epkit_openvino.provider import OpenVino
+class Chatty(OpenVino):
+    name = "chatty"
+    def prepare(self, runtime):
+        print("Failed to load libfoo.so")
+        print("and more", file=sys.stderr)
+@hookimpl
+def epkit_providers():
+    return [Chatty()]
+"""
+    install("chatty", source)
+    with epkit.open(mlp(), "chatty") as session:
+        assert session.report.provider == "chatty"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_device_that_the_plugin_library_does_not_offer_becomes_another(tmp_path: Path):
+    found = registry.discover()
+    answer = ask([(found.providers["openvino"], "NPU")], found)["openvino"]
+    if answer.usable:
+        pytest.skip("this machine has an NPU")
+    with pytest.raises(ProviderUnavailable, match="NPU"):
+        epkit.open(mlp(), "t", config=target("openvino", device="NPU", strict=True))
