@@ -39,6 +39,9 @@ DISTRIBUTIONS = (
 )
 """The distributions that bring the package `onnxruntime`, and overwrite each other's files."""
 
+# "/onnxruntime_src/core/graph/model.cc:256 onnxruntime::Model::Model(onnx::ModelProto&&, int) " in front of a sentence.
+_SOURCE = re.compile(r"/\S+\.(?:cc|cpp|cu|h|hpp):\d+ (?:[^()]*\((?:[^()]|\([^()]*\))*\)(?: const)? )?")
+
 _lock = threading.RLock()
 _prepared: set[str] = set()
 _registered: dict[Path, str] = {}
@@ -76,7 +79,10 @@ def distributions() -> dict[str, str]:
 
 def installed() -> bool:
     """Whether there is an ONNX Runtime to import; does not import it."""
-    return importlib.util.find_spec("onnxruntime") is not None
+    try:
+        return importlib.util.find_spec("onnxruntime") is not None
+    except (ModuleNotFoundError, ValueError):
+        return False
 
 
 def load(*, quiet: bool = True) -> ModuleType:
@@ -166,9 +172,7 @@ def cause(error: BaseException) -> str:
     The class is left out: it does not tell a model's fault from a provider's.
     """
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error).strip())
-    text = re.sub(
-        r"/\S+?\.(?:cc|h|cpp):\d+ (?:\S+ )?(?:onnxruntime|virtual|static|std)?[^\n]*?(?=\S+ was false|$)", "", text
-    )
+    text = _SOURCE.sub(" ", text)
     return " ".join(text.split()) or type(error).__name__
 
 
@@ -197,6 +201,7 @@ def _add(runtime: ModuleType, options: Any, candidate: Candidate) -> None:
     prepare(provider)
     if provider.library() is None:
         options.add_provider(provider.ort_name, candidate.sent)
+        provider.extend(runtime, options, candidate.sent)
         return
     found = found_devices(provider)
     chosen = provider.devices(found, candidate.device)
@@ -205,6 +210,7 @@ def _add(runtime: ModuleType, options: Any, candidate: Candidate) -> None:
         raise LookupError(f"no device {_named(candidate.device)}in its library; it offers: {listed}")
     every = runtime.get_ep_devices()
     options.add_provider_for_devices([every[one.index] for one in chosen], candidate.sent)
+    provider.extend(runtime, options, candidate.sent)
 
 
 def _named(device: Device | None) -> str:

@@ -113,11 +113,19 @@ def _added(candidate: Candidate) -> list[str]:
         lines.append(f"# epkit first does this: {(provider.prepare.__doc__ or '').splitlines()[0]}")
     library = provider.library()
     if library is None:
-        return [*lines, f"options.add_provider({provider.ort_name!r}, {sent!r})"]
+        lines.append(f"options.add_provider({provider.ort_name!r}, {sent!r})")
+        return [*lines, *_extended(provider)]
     kind = f" and one.device.type.name == {candidate.device!r}" if isinstance(candidate.device, str) else ""
     return [
         *lines,
         f"ort.register_execution_provider_library({candidate.name!r}, {str(library)!r})",
         f"devices = [one for one in ort.get_ep_devices() if one.ep_name == {provider.ort_name!r}{kind}]",
         f"options.add_provider_for_devices(devices[:1], {sent!r})",
+        *_extended(provider),
     ]
+
+
+def _extended(provider: Provider) -> list[str]:
+    if type(provider).extend is Provider.extend:
+        return []
+    return [f"# epkit then does this: {(provider.extend.__doc__ or '').splitlines()[0]}"]

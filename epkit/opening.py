@@ -132,8 +132,8 @@ def _advice(cause: str, opening: Opening) -> str:
         return "export it with an older onnx package, or: pip install -U onnxruntime-gpu"
     if "opset" in lowered:
         return "export it with an older opset, or: pip install -U onnxruntime-gpu"
-    if "custom_ops" in lowered or "is not a registered function/op" in lowered:
-        return "name the library that brings the operator in session_options.custom_ops_libraries"
+    if "is not a registered function/op" in lowered or "no op registered for" in lowered:
+        return "name the library that brings the operator under session_options.custom_ops_libraries"
     model = opening.model if isinstance(opening.model, str) else "MODEL"
     return f"epkit inspect {model}"
 

@@ -175,6 +175,9 @@ class Provider:
             sent[self.device_option] = str(device)
         return sent | options.extra
 
+    def extend(self, runtime: ModuleType, session_options: Any, sent: Mapping[str, str]) -> None:
+        """Do to ONNX Runtime's SessionOptions what must be done besides adding the provider with its options."""
+
     def hint(self, cause: str) -> str:
         """Return the command that mends a failure whose cause ONNX Runtime gave as `cause`; empty when unknown."""
         return ""

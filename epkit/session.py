@@ -59,7 +59,7 @@ def open(
     wanted = read_target(target, written, registry, options=options, session_options=session_options)
     contents = read_model(model, folder=wanted.session_options.entries().get(EXTERNAL_FOLDER))
     plan, answers = plan_for(wanted, registry)
-    return open_plan(contents, plan, probe_seconds=sum(answer.seconds for answer in answers.values()))
+    return open_plan(contents, plan, answers)
 
 
 def plan_for(target: Target, registry: Registry, *, refresh: bool = False) -> tuple[Plan, dict[str, probe.Answer]]:
@@ -70,8 +70,8 @@ def plan_for(target: Target, registry: Registry, *, refresh: bool = False) -> tu
     return resolve(target, {name: answer.availability for name, answer in answers.items()}), answers
 
 
-def open_plan(model: Model, plan: Plan, *, probe_seconds: float = 0.0) -> Session:
-    """Open what was planned, strictly, and warm it up."""
+def open_plan(model: Model, plan: Plan, answers: Mapping[str, probe.Answer]) -> Session:
+    """Open what was planned, strictly, and warm it up; `answers` are what the plan was made from."""
     target = plan.target
     if plan.refusal is not None:
         step = plan.refusal
@@ -106,8 +106,9 @@ def open_plan(model: Model, plan: Plan, *, probe_seconds: float = 0.0) -> Sessio
         tried=tried(plan, under_way.dropped, under_way.placed),
         warmup=warmed,
         warmup_why=why,
-        notes=(*target.notes, *meddling(target.chain), *notes),
-        seconds={"probe": probe_seconds, "open": under_way.seconds, "warmup": warmup_seconds},
+        notes=(*target.notes, *meddling(target.chain), *_probe_notes(answers), *notes),
+        # The providers are probed side by side.
+        seconds={"probe": max((one.seconds for one in answers.values()), default=0.0), "open": under_way.seconds, "warmup": warmup_seconds},
     )
     return session
 
@@ -121,6 +122,10 @@ def meddling(chain: Sequence[Candidate]) -> tuple[str, ...]:
         for variable in sorted(os.environ)
         if fnmatch.fnmatchcase(variable, pattern)
     )
+
+
+def _probe_notes(answers: Mapping[str, probe.Answer]) -> list[str]:
+    return list(dict.fromkeys(answer.note for answer in answers.values() if answer.note))
 
 
 class Session:

@@ -24,10 +24,10 @@ from onnx import TensorProto, helper
 from epkit.benchmark.agreement import TOLERANCE, agreement, difference
 from epkit.benchmark.candidates import Feed
 from epkit.benchmark.figures import counted, figures, percentile
-from epkit.benchmark.measure import Budget, orders
+from epkit.benchmark.measure import bench
 from epkit.benchmark.outputs import Outputs, flat, read, write
 from epkit.benchmark.result import Row, comparisons
-from epkit.benchmark.run import bench
+from epkit.benchmark.turns import Budget, orders
 from epkit.benchmark.worker import is_steady, peak_rss
 from epkit.errors import ConfigError, InputError, ModelError, RunError, UnknownTarget
 
@@ -74,7 +74,7 @@ def strict_json(document: Mapping[str, object]) -> dict[str, object]:
 
 def test_cpu_openvino_and_cuda_side_by_side(small: Path, empty: Path) -> None:
     heard: list[float] = []
-    found = bench(small, ["cpu", "openvino", "cuda"], budget=4, seed=3, progress=lambda _, share: heard.append(share))
+    found = bench(small, ["cpu", "openvino", "cuda"], budget=3, seed=3, progress=lambda _, share: heard.append(share))
     document = strict_json(found.as_json())
     assert document["schema"] == "epkit.bench/1"
     cpu, openvino, cuda = document["candidates"]
@@ -117,7 +117,7 @@ def test_targets_of_a_config_reach_the_processes_and_memory_is_the_childs_own(em
         }
     }
     ballast = b"\1" * 500_000_000
-    found = bench(mlp(width=8), ["plain", "eight"], config=config, budget=1.5, seed=0)
+    found = bench(mlp(width=8), ["plain", "eight"], config=config, budget=0.8, seed=0)
     assert [row.status for row in found.candidates] == ["ok", "ok"]
     assert found.inputs[0]["shape"] == [8, 8]
     assert found.environment.model == "given as bytes"
@@ -131,7 +131,7 @@ def test_targets_of_a_config_reach_the_processes_and_memory_is_the_childs_own(em
 def test_sessions_that_want_other_inputs_are_not_compared(empty: Path) -> None:
     sizes = {name: {"free_dimension_overrides": {"batch": size}} for name, size in (("one", 1), ("eight", 8))}
     config = {"targets": {name: {"provider": "cpu", "session_options": one} for name, one in sizes.items()}}
-    found = bench(mlp(width=8), ["one", "eight"], config=config, budget=1.5, seed=0)
+    found = bench(mlp(width=8), ["one", "eight"], config=config, budget=0.8, seed=0)
     assert found.comparisons == ()
     agreed = found.candidates[1].agreement
     assert agreed is not None
@@ -169,7 +169,7 @@ def test_a_candidate_that_crashes_hangs_or_raises_is_a_row_and_the_others_go_on(
     }
     for name, act in acts.items():
         install(name, PLUGIN.format(name=name, act=act))
-    found = bench(small, [*acts, "cpu"], budget=2, seed=1)
+    found = bench(small, [*acts, "cpu"], budget=1, seed=1)
     rows = {row.target: row for row in found.candidates}
     assert {name: row.status for name, row in rows.items()} == dict.fromkeys(acts, "failed") | {"cpu": "ok"}
     assert "SIGSEGV" in rows["crashes"].reason
@@ -188,7 +188,7 @@ def test_a_process_that_is_killed_while_it_measures_is_a_row(small: Path, empty:
             killed.append(workers()[0])
             os.kill(killed[0], signal.SIGKILL)
 
-    found = bench(small, ["cpu", "cpu"], budget=3, seed=1, progress=kill_one)
+    found = bench(small, ["cpu", "cpu"], budget=2, seed=1, progress=kill_one)
     assert sorted(row.status for row in found.candidates) == ["failed", "ok"]
     lost = next(row for row in found.candidates if row.status == "failed")
     assert "SIGKILL" in lost.reason
@@ -210,9 +210,12 @@ def test_an_interrupt_leaves_no_process(small: Path, empty: Path) -> None:
     assert len(seen) == 2
 
 
-def test_a_benchmark_that_is_killed_leaves_no_process(small: Path, empty: Path) -> None:
+def test_a_benchmark_that_is_killed_leaves_no_process(
+    small: Path, empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     script = (
-        "from epkit.benchmark.run import bench\n"
+        "from epkit.benchmark.measure import bench\n"
         f"bench({str(small)!r}, ['cpu', 'cpu'], budget=60, progress=lambda what, share: print(what, flush=True))"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:

@@ -176,12 +176,12 @@ def _changed(change) -> bytes:
     return loaded.SerializeToString()
 
 
-def _no_kernel() -> bytes:
-    return model(
-        [helper.make_node("Det", ["x"], ["y"])],
-        [value("x", [2, 2], TensorProto.FLOAT16)],
-        [value("y", [], TensorProto.FLOAT16)],
-    )
+@pytest.mark.parametrize("chain", [("cpu",), ("tensorrt", "cuda")])
+def test_an_operator_without_a_kernel_is_the_models_fault(chain):
+    node = helper.make_node("Tan", ["x"], ["y"])
+    contents = model([node], [value("x", [2], TensorProto.DOUBLE)], [value("y", [2], TensorProto.DOUBLE)])
+    with pytest.raises(ModelError, match="Tan"):
+        epkit.open(contents, "t", config=target(chain[0], fallback=list(chain[1:])))
 
 
 def _type_error() -> bytes:
@@ -197,7 +197,6 @@ MODELS = {
     "IR version too new": _changed(lambda loaded: setattr(loaded, "ir_version", 99)),
     "opset too new": _changed(_set_opset),
     "unknown operator": model([helper.make_node("Bogus", ["x"], ["y"])], [value("x", [1])], [value("y", [1])]),
-    "no kernel": _no_kernel(),
     "type error": _type_error(),
     "empty": b"",
     "text": b"<html>not found</html>",

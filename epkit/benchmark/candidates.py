@@ -10,11 +10,11 @@ from pathlib import Path
 from epkit import arrays
 from epkit.config import Config
 from epkit.model import Model
-from epkit.provider import Availability
+from epkit.probe import Answer
 from epkit.registry import Registry
 from epkit.resolve import Plan
 from epkit.run.inputs import Inputs
-from epkit.session import plan_for
+from epkit.session import EXTERNAL_FOLDER, plan_for
 from epkit.target import CPU, Target
 from epkit.target import read as read_target
 
@@ -25,7 +25,7 @@ class Candidate:
 
     name: str
     plan: Plan
-    answers: Mapping[str, Availability]
+    answers: Mapping[str, Answer]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +53,16 @@ def strictly(target: Target) -> Target:
     return replace(target, strict=True, warmup=target.warmup.model_copy(update={"runs": 0}))
 
 
+def external_folder(target: Target) -> str | None:
+    """Return where a target says that the model's external data lies."""
+    return target.session_options.entries().get(EXTERNAL_FOLDER)
+
+
 def planned(targets: Sequence[Target], registry: Registry, *, refresh: bool) -> list[Candidate]:
     """Probe what the targets need, all at once. Raises RuntimeMissing without an ONNX Runtime."""
     with ThreadPoolExecutor(max_workers=max(1, len(targets))) as pool:
         plans = list(pool.map(lambda target: plan_for(target, registry, refresh=refresh), targets))
-    return [
-        Candidate(target.name, plan, {name: answer.availability for name, answer in answers.items()})
-        for target, (plan, answers) in zip(targets, plans, strict=True)
-    ]
+    return [Candidate(target.name, plan, answers) for target, (plan, answers) in zip(targets, plans, strict=True)]
 
 
 def feed(files: Mapping[str, str], targets: Sequence[Target], model: Model) -> Feed:

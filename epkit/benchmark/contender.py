@@ -9,7 +9,8 @@ from typing import Any, Literal, TypeAlias
 from epkit._child import Child
 from epkit.benchmark.candidates import Candidate, Feed
 from epkit.benchmark.result import Fault
-from epkit.provider import Availability, Unusable, Usable
+from epkit.probe import Answer
+from epkit.provider import Unusable, Usable
 
 WORKER = "epkit.benchmark.worker"
 BLOCK_S = 0.02
@@ -119,9 +120,9 @@ class Contender:
         return Fault("failed", "", reason, f"epkit run MODEL -t {self.candidate.name}")
 
 
-def _as_json(answer: Availability) -> dict[str, object]:
-    match answer:
+def _as_json(answer: Answer) -> dict[str, object]:
+    match answer.availability:
         case Usable(detail):
-            return {"usable": True, "detail": detail}
+            return {"usable": True, "detail": detail, "note": answer.note}
         case Unusable(reason, hint):
-            return {"usable": False, "reason": reason, "hint": hint}
+            return {"usable": False, "reason": reason, "hint": hint, "note": answer.note}

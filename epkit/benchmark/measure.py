@@ -1,124 +1,195 @@
-"""Who runs when?
-
-All candidates are alive at once, each in a process of its own and blocked on its pipe, and exactly one runs. Drift of
-the machine then hits all of them alike: short blocks of runs alternate, in rounds in which each candidate has one turn.
-Rounds come in pairs, the second in the opposite order of the first, so that nobody is favoured by a place.
-"""
+"""Which of these targets runs the model in how much time?"""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import math
+import os
+import secrets
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 
-from epkit.benchmark.candidates import Feed
-from epkit.benchmark.contender import Contender
+from epkit import _platform, sample
+from epkit.benchmark import figures, outputs
+from epkit.benchmark.agreement import Agreement, agreement, incomparable
+from epkit.benchmark.candidates import chosen, external_folder, feed, planned
+from epkit.benchmark.contender import BLOCK_S, Contender
+from epkit.benchmark.environment import environment, look
+from epkit.benchmark.result import Benchmark, Row, comparisons
+from epkit.benchmark.turns import Budget, get_ready, outputs_file, take_turns
+from epkit.config import ConfigSource, load
+from epkit.effective import effective
+from epkit.errors import ConfigError, EpkitError, InputError, ModelError, RunError
+from epkit.model import Source, digest
+from epkit.model import read as read_model
+from epkit.registry import discover
 
-Progress = Callable[[str, float], None]
-
-STEADY_SHARE = 0.5
-STEADY_MOST_S = 10.0
-GETTING_READY = 0.4
-"""The share of the progress bar that stands for getting ready."""
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """When what has to be over, on the monotonic clock."""
-
-    started: float
-    seconds: float
-
-    @property
-    def steady_s(self) -> float:
-        """How long is measured, all candidates together: half of the budget, and 10 s at most."""
-        return min(self.seconds * STEADY_SHARE, STEADY_MOST_S)
-
-    @property
-    def ready_by(self) -> float:
-        """When all candidates have to be ready."""
-        return self.started + self.seconds - self.steady_s
-
-    @property
-    def over(self) -> float:
-        """When the benchmark has to be over."""
-        return self.started + self.seconds
+RULES: Mapping[str, object] = {
+    "timer": "session.run: arrays in host memory in, arrays in host memory out; one caller, a closed loop",
+    "block_s": BLOCK_S,
+    "measured": "half of the budget, and 10 s at most, for all candidates together",
+    "rounds": "each candidate once in a round; rounds in pairs, a random order and the same backwards",
+    "settling_rounds": figures.SETTLING_ROUNDS,
+    "cold_tenth": f"the first tenth of a block of {figures.LONG_BLOCK} runs or more is not counted",
+    "percentiles": f"nearest rank; p90 from {figures.P90_RUNS} runs, p99 from {figures.P99_RUNS}",
+    "warm_up": "at least 3 runs and 0.3 s, until three windows of 50 ms lie within 10 %; but never over 3 s",
+    "outputs": "the largest difference in an output, as a share of its largest magnitude, against a limit by dtype",
+}
 
 
-def get_ready(
-    contenders: Sequence[Contender],
-    model: Mapping[str, object],
-    config: object,
-    feed: Feed,
-    folder: Path,
-    budget: Budget,
-    random: Random,
-    progress: Progress,
-) -> None:
-    """Open, run for the first time, and warm up one candidate after the other, in random order.
+def bench(
+    model: Source | None = None,
+    targets: Sequence[str] | None = None,
+    *,
+    config: ConfigSource = None,
+    budget: float = 90.0,
+    inputs: Mapping[str, str] | None = None,
+    seed: int | None = None,
+    progress: Callable[[str, float], None] | None = None,
+    refresh: bool = False,
+) -> Benchmark:
+    """Measure targets side by side on one model, each strictly on its first provider.
 
-    Each may take half of the time that is left, the last one all of it: a slow one gets what the quick ones did not
-    need, and one that hangs does not take it all.
+    Without a model, it is the sample network that epkit brings; without targets, every provider that is installed.
+    `budget` bounds the whole in seconds. `inputs` maps names to .npy files; other inputs are made up, the same for all.
+    The `seed` of the random order is drawn, and recorded, when none is given. `progress` hears what is being done, and
+    which share of the whole is done.
+
+    A candidate that cannot be had, fails, crashes or hangs is a row with its reason. Raises ConfigError before
+    anything is probed, ModelError before any process is started; and the error that all candidates have met, when it
+    is the model's or the inputs': ModelError, RunError, ConfigError.
     """
-    waiting = [one for one in contenders if one.fault is None]
-    random.shuffle(waiting)
-    for position, one in enumerate(waiting):
-        now = time.monotonic()
-        last = position == len(waiting) - 1
-        until = now + (budget.ready_by - now) * (1.0 if last else 0.5)
-        told = GETTING_READY * position / len(waiting)
-        progress(f"opening {one.candidate.name}", told)
-        one.open(model, config, feed, until - time.monotonic())
-        progress(f"warming up {one.candidate.name}", told + GETTING_READY * 0.7 / len(waiting))
-        one.warm(until - time.monotonic())
-        one.give_outputs(str(outputs_file(folder, contenders.index(one))), until - time.monotonic())
+    if not (math.isfinite(budget) and budget > 0):
+        raise ConfigError(f"the budget is {budget!r}", hint="give seconds above 0: --budget 90")
+    time_left = Budget(time.monotonic(), budget)
+    before = look()
+    written, registry = load(config), discover()
+    wanted = chosen(targets, written, registry)
+    folder_of_weights = next((one for one in map(external_folder, wanted) if one), None)
+    contents = read_model(sample.path() if model is None else model, folder=folder_of_weights)
+    given = feed(inputs or {}, wanted, contents)
+    model_sha256 = digest(contents)
+    seed = secrets.randbits(32) if seed is None else seed
+    random, tell = Random(seed), progress or _silently
+    tell("probing providers", 0.0)
+    contenders = [Contender(candidate) for candidate in planned(wanted, registry, refresh=refresh)]
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="epkit-bench-")))
+        for one in contenders:
+            stack.enter_context(one)
+        asked = _model_request(contents.source, folder)
+        get_ready(contenders, asked, _plain(config), given, folder, time_left, random, tell)
+        _raise_common_fault(contenders)
+        began = time.monotonic()
+        order = take_turns(contenders, time_left, random, tell)
+        measured_s = time.monotonic() - began
+        rows = _rows(contenders, folder)
+    tell("done", 1.0)
+    opened = next((one.opened for one in contenders if one.opened), {})
+    guessed = opened.get("guessed", [])
+    return Benchmark(
+        candidates=rows,
+        comparisons=comparisons(rows),
+        environment=environment(
+            before,
+            registry,
+            seed=seed,
+            model="given as bytes" if isinstance(contents.source, bytes) else str(contents.source),
+            model_sha256=model_sha256,
+            model_bytes=contents.size,
+        ),
+        budget_s=budget,
+        measured_s=measured_s,
+        named=bool(targets),
+        inputs=tuple(opened.get("inputs", [])),
+        notes=(f"guessed as 1: {', '.join(guessed)}; say --input, or warmup.dimensions in a target",) * bool(guessed),
+        rules=RULES,
+        order=order,
+    )
 
 
-def outputs_file(folder: Path, position: int) -> Path:
-    """Return where the candidate at a position leaves its outputs."""
-    return folder / f"outputs-{position}.npz"
+def _silently(what: str, share: float) -> None:
+    """Tell nobody."""
 
 
-def take_turns(
-    contenders: Sequence[Contender], budget: Budget, random: Random, progress: Progress
-) -> tuple[tuple[int, ...], ...]:
-    """Measure, and return the order of each round; the first one lets things settle.
-
-    Rounds go on in pairs until the time for measuring is spent; none is begun that would not be over within the budget,
-    but the first two.
-    """
-    began = time.monotonic()
-    rounds: list[tuple[int, ...]] = []
-    took = 0.0
-    for order in _rounds(len(contenders), random):
-        now = time.monotonic()
-        turns = tuple(position for position in order if contenders[position].fault is None)
-        spent = now - began >= budget.steady_s and len(rounds) % 2 == 1
-        if not turns or (len(rounds) > 1 and (spent or now + took > budget.over)):
-            break
-        progress("measuring", GETTING_READY + (1 - GETTING_READY) * min(1.0, (now - began) / budget.steady_s))
-        for position in turns:
-            one = contenders[position]
-            # A run may take long once in a while; one that takes twenty times the longest so far is hanging.
-            one.block(min(max(5.0, 20 * one.longest_s), budget.over - time.monotonic()))
-        took = time.monotonic() - now
-        rounds.append(turns)
-    for one in contenders:
-        one.finish(budget.over - time.monotonic())
-    return tuple(rounds)
+def _model_request(source: Path | bytes, folder: Path) -> dict[str, object]:
+    if not isinstance(source, bytes):
+        return {"model": str(source), "model_is_bytes": False}
+    file = folder / "model"
+    file.write_bytes(source)
+    return {"model": str(file), "model_is_bytes": True}
 
 
-def orders(count: int, random: Random) -> Iterator[tuple[int, ...]]:
-    """Yield orders for ever, in pairs: a random one, and the same backwards."""
-    positions = list(range(count))
-    while True:
-        random.shuffle(positions)
-        yield tuple(positions)
-        yield tuple(reversed(positions))
+def _plain(config: ConfigSource) -> object:
+    """Return a config as it can be sent to another process."""
+    if config is None or isinstance(config, Mapping):
+        return json.loads(json.dumps(config, default=str))
+    return os.fspath(config)
 
 
-def _rounds(count: int, random: Random) -> Iterator[tuple[int, ...]]:
-    yield tuple(range(count))
-    yield from orders(count, random)
+def _raise_common_fault(contenders: Sequence[Contender]) -> None:
+    """Raise what every candidate says that this machine has: it is the model's fault, or the inputs', and no one's."""
+    kinds: dict[str, type[EpkitError]] = {one.__name__: one for one in (ModelError, RunError, InputError, ConfigError)}
+    faults = [one.fault for one in contenders if one.fault is None or one.fault.status == "failed"]
+    first = faults[0] if faults else None
+    if first is not None and first.kind in kinds and all(one and one.kind == first.kind for one in faults):
+        raise kinds[first.kind](first.reason, hint=first.hint)
+
+
+def _rows(contenders: Sequence[Contender], folder: Path) -> tuple[Row, ...]:
+    """Make the rows; the first candidate that was measured is the one whose outputs the others' are compared with."""
+    rows = []
+    reference: tuple[Contender, outputs.Outputs] | None = None
+    for position, one in enumerate(contenders):
+        agreed = None
+        if one.fault is None:
+            found = outputs.read(outputs_file(folder, position))
+            if reference is None:
+                reference = one, found
+            elif one.opened["inputs_sha256"] != reference[0].opened["inputs_sha256"]:
+                agreed = incomparable(reference[0].candidate.name, "its session wants other inputs")
+            else:
+                agreed = agreement(reference[0].candidate.name, reference[1], found)
+        rows.append(_row(one, agreed))
+    return tuple(rows)
+
+
+def _row(one: Contender, agreed: Agreement | None) -> Row:
+    target = one.candidate.plan.target
+    settings = effective(one.candidate.plan, _platform.core_limit()).shown
+    shown = tuple({"key": each.key, "value": each.value, "origin": each.origin} for each in settings)
+    samples = tuple(tuple(block) for block in one.blocks)
+    if one.fault is not None:
+        fault = one.fault
+        provider = target.first.name
+        return Row(target.name, provider, fault.status, fault.reason, fault.hint, effective=shown, samples_s=samples)
+    found = figures.figures(one.blocks)
+    assert found is not None
+    return Row(
+        target.name,
+        one.opened["provider"],
+        "ok",
+        median_s=found.median_s,
+        p90_s=found.p90_s,
+        p99_s=found.p99_s,
+        throughput_per_s=found.throughput_per_s,
+        import_s=one.opened["import_s"],
+        open_s=one.opened["open_s"],
+        first_run_s=one.opened["first_run_s"],
+        peak_rss_bytes=one.finished["peak_rss_bytes"],
+        cpu_s=one.finished["cpu_s"],
+        runs=found.runs,
+        warmup_runs=one.warmed["runs"],
+        warmup_s=one.warmed["seconds"],
+        warmup_steady=one.warmed["steady"],
+        placement=one.opened["placement"],
+        inputs_sha256=one.opened["inputs_sha256"],
+        agreement=agreed,
+        effective=shown,
+        notes=(*one.opened["notes"], *found.notes),
+        samples_s=samples,
+    )

@@ -23,6 +23,7 @@ from epkit.errors import EpkitError
 
 if TYPE_CHECKING:
     from epkit.benchmark.candidates import Feed
+    from epkit.probe import Answer
     from epkit.session import Session
 
 Message: TypeAlias = Mapping[str, Any]
@@ -82,10 +83,9 @@ class Worker:
     def _open(self, message: Message) -> Reply:
         started = time.perf_counter()
         from epkit import _runtime
-        from epkit.benchmark.candidates import Feed, strictly
+        from epkit.benchmark.candidates import Feed, external_folder, strictly
         from epkit.config import load
         from epkit.model import read
-        from epkit.provider import Unusable, Usable
         from epkit.registry import discover
         from epkit.resolve import resolve
         from epkit.session import open_plan
@@ -94,15 +94,12 @@ class Worker:
         _runtime.load()
         import_s = time.perf_counter() - started
         target = strictly(read_target(message["target"], load(message["config"]), discover()))
-        answers = {
-            name: Usable(one["detail"]) if one["usable"] else Unusable(one["reason"], one["hint"])
-            for name, one in message["answers"].items()
-        }
+        answers = {name: _answer(one) for name, one in message["answers"].items()}
         path = Path(message["model"])
-        model = read(path.read_bytes() if message["model_is_bytes"] else path)
-        plan = resolve(target, answers)
+        model = read(path.read_bytes() if message["model_is_bytes"] else path, folder=external_folder(target))
+        plan = resolve(target, {name: answer.availability for name, answer in answers.items()})
         started = time.perf_counter()
-        self._session = open_plan(model, plan)
+        self._session = open_plan(model, plan, answers)
         open_s = time.perf_counter() - started
         self._feed, guessed = _made(self._session, Feed(**message["feed"]))
         started = time.perf_counter()
@@ -182,6 +179,15 @@ def peak_rss() -> int | None:
 
     peak_of_self = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak_of_self if sys.platform == "darwin" else peak_of_self * 1024
+
+
+def _answer(told: Message) -> Answer:
+    """Put together again what the parent's probe has found."""
+    from epkit.probe import Answer
+    from epkit.provider import Unusable, Usable
+
+    found = Usable(told["detail"]) if told["usable"] else Unusable(told["reason"], told["hint"])
+    return Answer(found, note=told["note"])
 
 
 def _made(session: Session, wanted: Feed) -> tuple[Mapping[str, object], tuple[str, ...]]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from epkit import _nvidia
 from epkit.provider import Availability, Device, Options, Provider, WarmupNeed
@@ -62,6 +63,10 @@ class TensorRT(Provider):
         """Turn options into text; this provider alone refuses `1` and `0` for `True` and `False`."""
         switches = {name: str(value) for name, value in options.written().items() if isinstance(value, bool)}
         return super().encode(options, device) | switches | options.extra
+
+    def extend(self, runtime: ModuleType, session_options: Any, sent: Mapping[str, str]) -> None:
+        """Register TensorRT's plugins as operators, which ONNX Runtime does by itself only for `providers=`."""
+        runtime.capi._pybind_state.register_tensorrt_plugins_as_custom_ops(session_options, dict(sent))
 
     def hint(self, cause: str) -> str:
         """Return the command that brings a missing library, or mends what the driver said."""
