@@ -60,7 +60,10 @@ class Child:
         """Say in words how the child went."""
         if self.timed_out:
             return "did not answer in time and was ended"
-        code = self._process.wait()
+        try:
+            code = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            return "gave no answer that can be read"
         if code < 0:
             with contextlib.suppress(ValueError):
                 return f"crashed ({signal.Signals(-code).name})"
@@ -70,6 +73,11 @@ class Child:
         """Return what the child and its libraries have printed so far."""
         self._log.seek(0)
         return self._log.read().decode(errors="replace")
+
+    def last_words(self) -> str:
+        """Return the last line that it printed, cut to 200 characters; empty when it printed nothing."""
+        lines = [line.strip() for line in self.log().splitlines() if line.strip()]
+        return lines[-1][:200] if lines else ""
 
     def end(self) -> None:
         """End the child and everything that it started, and let go of its pipes."""

@@ -57,7 +57,7 @@ def clash(installed: dict[str, str]) -> Finding:
     """Judge the ONNX Runtime distributions: they share one folder, so only one may be installed."""
     listed = ", ".join(f"{name} {version}" for name, version in sorted(installed.items()))
     if not installed:
-        return Finding("ONNX Runtime", "problem", _runtime.MISSING, _runtime.MISSING_HINT)
+        return Finding("ONNX Runtime", "note", "a build of its own, not installed as a distribution")
     if len(installed) == 1:
         return Finding("ONNX Runtime", "fine", listed)
     keep = next((name for name in sorted(installed) if name != "onnxruntime"), "onnxruntime")
@@ -72,12 +72,10 @@ def _machine() -> Iterator[Finding]:
 
 def _runtimes() -> Iterator[Finding]:
     installed = _runtime.distributions()
-    if not installed and _runtime.installed():
-        yield Finding("ONNX Runtime", "note", "a build of its own, not installed as a distribution")
-    else:
-        yield clash(installed)
     if not _runtime.installed():
+        yield Finding("ONNX Runtime", "problem", _runtime.MISSING, _runtime.MISSING_HINT)
         return
+    yield clash(installed)
     try:
         runtime = _runtime.load()
     except Exception as error:  # noqa: BLE001 - a damaged installation may fail in any way; that is the finding

@@ -99,7 +99,7 @@ def _proven(provider: Provider, device: Device | None, registry: Registry) -> Av
         child.send(request | {"seconds": provider.proof_seconds})
         reply = child.receive(provider.proof_seconds)
         if reply is None:
-            ending, said = child.ending(), _last_words(child.log())
+            ending, said = child.ending(), child.last_words()
             limit = f" (limit: {provider.proof_seconds:g} s)" if child.timed_out else ""
             reason = f"its proof {ending}{limit}" + (f": {said}" if said else "")
             return Unusable(reason, provider.hint(said) or "epkit providers --refresh", passing=True)
@@ -119,11 +119,6 @@ def _logged_cause(log: str) -> str:
         if (match := re.search(pattern, log)) is not None:
             return match[1].strip()
     return ""
-
-
-def _last_words(log: str) -> str:
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    return lines[-1][:200] if lines else ""
 
 
 class _Memory:

@@ -115,8 +115,8 @@ class Contender:
         if child.timed_out:
             reason = f"its process {ending} while {_DOING[task]} (limit: {limit:.3g} s)"
             return Fault("failed", "", reason, "give the benchmark more time with --budget")
-        said = next((line.strip() for line in reversed(child.log().splitlines()) if line.strip()), "")
-        reason = f"its process {ending} while {_DOING[task]}" + (f": {said[:200]}" if said else "")
+        said = child.last_words()
+        reason = f"its process {ending} while {_DOING[task]}" + (f": {said}" if said else "")
         return Fault("failed", "", reason, f"epkit run MODEL -t {self.candidate.name}")
 
 

@@ -6,6 +6,7 @@ The heavy imports stand inside the commands, so that `epkit --help` answers at o
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from typing import NoReturn
 
@@ -53,6 +54,8 @@ for _command in (providers, doctor, inspect, explain, run, bench):
 
 def main() -> NoReturn:
     """Run the command line; every error of epkit becomes one sentence, the next thing to type, and an exit code."""
+    # Ended from outside, a benchmark still takes its processes and files with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         code = app.main(standalone_mode=False)
     except EpkitError as error:
