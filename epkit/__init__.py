@@ -12,6 +12,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from epkit._version import __version__
+
 if TYPE_CHECKING:
     from epkit.benchmark.measure import bench
     from epkit.catalogue import providers
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
     from epkit.explanation import explain
     from epkit.inspection import inspect
     from epkit.session import Session, open
-
-__version__ = "0.1.0"
 
 __all__ = ["Session", "__version__", "bench", "doctor", "explain", "inspect", "open", "providers"]
 

@@ -102,7 +102,8 @@ def load(*, quiet: bool = True) -> ModuleType:
     if quiet and not _quiet:
         onnxruntime.set_default_logger_severity(4)
         _quiet = True
-    return onnxruntime
+    module: ModuleType = onnxruntime
+    return module
 
 
 def prepare(provider: Provider) -> None:

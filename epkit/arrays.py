@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from epkit.config import nearest
-from epkit.errors import ConfigError, InputError
+from epkit.errors import ConfigError, InputError, nearest
 from epkit.model import TensorInfo
 from epkit.warmup import stand_in
 

@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal, get_args, get_origin
 
 from epkit import probe
-from epkit.config import nearest
-from epkit.errors import ConfigError
+from epkit.errors import ConfigError, nearest
 from epkit.provider import Options, Unusable, Usable
 from epkit.registry import Entry, Registry, discover
 
@@ -89,7 +88,7 @@ def spelt(annotation: object) -> str:
         return " | ".join(f'"{choice}"' if isinstance(choice, str) else str(choice) for choice in get_args(annotation))
     inner = [one for one in get_args(annotation) if one is not type(None)]
     if get_origin(annotation) in (dict, list, tuple):
-        return {"dict": "table", "list": "list", "tuple": "list"}[get_origin(annotation).__name__]  # type: ignore[union-attr]
+        return {"dict": "table", "list": "list", "tuple": "list"}[get_origin(annotation).__name__]
     parts = dict.fromkeys(spelt(one) for one in inner if not hasattr(one, "__metadata__") and _is_type(one))
     return " | ".join(parts) or str(annotation)
 

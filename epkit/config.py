@@ -11,11 +11,10 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeAlias, cast
 
-from epkit.errors import ConfigError, UnknownTarget
+from epkit.errors import ConfigError, UnknownTarget, nearest
 
 TOP_KEYS = ("default", "automatic", "targets")
 
@@ -120,14 +119,6 @@ def leaves(table: Value | Table, path: tuple[str, ...] = ()) -> Iterator[tuple[t
         return
     for key, value in table.items():
         yield from leaves(value, (*path, key))
-
-
-def nearest(word: str, known: Iterable[str], what: str = "known") -> str:
-    """Return a hint: the nearest spelling if one is near, and what would have been valid."""
-    names = sorted(known)
-    near = get_close_matches(word.lower(), names, n=1) or get_close_matches(word, names, n=1)
-    listing = f"{what}: {', '.join(names)}" if names else f"{what}: none"
-    return f"did you mean {near[0]!r}? {listing}" if near else listing
 
 
 def _read(source: ConfigSource, environ: Mapping[str, str], start: Path) -> tuple[Mapping[str, object], str, bool]:

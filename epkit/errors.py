@@ -18,6 +18,8 @@ A message is one sentence: what was asked and what was found. `hint` is the next
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import ClassVar
 
 
@@ -89,3 +91,11 @@ class RunError(EpkitError):
 
 class SessionClosed(RunError):
     """The session was closed before this call."""
+
+
+def nearest(word: str, known: Iterable[str], what: str = "known") -> str:
+    """Return a hint: the nearest spelling if one is near, and what would have been valid."""
+    names = sorted(known)
+    near = get_close_matches(word.lower(), names, n=1) or get_close_matches(word, names, n=1)
+    listing = f"{what}: {', '.join(names)}" if names else f"{what}: none"
+    return f"did you mean {near[0]!r}? {listing}" if near else listing

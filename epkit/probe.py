@@ -18,8 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from epkit import __version__, _runtime
+from epkit import _runtime
 from epkit._child import Child
+from epkit._version import __version__
 from epkit.cache import directory
 from epkit.errors import ConfigError
 from epkit.provider import Availability, Device, Provider, Unusable, Usable

@@ -17,7 +17,7 @@ import pluggy
 from pydantic import ConfigDict
 
 from epkit import hookspecs
-from epkit.errors import PluginError, UnknownTarget
+from epkit.errors import PluginError, UnknownTarget, nearest
 from epkit.provider import Availability, Options, Provider, Unusable
 
 GROUP = "epkit"
@@ -93,8 +93,6 @@ class Registry:
         for entry in sorted(self.entries, key=lambda entry: entry.status != "ready"):
             if entry.name == name:
                 return entry.provider or Absent(entry)
-        from epkit.config import nearest
-
         raise UnknownTarget(
             f"no provider is named {name!r}", hint=nearest(name, self.providers, what="installed providers")
         )

@@ -12,9 +12,17 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from epkit import _platform, _runtime, probe
-from epkit.config import ConfigSource, load, nearest
+from epkit.config import ConfigSource, load
 from epkit.effective import effective
-from epkit.errors import ConfigError, InputError, ProviderUnavailable, RunError, RuntimeMissing, SessionClosed
+from epkit.errors import (
+    ConfigError,
+    InputError,
+    ProviderUnavailable,
+    RunError,
+    RuntimeMissing,
+    SessionClosed,
+    nearest,
+)
 from epkit.model import Model, TensorInfo, parse_ort_type
 from epkit.model import read as read_model
 from epkit.opening import Opening, drop, on_cpu, open_next
@@ -107,8 +115,12 @@ def open_plan(model: Model, plan: Plan, answers: Mapping[str, probe.Answer]) -> 
         warmup=warmed,
         warmup_why=why,
         notes=(*target.notes, *meddling(target.chain), *_probe_notes(answers), *notes),
-        # The providers are probed side by side.
-        seconds={"probe": max((one.seconds for one in answers.values()), default=0.0), "open": under_way.seconds, "warmup": warmup_seconds},
+        seconds={
+            # The providers are probed side by side.
+            "probe": max((one.seconds for one in answers.values()), default=0.0),
+            "open": under_way.seconds,
+            "warmup": warmup_seconds,
+        },
     )
     return session
 
@@ -185,11 +197,12 @@ class _Gate:
     """Counts the runs in flight, keeps to the provider's concurrency, and closes behind the last one."""
 
     def __init__(self, concurrency: Concurrency) -> None:
-        self._turn: contextlib.AbstractContextManager[object] = {
+        turns: dict[Concurrency, contextlib.AbstractContextManager[Any]] = {
             "free": contextlib.nullcontext(),
             "per-session": threading.RLock(),
             "per-process": _PROCESS,
-        }[concurrency]
+        }
+        self._turn = turns[concurrency]
         self._changed = threading.Condition()
         self._running = 0
         self._closed = False

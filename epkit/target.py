@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
-from epkit.config import Config, Table, Value, merged, nearest, origin_of, table_of
-from epkit.errors import ConfigError, UnknownTarget
+from epkit.config import Config, Table, Value, merged, origin_of, table_of
+from epkit.errors import ConfigError, UnknownTarget, nearest
 from epkit.provider import Device, Options, Provider
 from epkit.registry import Absent, Registry
 from epkit.session_options import SessionOptions

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from epkit.config import Table, nearest, origin_of, plain
-from epkit.errors import ConfigError
+from epkit.config import Table, origin_of, plain
+from epkit.errors import ConfigError, nearest
 
 Model = TypeVar("Model", bound=BaseModel)
 

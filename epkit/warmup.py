@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from epkit.config import nearest
-from epkit.errors import ConfigError, InputError
+from epkit.errors import ConfigError, InputError, nearest
 from epkit.model import TensorInfo
 from epkit.provider import WarmupNeed
 from epkit.report import WarmedUp

@@ -12,7 +12,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from epkit import __version__, _platform, _runtime
+from epkit import _platform, _runtime
+from epkit._version import __version__
 from epkit.registry import Registry
 
 

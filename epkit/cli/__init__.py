@@ -12,14 +12,14 @@ from typing import NoReturn
 
 import click
 
-from epkit import __version__
+from epkit._version import __version__
 from epkit.cli.bench import bench
 from epkit.cli.doctor import doctor
 from epkit.cli.explain import explain
 from epkit.cli.inspect import inspect
 from epkit.cli.providers import providers
 from epkit.cli.run import run
-from epkit.errors import EpkitError
+from epkit.errors import EpkitError, nearest
 
 
 class _Commands(click.Group):
@@ -32,8 +32,6 @@ class _Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and args[0] not in self.commands:
-            from epkit.config import nearest
-
             ctx.fail(f"no command is named {args[0]!r}; {nearest(args[0], self.commands, what='commands')}")
         return super().resolve_command(ctx, args)
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 GOOD = frozenset({"usable", "active", "ok", "fine"})
 BAD = frozenset({"unusable", "broken", "failed", "failed to open", "failed to warm up", "problem", "disagrees"})
@@ -36,7 +37,8 @@ def title(text: str) -> None:
 def line(text: str) -> None:
     """Print one line of prose."""
     if sys.stdout.isatty():
-        _console().print(_text(text))
+        # What is meant to be typed is not broken into lines.
+        _console().print(_text(text), soft_wrap=True)
     else:
         click.echo(text)
 
@@ -62,6 +64,13 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, numbers: 
             for cell, width, column in zip(row, widths, columns, strict=True)
         ]
         click.echo("  ".join(padded).rstrip())
+
+
+def advice(hints: Iterable[tuple[str, str]]) -> None:
+    """Print what to do about rows of a table, a line each that can be copied; rows without a hint are left out."""
+    for about, hint in hints:
+        if hint:
+            line(f"{about}: {hint}")
 
 
 def seconds(value: float | None) -> str:
@@ -91,7 +100,7 @@ def _console() -> Console:
     return Console(highlight=False, markup=False)
 
 
-def _text(text: str, style: str = "") -> object:
+def _text(text: str, style: str = "") -> Text:
     from rich.text import Text
 
     return Text(text, style=style)

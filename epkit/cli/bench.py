@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model", required=False)
 @click.option("-t", "--target", "targets", multiple=True, metavar="NAME", help="A candidate; name several.")
-@click.option("--budget", type=click.FloatRange(min=0, min_open=True), default=90.0, show_default=True, metavar="SECONDS")
+@click.option(
+    "--budget", type=click.FloatRange(min=0, min_open=True), default=90.0, show_default=True, metavar="SECONDS"
+)
 @click.option("--input", "given", multiple=True, metavar="NAME=FILE.npy", help="An input; the others are made up.")
 @click.option("--seed", type=int, help="The seed of the random order, to repeat it.")
 @_options.config
@@ -93,10 +95,10 @@ def _print(found: Benchmark, model: str | None) -> None:
     for one in found.comparisons:
         agreement = found.candidates[one.b_row].agreement
         told = f"; outputs: {agreement.told}" if agreement is not None else ""
-        _show.line(f"{one.b} takes {one.ratio:.3g} of the time of {one.a}: {one.verdict}{told}")
+        _show.line(f"{one.b} takes {one.ratio:.3g} times the time of {one.a}: {one.verdict}{told}")
     if others:
-        rows = [(row.target, row.status, row.reason, row.hint) for row in others]
-        _show.table(("candidate", "status", "why", "what to do"), rows)
+        _show.table(("candidate", "status", "why"), [(row.target, row.status, row.reason) for row in others])
+        _show.advice((row.target, row.hint) for row in others)
     for note in (*found.notes, *(f"{row.target}: {note}" for row in measured for note in row.notes)):
         _show.line(f"note: {note}")
 

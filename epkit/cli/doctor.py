@@ -21,8 +21,8 @@ def doctor(refresh: bool, as_json: bool) -> None:
     if as_json:
         _show.document(found.as_json())
     else:
-        rows = [(one.topic, one.state, one.found, one.hint) for one in found.findings]
-        _show.table(("topic", "state", "found", "what to do"), rows)
+        _show.table(("topic", "state", "found"), [(one.topic, one.state, one.found) for one in found.findings])
+        _show.advice((one.topic, one.hint) for one in found.findings)
         count = len(found.problems)
         _show.title("nothing to mend" if not count else f"{count} problem{'s' if count > 1 else ''} to mend")
     if found.problems:

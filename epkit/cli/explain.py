@@ -27,10 +27,8 @@ def explain(model: str, target: str | None, config: str | None, refresh: bool, a
     _show.title(f"{told.target}: {told.why}")
     if told.refusal:
         _show.line(f"it would be refused: {told.refusal}")
-    _show.table(
-        ("provider", "decision", "why", "what to do"),
-        [(row.provider, row.decision, row.reason, row.hint) for row in told.plan],
-    )
+    _show.table(("provider", "decision", "why"), [(row.provider, row.decision, row.reason) for row in told.plan])
+    _show.advice((row.provider, row.hint) for row in told.plan)
     _show.table(("key", "value", "origin"), [(one.key, one.value, one.origin) for one in told.effective])
     for note in told.notes:
         _show.line(f"note: {note}")

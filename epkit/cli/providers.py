@@ -25,8 +25,9 @@ def providers(name: str | None, refresh: bool, as_json: bool) -> None:
     if as_json:
         _show.document(found.as_json())
         return
-    rows = [(row.name, row.status, row.distribution, row.detail or row.reason, row.hint) for row in found.rows]
-    _show.table(("provider", "status", "from", "found", "what to do"), rows)
+    rows = [(row.name, row.status, row.distribution, row.detail or row.reason) for row in found.rows]
+    _show.table(("provider", "status", "from", "found"), rows)
+    _show.advice((row.name, row.hint) for row in found.rows)
 
 
 def _one(name: str, *, refresh: bool, as_json: bool) -> None:
@@ -42,9 +43,8 @@ def _one(name: str, *, refresh: bool, as_json: bool) -> None:
         _show.document({"schema": catalogue.SCHEMA, "providers": [asdict(row) | {"options": listed}]})
         return
     _show.title(f"{row.name} is {row.status}: {row.detail or row.reason or row.ort_name}")
-    if row.hint:
-        _show.line(f"  hint: {row.hint}")
+    _show.advice([("what to do", row.hint)])
     if entry.provider is not None:
-        _show.line(f"  {row.ort_name}, from {row.distribution}: {(type(entry.provider).__doc__ or '').splitlines()[0]}")
+        _show.line(f"{row.ort_name}, from {row.distribution}: {(type(entry.provider).__doc__ or '').splitlines()[0]}")
     if options:
         _show.table(("option", "values", "meaning"), [(one.name, one.type, one.meaning) for one in options])

@@ -68,9 +68,10 @@ def _report(report: Report) -> None:
     _show.title(report.summary())
     _show.line(f"{report.target}: {report.why}")
     _show.table(
-        ("provider", "outcome", "share", "why", "what to do"),
-        [(one.provider, one.outcome, report.share(one.provider), one.reason, one.hint) for one in report.tried],
+        ("provider", "outcome", "share", "why"),
+        [(one.provider, one.outcome, report.share(one.provider), one.reason) for one in report.tried],
     )
+    _show.advice((one.provider, one.hint) for one in report.tried)
     spent = ", ".join(f"{part} {_show.seconds(value)}" for part, value in report.seconds.items())
     _show.line(f"times: {spent}")
     for one in report.warmup:

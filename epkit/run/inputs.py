@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from epkit.config import nearest
-from epkit.errors import InputError
+from epkit.errors import InputError, nearest
 from epkit.run.dtypes import DType, is_exotic, numpy_dtype
 from epkit.run.values import Unfit, kind_of, sized, tensor
 
