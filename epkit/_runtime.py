@@ -106,6 +106,17 @@ def load(*, quiet: bool = True) -> ModuleType:
     return module
 
 
+def default_properties() -> dict[str, object]:
+    """Return what ONNX Runtime sets by itself: each plain property of SessionOptions, enums by name."""
+    options = load().SessionOptions()
+    found = {name: getattr(options, name) for name in dir(options) if not name.startswith("_")}
+    return {
+        name: getattr(value, "name", value)
+        for name, value in found.items()
+        if not callable(value) or hasattr(value, "name")
+    }
+
+
 def prepare(provider: Provider) -> None:
     """Do what must happen before `provider` can be added: its own preparation, and its library registered, once.
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal, get_args, get_origin
+from typing import Annotated, Literal, get_args, get_origin
+
+from pydantic import BaseModel
 
 from epkit import probe
 from epkit.errors import ConfigError, nearest
@@ -80,21 +82,16 @@ def options(model: type[Options]) -> Sequence[Option]:
 
 
 def spelt(annotation: object) -> str:
-    """Write a type as the reference does: `true | false`, `"A" | "B"`, `integer`."""
-    names = {bool: "true | false", int: "integer", float: "number", str: "text"}
-    if annotation in names:
-        return names[annotation]  # type: ignore[index]
-    if get_origin(annotation) is Literal:
-        return " | ".join(f'"{choice}"' if isinstance(choice, str) else str(choice) for choice in get_args(annotation))
-    inner = [one for one in get_args(annotation) if one is not type(None)]
-    if get_origin(annotation) in (dict, list, tuple):
-        return {"dict": "table", "list": "list", "tuple": "list"}[get_origin(annotation).__name__]
-    parts = dict.fromkeys(spelt(one) for one in inner if not hasattr(one, "__metadata__") and _is_type(one))
-    return " | ".join(parts) or str(annotation)
-
-
-def _is_type(one: object) -> bool:
-    return isinstance(one, type) or get_origin(one) is not None
+    """Write a type as the reference does: `true | false`, `"A" | "B"`, `integer`, `list`, `table`."""
+    names = {bool: "true | false", int: "integer", float: "number", str: "text", tuple: "list", dict: "table"}
+    kind, inside = get_origin(annotation) or annotation, get_args(annotation)
+    if kind is Annotated:
+        return spelt(inside[0])
+    if kind is Literal:
+        return " | ".join(f'"{choice}"' if isinstance(choice, str) else str(choice) for choice in inside)
+    if isinstance(kind, type) and issubclass(kind, (*names, BaseModel)):
+        return names.get(kind, "table")
+    return " | ".join(dict.fromkeys(spelt(one) for one in inside if one is not type(None)))
 
 
 def _row(entry: Entry, answers: dict[str, probe.Answer]) -> Row:

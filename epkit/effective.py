@@ -35,8 +35,8 @@ class Effective:
     shown: tuple[Setting, ...]
 
 
-def effective(plan: Plan, cores: tuple[int, str] | None) -> Effective:
-    """Work out what a session of this plan is given.
+def effective(plan: Plan, cores: tuple[int, str] | None, defaults: Mapping[str, object] | None = None) -> Effective:
+    """Work out what a session of this plan is given, and show beside it the `defaults` that ONNX Runtime keeps.
 
     `cores` is the number of cores that this process may use and why, where that is fewer than the machine has: ONNX
     Runtime would start a thread for each core of the machine. Only there is a number set, since an explicit number
@@ -68,6 +68,11 @@ def effective(plan: Plan, cores: tuple[int, str] | None) -> Effective:
     )
     shown = [Setting(f"session_options.{name}", value, origins[name]) for name, value in properties.items()]
     shown += [Setting(f"session_options.config.{key}", value, origins[key]) for key, value in entries.items()]
+    shown += [
+        Setting(f"session_options.{name}", value, "ONNX Runtime's default")
+        for name, value in (defaults or {}).items()
+        if name not in properties
+    ]
     for table, sizes in (
         ("free_dimension_overrides", settings.free_dimensions),
         ("free_dimension_overrides_by_denotation", settings.free_dimensions_by_denotation),

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from epkit import _platform
+from epkit import _platform, _runtime
 from epkit.config import ConfigSource, load
 from epkit.effective import Effective, Setting, effective
 from epkit.model import Model
@@ -63,7 +63,7 @@ def explain(
     wanted = read_target(target, written, registry, options=options, session_options=session_options)
     contents = read_model(model, folder=wanted.session_options.entries().get(EXTERNAL_FOLDER))
     plan, _ = plan_for(wanted, registry, refresh=refresh)
-    given = effective(plan, _platform.core_limit())
+    given = effective(plan, _platform.core_limit(), _runtime.default_properties())
     refused = plan.refusal
     return Explanation(
         target=wanted.name,

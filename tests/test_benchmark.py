@@ -184,11 +184,11 @@ def test_a_process_that_is_killed_while_it_measures_is_a_row(small: Path, empty:
     killed: list[int] = []
 
     def kill_one(what: str, share: float) -> None:
-        if what == "measuring" and share > 0.6 and not killed:
+        if what == "measuring" and share > 0.5 and not killed:
             killed.append(workers()[0])
             os.kill(killed[0], signal.SIGKILL)
 
-    found = bench(small, ["cpu", "cpu"], budget=2, seed=1, progress=kill_one)
+    found = bench(small, ["cpu", "cpu"], budget=8, seed=1, progress=kill_one)
     assert sorted(row.status for row in found.candidates) == ["failed", "ok"]
     lost = next(row for row in found.candidates if row.status == "failed")
     assert "SIGKILL" in lost.reason

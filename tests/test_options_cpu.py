@@ -3,10 +3,7 @@ from __future__ import annotations
 import onnxruntime
 import pytest
 from epkit_cpu.provider import Cpu, CpuOptions
-from hypothesis import given
-from hypothesis import strategies as st
 from models import identity
-from pydantic import ValidationError
 
 from epkit import config, registry, target
 from epkit.errors import ConfigError
@@ -19,17 +16,15 @@ def test_onnx_runtime_ignores_whatever_the_cpu_is_given():
     assert session.get_provider_options() == {Cpu.ort_name: {}}
 
 
-@given(st.dictionaries(st.text(), st.one_of(st.booleans(), st.integers(), st.text()), min_size=1, max_size=3))
-def test_so_every_option_is_an_error_that_names_session_options(written: dict[str, object]):
-    with pytest.raises(ValidationError, match="write session_options"):
-        CpuOptions.model_validate(written)
-
-
-@pytest.mark.parametrize("options", [{"use_arena": True}, {"extra": {"use_arena": "1"}}])
-def test_a_target_with_cpu_options_says_so(options: dict[str, object], empty: object):
-    written = config.load({"targets": {"t": {"provider": "cpu", "options": options}}})
-    with pytest.raises(ConfigError, match=f"options.{next(iter(options))}: cpu has no options: write session_options"):
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [({"use_arena": True}, "no such option of cpu"), ({"extra": {"use_arena": "1"}}, "write session_options")],
+)
+def test_so_every_option_is_an_error_that_names_session_options(options: dict[str, object], told: str):
+    written = config.load({"targets": {"t": {"provider": "cpu", "options": options}}}, environ={})
+    with pytest.raises(ConfigError, match=told) as error:
         target.read("t", written, registry.discover())
+    assert "session_options" in str(error.value)
 
 
 def test_no_options_are_no_error():

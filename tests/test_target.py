@@ -83,7 +83,7 @@ def test_options_reach_the_provider_they_were_written_for(read):
         "options_for": {"cuda": {"cudnn_conv_algo_search": "HEURISTIC", "extra": {"brand_new": "7"}}},
     }
     tensorrt, cuda, cpu = read("t", {"targets": {"t": table}}).chain
-    assert tensorrt.sent == {"trt_fp16_enable": "1"}
+    assert tensorrt.sent == {"trt_fp16_enable": "True"}
     assert cuda.sent == {"cudnn_conv_algo_search": "HEURISTIC", "brand_new": "7"}
     assert cpu.sent == {}
 
