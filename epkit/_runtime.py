@@ -230,8 +230,17 @@ def _named(device: Device | None) -> str:
 
 
 def run(session: Any, names: Sequence[str], feed: Mapping[str, object], exotic: bool) -> list[Any]:
-    """Run a session once; raises RunError with what ONNX Runtime says."""
+    """Run a session once; raises RunError with what ONNX Runtime says.
+
+    `exotic` sessions have types that plain `run` refuses, or returns as bare integers.
+    """
     try:
+        if exotic:
+            from epkit.run.raw import run_raw
+
+            return run_raw(session, names, feed)
         return session.run(names, feed)  # type: ignore[no-any-return]
+    except RunError:
+        raise
     except Exception as error:
         raise RunError(f"the run failed: {cause(error)}") from error

@@ -30,6 +30,7 @@ from epkit.provider import Concurrency
 from epkit.registry import Registry, discover
 from epkit.report import Report, WarmedUp, tried
 from epkit.resolve import Plan, resolve
+from epkit.run.dtypes import is_exotic
 from epkit.run.inputs import Inputs
 from epkit.target import CPU, Candidate, Target
 from epkit.target import read as read_target
@@ -156,6 +157,7 @@ class Session:
         self._names = tuple(one.name for one in self.outputs)
         overridable = [_info(one, declared) for one in self._session.get_overridable_initializers()]
         self._inputs = Inputs(self.inputs, cast=opening.plan.target.cast, overridable=overridable)
+        self._exotic = self._inputs.exotic or any(is_exotic(one.dtype) for one in self.outputs)
         self._gate = _Gate(_strictest(opening.remaining))
 
     def run(self, inputs: Mapping[str, object] | object, outputs: Sequence[str] | None = None) -> dict[str, Output]:
@@ -169,7 +171,7 @@ class Session:
         names = self._names if outputs is None else self._known(outputs)
         feed = self._inputs.feed(inputs)
         with self._gate:
-            return dict(zip(names, _runtime.run(self._session, names, feed, self._inputs.exotic), strict=True))
+            return dict(zip(names, _runtime.run(self._session, names, feed, self._exotic), strict=True))
 
     def close(self) -> None:
         """Wait for the runs in flight, then let go of the model; later calls raise SessionClosed."""
@@ -265,7 +267,7 @@ def _sane_on_cpu(opening: Opening, session: Session, fault: WarmupFault) -> bool
     try:
         reference = on_cpu(opening)
         names = [one.name for one in session.outputs]
-        values = _runtime.run(reference, names, fault.feed, session._inputs.exotic)
+        values = _runtime.run(reference, names, fault.feed, session._exotic)
     except (_runtime.OpenFault, RunError):
         return False
     return not suspicious(dict(zip(names, values, strict=True)), session.outputs)
