@@ -23,6 +23,10 @@ from difflib import get_close_matches
 from typing import ClassVar
 
 
+LISTED = 24
+"""How many names an error lists."""
+
+
 class EpkitError(Exception):
     """Anything that epkit raises on purpose."""
 
@@ -97,5 +101,7 @@ def nearest(word: str, known: Iterable[str], what: str = "known") -> str:
     """Return a hint: the nearest spelling if one is near, and what would have been valid."""
     names = sorted(known)
     near = get_close_matches(word.lower(), names, n=1) or get_close_matches(word, names, n=1)
-    listing = f"{what}: {', '.join(names)}" if names else f"{what}: none"
-    return f"did you mean {near[0]!r}? {listing}" if near else listing
+    # A long list helps nobody who has been told the word.
+    shown = names if len(names) <= LISTED else [] if near else [*names[:LISTED], f"and {len(names) - LISTED} more"]
+    listing = f"{what}: {', '.join(shown) or 'none'}" if shown or not near else ""
+    return " ".join(filter(None, (f"did you mean {near[0]!r}?" if near else "", listing)))

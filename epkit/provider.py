@@ -161,6 +161,10 @@ class Provider:
             return "must be left out: this provider has one device"
         return "" if isinstance(device, int) and not isinstance(device, bool) and device >= 0 else "must be 0 or above"
 
+    def check_options(self, options: Options, device: Device | None) -> str:
+        """Say in a sentence why the options do not go with the device; empty when they do."""
+        return ""
+
     def check_inputs(self, options: Options, inputs: Mapping[str, Sequence[int | str | None] | None]) -> str:
         """Say in a sentence why the options do not fit a model with these inputs (name to shape); empty when they do.
 

@@ -91,6 +91,7 @@ def open_plan(model: Model, plan: Plan, answers: Mapping[str, probe.Answer]) -> 
         fault = candidate.provider.check_inputs(candidate.options, shapes)
         if fault:
             raise ConfigError(f"target {target.name!r}, options of {candidate.name}: {fault}")
+    _check_dimensions(model, target)
     source = model.source if isinstance(model.source, bytes) else str(model.source)
     settings = effective(plan, _platform.core_limit()).settings
     under_way = Opening(plan, source, settings, list(plan.chain))
@@ -124,6 +125,15 @@ def open_plan(model: Model, plan: Plan, answers: Mapping[str, probe.Answer]) -> 
         },
     )
     return session
+
+
+def _check_dimensions(model: Model, target: Target) -> None:
+    """Refuse sizes for dimensions that the model does not have, which ONNX Runtime would ignore."""
+    dynamic = {size for one in model.inputs for size in one.shape or () if isinstance(size, str)}
+    for name in target.session_options.free_dimension_overrides:
+        if model.format == "onnx" and name not in dynamic:
+            told = f"free_dimension_overrides names {name!r}, which is not a dimension of the model"
+            raise ConfigError(f"target {target.name!r}: {told}", hint=nearest(name, dynamic, "dynamic dimensions"))
 
 
 def meddling(chain: Sequence[Candidate]) -> tuple[str, ...]:

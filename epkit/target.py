@@ -212,7 +212,11 @@ def _from_table(name: str, why: str, table: Table, registry: Registry, config: C
             )
         if isinstance(provider, Absent):
             device = None
-        candidates.append(Candidate(provider, options, None if fault else device))
+        candidate = Candidate(provider, options, None if fault else device)
+        misfit = provider.check_options(options, candidate.device)
+        if misfit:
+            raise ConfigError(f"{origin_of(own, ()) or where}: {misfit}")
+        candidates.append(candidate)
         if not config.named:
             notes += [
                 f"{key} loads native code and was set by a file that was found, not named: {config.place}"

@@ -452,3 +452,11 @@ def test_variables_that_change_tensorrt_behind_ones_back_are_reported(monkeypatc
         assert any("ORT_TENSORRT_FP16_ENABLE=1" in note for note in told.notes)
     with epkit.open(mlp(), "t", config=chain("tensorrt")) as session:
         assert any("ORT_TENSORRT_FP16_ENABLE=1" in note for note in session.report.notes)
+
+
+def test_a_size_for_a_dimension_that_the_model_does_not_have_is_an_error():
+    with epkit.open(mlp(), "cpu", session_options={"free_dimension_overrides": {"batch": 3}}) as session:
+        assert session.inputs[0].shape == (3, 16)
+    with pytest.raises(ConfigError, match="'bach', which is not a dimension") as error:
+        epkit.open(mlp(), "cpu", session_options={"free_dimension_overrides": {"bach": 3}})
+    assert "did you mean 'batch'" in error.value.hint

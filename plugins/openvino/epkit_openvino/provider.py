@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from epkit.errors import ConfigError, ProviderUnavailable
+from epkit.errors import ProviderUnavailable
 from epkit.provider import (
     Availability,
     Concurrency,
@@ -100,6 +100,17 @@ class OpenVino(Provider):
         wanted = _DEFAULT_DEVICE if device is None else device
         return [one for one in found if one.ort_name == self.ort_name and one.kind == wanted][:1]
 
+    def check_options(self, options: Options, device: Device | None) -> str:
+        """Look for properties of other devices, which OpenVINO would refuse when a session is opened."""
+        kind = _DEFAULT_DEVICE if device is None else str(device)
+        for name in options.written() | options.extra:
+            owner = name.partition("_")[0]
+            strange = owner in self.device_kinds and owner != kind
+            if strange or (kind == "CPU" and name in _NOT_ON_CPU):
+                others = owner if strange else "GPU or NPU"
+                return f"{name} is no property of the {kind}: leave it out, or set device to {others}"
+        return ""
+
     def check_inputs(self, options: Options, inputs: Mapping[str, Sequence[int | str | None] | None]) -> str:
         """Compare `reshape_input` with the model's inputs."""
         written = options.reshape_input if isinstance(options, OpenVinoOptions) else None
@@ -112,21 +123,10 @@ class OpenVino(Provider):
         return ""
 
     def encode(self, options: Options, device: Device | None) -> dict[str, str]:
-        """Put the properties into `load_config`, under the device, and the library's own options beside it.
-
-        Raises ConfigError for a property that the device does not have.
-        """
+        """Put the properties into `load_config`, under the device, and the library's own options beside it."""
         kind = _DEFAULT_DEVICE if device is None else str(device)
         given = options.written() | options.extra
         properties = {name: _text(value, "YES", "NO") for name, value in given.items() if name.isupper()}
-        for name in properties:
-            owner = name.partition("_")[0]
-            strange = owner in self.device_kinds and owner != kind
-            if strange or (kind == "CPU" and name in _NOT_ON_CPU):
-                others = owner if strange else "GPU or NPU"
-                raise ConfigError(
-                    f"{name} is no property of the {kind}", hint=f"leave it out, or set device to {others}"
-                )
         sent = {name: _text(value, "true", "false") for name, value in given.items() if not name.isupper()}
         return sent | ({"load_config": json.dumps({kind: properties})} if properties else {})
 
