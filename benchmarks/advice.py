@@ -37,7 +37,7 @@ from advice_worker import opened
 WORKER = Path(__file__).with_name("advice_worker.py")
 RESULTS = Path(__file__).parent / "results" / "advice.json"
 PAGE = Path(__file__).parent.parent / "docs" / "common-advice-checked.md"
-PROCESSES, MEMORY_PROCESSES = 9, 5
+PROCESSES, MEMORY_PROCESSES = 9, 4
 SMALLEST_EFFECT = 0.02
 MARKER = re.compile(r"(<!-- figure: ([\w-]+) -->).*?(<!-- end -->)")
 
@@ -123,7 +123,7 @@ def figures(document: Mapping[str, Any]) -> dict[str, str]:
         text = f"{row['model']} {row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}] {row['verdict']}"
         shown[row["name"]] = f"{shown[row['name']]}; {text}" if row["name"] in shown else text
     for name, parts in document["memory_mb"].items():
-        amounts = [f"{statistics.median(values):.0f} MB {part}" for part, values in parts.items()]
+        amounts = [f"{_range(values)} MB {part}" for part, values in parts.items()]
         shown[name] = ", ".join(amounts)
     machine, loads = document["machine"], (document["machine"]["load_before"][0], document["machine"]["load_after"][0])
     versions = ", ".join(f"{key} {value}" for key, value in document["versions"].items())
@@ -132,6 +132,11 @@ def figures(document: Mapping[str, Any]) -> dict[str, str]:
         f"load average {loads[0]:.1f} before and {loads[1]:.1f} after"
     )
     return shown
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = round(min(values)), round(max(values))
+    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def filled(page: str, document: Mapping[str, Any]) -> str:

@@ -63,10 +63,10 @@ _FLUSH = Arm(_ONE.properties, {"session.set_denormal_as_zero": "1"})
 NETS = ("mlp", "sample", "shufflenet")
 PAIRS: Mapping[str, Pair] = {
     "control": Pair(_ONE, _ONE, ("mlp", "sample")),
-    "control-threads": Pair(_DEFAULT, _DEFAULT, ("mlp", "sample"), threaded=True),
+    "control-threads": Pair(_DEFAULT, _DEFAULT, ("sample",), threaded=True),
     "threads-physical": Pair(_DEFAULT, Arm({"intra_op_num_threads": CORES}), ("mlp", "sample"), threaded=True),
     "threads-one": Pair(_DEFAULT, _ONE, NETS, threaded=True),
-    "threads-double": Pair(_DEFAULT, Arm({"intra_op_num_threads": 2 * CORES}), ("mlp", "sample"), threaded=True),
+    "threads-double": Pair(_DEFAULT, Arm({"intra_op_num_threads": 2 * CORES}), ("sample",), threaded=True),
     "parallel": Pair(_DEFAULT, Arm(_PARALLEL), ("sample", "shufflenet", "branches"), threaded=True),
     "parallel-one": Pair(_DEFAULT, _one(**_PARALLEL), ("branches",), threaded=True),
     "spinning": Pair(_DEFAULT, Arm(entries=_NO_SPINNING), ("mlp", "sample"), threaded=True),
@@ -76,18 +76,17 @@ PAIRS: Mapping[str, Pair] = {
     "optimization-none": Pair(_ONE, _one(graph_optimization_level=_NO_OPTIMIZATION), NETS),
     "arena": Pair(_ONE, _one(enable_cpu_mem_arena=False), ("mlp", "sample")),
     "pattern": Pair(_ONE, _one(enable_mem_pattern=False), ("mlp", "sample")),
-    "arena-pattern": Pair(_ONE, _one(enable_cpu_mem_arena=False, enable_mem_pattern=False), ("mlp", "sample")),
     "named": Pair(_ONE, _one("named"), ("identity", "mlp")),
     "bound": Pair(_ONE, _one("bound"), ("identity", "mlp", "sample")),
     "bound-anew": Pair(_ONE, _one("bound-anew"), ("identity", "mlp")),
     "ort-values": Pair(_ONE, _one("ort-values"), ("identity", "mlp", "sample")),
     "astype-needed": Pair(_ONE, _one("from-float64"), ("mlp", "sample")),
-    "astype-needless": Pair(_ONE, _one("from-float32"), ("mlp", "sample")),
+    "astype-needless": Pair(_ONE, _one("from-float32"), ("mlp",)),
     "fixed-batch": Pair(_ONE, _one(batch=1), ("sample",)),
     "saved-open": Pair(
         _one("open"), _one("open", saved=True, graph_optimization_level=_NO_OPTIMIZATION), ("sample", "shufflenet")
     ),
-    "saved-open-again": Pair(_one("open"), _one("open", saved=True), ("sample", "shufflenet")),
+    "saved-open-again": Pair(_one("open"), _one("open", saved=True), ("shufflenet",)),
     "saved-run": Pair(_ONE, _one(saved=True, graph_optimization_level=_NO_OPTIMIZATION), ("sample",)),
     "denormals-none": Pair(_ONE, _FLUSH, ("sample",), alone=True),
     "denormals-many": Pair(_ONE, _FLUSH, ("denormals",), alone=True),
@@ -97,11 +96,12 @@ WARMUPS: Mapping[str, int] = {f"warmup-{run}": run for run in (1, 2, 3, 10)}
 """Which runs of a session that was just opened are compared with its steady ones."""
 
 MEMORY: Mapping[str, Arm] = {
-    "memory-default": _DEFAULT,
-    "memory-arena": Arm({"enable_cpu_mem_arena": False}),
-    "memory-pattern": Arm({"enable_mem_pattern": False}),
-    "memory-arena-pattern": Arm({"enable_cpu_mem_arena": False, "enable_mem_pattern": False}),
-    "memory-shrink": Arm(call="shrink"),
+    "memory-default": _ONE,
+    "memory-arena": _one(enable_cpu_mem_arena=False),
+    "memory-pattern": _one(enable_mem_pattern=False),
+    "memory-both": _one(enable_cpu_mem_arena=False, enable_mem_pattern=False),
+    "memory-shrink": _one("shrink"),
+    "memory-shrink-large-first": _one("shrink, large first"),
 }
 """Sessions on the sample whose memory is looked at."""
 

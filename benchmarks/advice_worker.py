@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
 import re
 import statistics
@@ -21,9 +22,9 @@ import numpy as np
 import onnxruntime as ort
 from advice_arms import MEMORY, PAIRS, WARMUPS, Arm, Pair
 
-BLOCK, BUDGET = 0.015, 0.2
+BLOCK, BUDGET = 0.012, 0.2
 """Seconds of a block, and of a comparison."""
-THREADED_BLOCK, THREADED_BUDGET = 0.04, 0.8
+THREADED_BLOCK, THREADED_BUDGET = 0.03, 0.6
 SPIN = 0.06
 """Seconds to wait for the threads of the other arm to stop spinning: 50 ms on the machine this was written on."""
 REQUESTS, REST = 12, 0.01
@@ -106,8 +107,13 @@ class Running:
         warm = self._thread.submit(_times, self._call, 6).result()
         self._runs = REQUESTS if arm.call == "idle" else math.ceil(seconds / min(warm))
 
-    def block(self) -> float:
-        """Run for a while and return the log of the median, without the first runs after the other arm's."""
+    def block(self, core: int | None) -> float:
+        """Run for a while, on one core or any, and return the log of the median.
+
+        The first runs, which come after the other arm's, are left out.
+        """
+        if core is not None:
+            self._thread.submit(os.sched_setaffinity, 0, {core}).result()
         values = self._thread.submit(self._block, self._call, self._runs).result()
         return math.log(statistics.median(values[len(values) // 10 if len(values) >= 20 else 0 :]))
 
@@ -144,9 +150,10 @@ def score(folder: Path, model: str, pair: Pair, chance: random.Random) -> float:
     until = time.perf_counter() + budget
     while len(ratios) < 4 or time.perf_counter() < until:
         logs = {}
+        core = None if pair.threaded else chance.choice(sorted(os.sched_getaffinity(0)))
         for arm in chance.sample([plain, advised], 2):
             time.sleep(SPIN if pair.threaded else 0)
-            logs[arm] = arm.block()
+            logs[arm] = arm.block(core)
         ratios.append(logs[advised] - logs[plain])
     return statistics.median(ratios[1:])
 
@@ -159,16 +166,15 @@ def cold(folder: Path, model: str) -> dict[str, float]:
 
 
 def memory(folder: Path, arm: Arm) -> dict[str, float]:
-    """Return the MB that a session on the sample takes: at the peak, and after a batch of 32 and ten of 1."""
+    """Return the MB that a session on the sample takes: at the peak, and after two large batches between small ones."""
     before = _megabytes("VmRSS")
     session = opened(folder, "sample", arm)
     options = ort.RunOptions()
-    if arm.call == "shrink":
+    if arm.call.startswith("shrink"):
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-    session.run(None, feed_for(session, 32), options)
-    for _ in range(10):
-        session.run(None, feed_for(session), options)
-    return {"peak": _megabytes("VmHWM") - before, "afterwards": _megabytes("VmRSS") - before}
+    for batch in ([] if arm.call.endswith("large first") else [1]) + [32, 32] + [1] * 10:
+        session.run(None, feed_for(session, batch), options)
+    return {"at the peak": _megabytes("VmHWM") - before, "afterwards": _megabytes("VmRSS") - before}
 
 
 def _megabytes(key: str) -> float:

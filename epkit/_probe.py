@@ -55,7 +55,7 @@ def _answer(plugin: Plugin, name: str, device: Device | None) -> Availability:
     if not isinstance(answer, Usable):
         return Unusable(f"its probe answered {answer!r} where Usable or Unusable belongs")
     try:
-        _runtime.load(quiet=False)
+        _runtime.keep_log()
         _prove(provider, device)
     except _runtime.OpenFault as fault:
         return Unusable(fault.cause, provider.hint(fault.cause))

@@ -45,7 +45,7 @@ _SOURCE = re.compile(r"/\S+\.(?:cc|cpp|cu|h|hpp):\d+ (?:[^()]*\((?:[^()]|\([^()]
 _lock = threading.RLock()
 _prepared: set[str] = set()
 _registered: dict[Path, str] = {}
-_quiet = False
+_silence = True
 
 
 class OpenFault(Exception):
@@ -85,13 +85,19 @@ def installed() -> bool:
         return False
 
 
-def load(*, quiet: bool = True) -> ModuleType:
+def keep_log() -> None:
+    """Let ONNX Runtime's process-wide logger speak in this process, which must be epkit's own."""
+    global _silence
+    _silence = False
+
+
+def load() -> ModuleType:
     """Import ONNX Runtime; raises RuntimeMissing.
 
-    When quiet, its process-wide logger is silenced once: provider libraries that fail to load print through it, past
-    every setting of a session. epkit reports the cause itself.
+    Its process-wide logger is silenced, once: provider libraries that fail to load print through it, past every setting
+    of a session. epkit finds the cause in a child process, and reports it.
     """
-    global _quiet
+    global _silence
     try:
         import onnxruntime
     except ImportError as error:
@@ -99,9 +105,9 @@ def load(*, quiet: bool = True) -> ModuleType:
         raise RuntimeMissing(told, hint=MISSING_HINT if not installed() else "epkit doctor") from error
     if not hasattr(onnxruntime, "InferenceSession"):
         raise RuntimeMissing(f"the onnxruntime found at {list(onnxruntime.__path__)} is damaged", hint="epkit doctor")
-    if quiet and not _quiet:
+    if _silence:
         onnxruntime.set_default_logger_severity(4)
-        _quiet = True
+        _silence = False
     module: ModuleType = onnxruntime
     return module
 

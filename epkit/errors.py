@@ -22,7 +22,6 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import ClassVar
 
-
 LISTED = 24
 """How many names an error lists."""
 

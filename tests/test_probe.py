@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -104,7 +105,10 @@ def test_what_a_probe_prints_reaches_nobody(ask, capfd):
 
 
 def test_the_cause_that_is_only_logged_is_in_the_reason_with_the_command_that_mends_it(ask):
-    log = "[E:onnxruntime:, bridge.cc:1 Get] Failed to load library libacme.so with error: libfoo.so.9: cannot open shared object file: No such file"
+    log = (
+        "[E:onnxruntime:, bridge.cc:1 Get] Failed to load library libacme.so with error: "
+        "libfoo.so.9: cannot open shared object file: No such file"
+    )
     answer = ask(f"os.write(2, {log.encode()!r} + bytes([10])); return Usable()")
     assert isinstance(answer.availability, Unusable)
     assert "libfoo.so.9: cannot open shared object file" in answer.availability.reason
@@ -170,7 +174,10 @@ def test_many_processes_prove_once(ask, count):
     cache = Path(os.environ["EPKIT_CACHE_DIR"])
     for file in (cache / "probe").glob("*.json"):
         file.unlink()
-    code = "from epkit import probe, registry; r = registry.discover(); print(probe.ask([(r.providers['acme'], None)], r)['acme'].availability.reason)"
+    code = (
+        "from epkit import probe, registry; r = registry.discover(); "
+        "print(probe.ask([(r.providers['acme'], None)], r)['acme'].availability.reason)"
+    )
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     runs = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environ, text=True) for _ in range(4)
@@ -226,3 +233,31 @@ def test_the_real_providers_of_this_machine_answer_truthfully(monkeypatch):
                 assert "pip install" in hint
             case Usable(detail):
                 assert detail
+
+
+def test_the_cause_that_onnx_runtime_only_logs_is_found_by_the_proof(install, tmp_path, monkeypatch):
+    """A plugin that believes in CUDA: what ONNX Runtime raises names no library, what it logs does."""
+    found = registry.discover()
+    if probe.ask([(found.providers["cuda"], None)], found)["cuda"].usable:
+        pytest.skip("this machine has CUDA")
+    monkeypatch.setenv("EPKIT_CACHE_DIR", str(tmp_path / "cache"))
+    source = """
+from epkit.hookspecs import hookimpl
+from epkit.provider import Usable
+from epkit_cuda.provider import Cuda
+class Believer(Cuda):
+    name = "believer"
+    def probe(self):
+        return Usable("surely")
+    def prepare(self, runtime):
+        pass
+@hookimpl
+def epkit_providers():
+    return [Believer()]
+"""
+    install("believer", source)
+    found = registry.discover()
+    answer = probe.ask([(found.providers["believer"], None)], found)["believer"].availability
+    assert isinstance(answer, Unusable)
+    assert re.match(r"lib\w+\.so\.\d+: cannot open shared object file", answer.reason), answer.reason
+    assert "pip install" in answer.hint

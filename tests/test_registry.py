@@ -107,7 +107,10 @@ def test_a_bundled_plugin_wins_its_name_whatever_is_installed_first(install):
 
 
 def test_discovery_imports_neither_onnxruntime_nor_numpy():
-    code = "import sys; from epkit import registry; registry.discover(); print([m for m in ('numpy', 'onnxruntime') if m in sys.modules])"
+    code = (
+        "import sys; from epkit import registry; registry.discover(); "
+        "print([m for m in ('numpy', 'onnxruntime') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

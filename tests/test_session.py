@@ -355,9 +355,8 @@ def test_many_threads_may_call_one_session(provider):
         wanted = [reference.run(array)["y"] for array in inputs]
 
         def work(index: int) -> None:
-            for _ in range(50):
-                if not np.allclose(session.run(inputs[index])["y"], wanted[index], rtol=1e-4, atol=1e-6):
-                    wrong.append(index)
+            results = [session.run(inputs[index])["y"] for _ in range(50)]
+            wrong.extend(index for result in results if not np.allclose(result, wanted[index], rtol=1e-4, atol=1e-6))
 
         threads = [threading.Thread(target=work, args=(index,)) for index in range(8)]
         for thread in threads:
@@ -460,3 +459,24 @@ def test_a_size_for_a_dimension_that_the_model_does_not_have_is_an_error():
     with pytest.raises(ConfigError, match="'bach', which is not a dimension") as error:
         epkit.open(mlp(), "cpu", session_options={"free_dimension_overrides": {"bach": 3}})
     assert "did you mean 'batch'" in error.value.hint
+
+
+def test_models_over_two_gigabytes_open_by_path(tmp_path):
+    rows, width = 550_000, 1024
+    table = TensorProto(name="table", data_type=TensorProto.FLOAT, dims=[rows, width])
+    table.data_location = TensorProto.EXTERNAL
+    table.external_data.add(key="location", value="table.bin")
+    contents = model(
+        [helper.make_node("Gather", ["table", "i"], ["y"])],
+        [value("i", [1], TensorProto.INT64)],
+        [value("y", [1, width])],
+        [table],
+    )
+    (tmp_path / "big.onnx").write_bytes(contents)
+    with (tmp_path / "table.bin").open("wb") as file:  # sparse: it takes no room on disk
+        file.truncate(rows * width * 4)
+        file.seek((rows - 1) * width * 4)
+        file.write(np.full(width, 7, np.float32).tobytes())
+    assert (tmp_path / "table.bin").stat().st_size > 2**31
+    with epkit.open(tmp_path / "big.onnx", "cpu") as session:
+        assert (session.run([rows - 1])["y"] == 7).all()

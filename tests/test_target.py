@@ -151,7 +151,11 @@ WRONG = {
     "twice": ({"provider": "cuda", "fallback": ["cuda"]}, "twice", ""),
     "negative device": ({"provider": "cuda", "device": -1}, "device", ""),
     "device of the cpu": ({"provider": "cpu", "device": 0}, "device", ""),
-    "property of another device": ({"provider": "openvino", "options": {"NPU_TURBO": True}}, "no property of the CPU", ""),
+    "property of another device": (
+        {"provider": "openvino", "options": {"NPU_TURBO": True}},
+        "no property of the CPU",
+        "",
+    ),
     "unknown device": ({"provider": "openvino", "device": "TPU"}, "CPU, GPU, NPU", ""),
     "warm-up of the wrong type": ({"provider": "cpu", "warmup": {"shapes": [{"x": [-1]}]}}, "warmup.shapes", ""),
     "warm-up key": ({"provider": "cpu", "warmup": {"shape": []}}, "warmup.shape", "did you mean 'shapes'"),

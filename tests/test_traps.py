@@ -101,7 +101,7 @@ def epkit_providers():
     return [Elsewhere()]
 """
     install("elsewhere", source)
-    with pytest.raises(ProviderUnavailable, match="elsewhere is not usable on this machine: .*Dml"):
+    with pytest.raises(ProviderUnavailable, match=r"elsewhere is not usable on this machine: .*Dml"):
         epkit.open(mlp(), "elsewhere")
 
 

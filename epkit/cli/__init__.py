@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import traceback
 from typing import NoReturn
 
 import click
@@ -19,7 +20,7 @@ from epkit.cli.explain import explain
 from epkit.cli.inspect import inspect
 from epkit.cli.providers import providers
 from epkit.cli.run import run
-from epkit.errors import EpkitError, nearest
+from epkit.errors import EpkitError, PluginError, nearest
 
 
 class _Commands(click.Group):
@@ -60,6 +61,8 @@ def main() -> NoReturn:
         if "--json" in sys.argv:
             fault = {"type": type(error).__name__, "message": error.message, "hint": error.hint}
             click.echo(json.dumps({"schema": "epkit.error/1", "error": fault}))
+        if isinstance(error, PluginError) and error.__cause__ is not None:
+            traceback.print_exception(error.__cause__)  # only raised for authors who asked for it
         click.echo(f"epkit: {error.message}", err=True)
         if error.hint:
             click.echo(f"  hint: {error.hint}", err=True)
