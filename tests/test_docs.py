@@ -86,11 +86,12 @@ def _commands(code: str, where: str, monkeypatch: pytest.MonkeyPatch, capfd: pyt
         words = words[1 + len(settings) :]
         if words[:1] == ["epkit"]:
             expected = re.search(r"# exit (\d)$", line)
-            with monkeypatch.context() as patch, pytest.raises(SystemExit) as left:
+            with monkeypatch.context() as patch:
                 for name, _, value in settings:
                     patch.setenv(name, value)
                 patch.setattr(sys, "argv", words)
-                main()
+                with pytest.raises(SystemExit) as left:
+                    main()
             err = capfd.readouterr().err
             assert left.value.code == (int(expected[1]) if expected else 0), f"{where}: {line}\n{err}"
         elif line.startswith(("epkit: ", "  hint: ")):

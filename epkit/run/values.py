@@ -149,7 +149,8 @@ def _lost(before: Array, after: Array) -> Array:
 
 def _overflowed(before: Array, after: Array) -> Array:
     wide = after.astype(np.float64)
-    return np.asarray((np.isfinite(before) != np.isfinite(wide)) | (np.isinf(before) != np.isinf(wide)))
+    with np.errstate(all="ignore"):  # ml_dtypes warns of its own NaN
+        return np.asarray((np.isfinite(before) != np.isfinite(wide)) | (np.isinf(before) != np.isinf(wide)))
 
 
 def _texts(array: Array) -> Array:
