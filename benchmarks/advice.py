@@ -37,7 +37,7 @@ from advice_worker import opened
 WORKER = Path(__file__).with_name("advice_worker.py")
 RESULTS = Path(__file__).parent / "results" / "advice.json"
 PAGE = Path(__file__).parent.parent / "docs" / "common-advice-checked.md"
-PROCESSES, MEMORY_PROCESSES = 9, 4
+PROCESSES, MEMORY_PROCESSES = 9, 3
 SMALLEST_EFFECT = 0.02
 MARKER = re.compile(r"(<!-- figure: ([\w-]+) -->).*?(<!-- end -->)")
 

@@ -22,7 +22,7 @@ import numpy as np
 import onnxruntime as ort
 from advice_arms import MEMORY, PAIRS, WARMUPS, Arm, Pair
 
-BLOCK, BUDGET = 0.012, 0.2
+BLOCK, BUDGET = 0.012, 0.16
 """Seconds of a block, and of a comparison."""
 THREADED_BLOCK, THREADED_BUDGET = 0.03, 0.6
 SPIN = 0.06
@@ -104,7 +104,7 @@ class Running:
         self._block = _processor_time if arm.call == "idle" else _times
         self._call = self._thread.submit(call, folder, model, arm).result()
         self.result = self._thread.submit(self._call).result()
-        warm = self._thread.submit(_times, self._call, 6).result()
+        warm = self._thread.submit(_times, self._call, 3).result()
         self._runs = REQUESTS if arm.call == "idle" else math.ceil(seconds / min(warm))
 
     def block(self, core: int | None) -> float:
@@ -160,8 +160,8 @@ def score(folder: Path, model: str, pair: Pair, chance: random.Random) -> float:
 
 def cold(folder: Path, model: str) -> dict[str, float]:
     """Return by how much the first runs of a session are longer than steady ones, as log ratios."""
-    times = _times(call(folder, model, Arm()), 40)
-    steady = statistics.median(times[20:])
+    times = _times(call(folder, model, Arm()), 25)
+    steady = statistics.median(times[12:])
     return {name: math.log(times[run - 1] / steady) for name, run in WARMUPS.items()}
 
 

@@ -44,7 +44,7 @@ _SOURCE = re.compile(r"/\S+\.(?:cc|cpp|cu|h|hpp):\d+ (?:[^()]*\((?:[^()]|\([^()]
 
 _lock = threading.RLock()
 _prepared: set[str] = set()
-_registered: dict[Path, str] = {}
+_registered: set[Path] = set()
 _silence = True
 
 
@@ -137,15 +137,19 @@ def prepare(provider: Provider) -> None:
             provider.prepare(runtime)
         library = provider.library()
         if library is not None and library not in _registered:
-            name = f"epkit.{provider.name}"
             try:
-                runtime.register_execution_provider_library(name, str(library))
+                runtime.register_execution_provider_library(registration(provider), str(library))
             except Exception as error:
                 # Somebody else in this process may have registered it already, under a name of their own.
                 if "already registered" not in str(error):
                     raise
-            _registered[library] = name
+            _registered.add(library)
         _prepared.add(provider.name)
+
+
+def registration(provider: Provider) -> str:
+    """Return the name under which a provider's library is registered with ONNX Runtime."""
+    return f"epkit.{provider.name}"
 
 
 def found_devices(provider: Provider) -> list[FoundDevice]:

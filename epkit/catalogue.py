@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from epkit import probe
 from epkit.errors import ConfigError, nearest
-from epkit.provider import Options, Unusable, Usable
+from epkit.provider import Unusable, Usable
 from epkit.registry import Entry, Registry, discover
 
 SCHEMA = "epkit.providers/1"
@@ -73,12 +73,10 @@ def row(entry: Entry, registry: Registry, *, refresh: bool = False) -> Row:
     return _row(entry, probe.ask(wanted, registry, refresh=refresh))
 
 
-def options(model: type[Options]) -> Sequence[Option]:
-    """List the options of a provider, in the order of its model."""
-    return [
-        Option(field.alias or name, spelt(field.annotation), field.description or "")
-        for name, field in model.model_fields.items()
-    ]
+def options(model: type[BaseModel]) -> Sequence[Option]:
+    """List the options of a provider, or the keys of another model, in its order; what is unchecked comes last."""
+    fields = sorted(model.model_fields.items(), key=lambda item: item[0] == "extra")
+    return [Option(field.alias or name, spelt(field.annotation), field.description or "") for name, field in fields]
 
 
 def spelt(annotation: object) -> str:

@@ -128,14 +128,15 @@ def _read(source: ConfigSource, environ: Mapping[str, str], start: Path) -> tupl
     if named:
         path = Path(named).expanduser()
         if path.name == "pyproject.toml":
-            return _tool_table(path), _place(path, start), True
-        return _parse(path), _place(path, start), True
+            return _tool_table(path, start), _place(path, start), True
+        return _parse(path, start), _place(path, start), True
     for folder in _search_path(start):
         if (folder / "epkit.toml").is_file():
-            return _parse(folder / "epkit.toml"), _place(folder / "epkit.toml", start), False
+            found = folder / "epkit.toml"
+            return _parse(found, start), _place(found, start), False
         project = folder / "pyproject.toml"
         if project.is_file() and b"tool.epkit" in project.read_bytes():
-            return _tool_table(project), _place(project, start), False
+            return _tool_table(project, start), _place(project, start), False
     return {}, "no epkit.toml", True
 
 
@@ -152,27 +153,28 @@ def _place(path: Path, start: Path) -> str:
     return str(path.relative_to(start)) if path.is_relative_to(start) else str(path)
 
 
-def _parse(path: Path) -> dict[str, object]:
+def _parse(path: Path, start: Path) -> dict[str, object]:
+    place = _place(path, start)
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"the config file {path} does not exist", hint="check --config and EPKIT_CONFIG") from None
+        raise ConfigError(f"the config file {place} does not exist", hint="check --config and EPKIT_CONFIG") from None
     except OSError as error:
-        raise ConfigError(f"the config file {path} cannot be read: {error.strerror or error}") from error
+        raise ConfigError(f"the config file {place} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"the config file {path} is not UTF-8 text (byte {error.start})") from error
+        raise ConfigError(f"the config file {place} is not UTF-8 text (byte {error.start})") from error
     except tomllib.TOMLDecodeError as error:
         what = re.sub(r" \(at (line \d+, column \d+|end of document)\)$", "", str(error))
         where = re.search(r"\(at (line \d+, column \d+|end of document)\)$", str(error))
         spot = f", {where[1]}" if where else ""
-        raise ConfigError(f"{path}{spot}: not valid TOML: {what}") from error
+        raise ConfigError(f"{place}{spot}: not valid TOML: {what}") from error
 
 
-def _tool_table(path: Path) -> Mapping[str, object]:
-    tool = _parse(path).get("tool")
+def _tool_table(path: Path, start: Path) -> Mapping[str, object]:
+    tool = _parse(path, start).get("tool")
     table = tool.get("epkit", {}) if isinstance(tool, Mapping) else {}
     if not isinstance(table, Mapping):
-        raise ConfigError(f"{path}: tool.epkit must be a table")
+        raise ConfigError(f"{_place(path, start)}: tool.epkit must be a table")
     return table
 
 
@@ -189,7 +191,8 @@ def _overridden(tables: Mapping[str, Table], environ: Mapping[str, str], place: 
         name = folded.get(_folded(parts[0]))
         if name is None:
             known = nearest(parts[0], tables, what="targets")
-            raise UnknownTarget(f"{variable} is set, but {place} has no target {parts[0].lower()!r}", hint=known)
+            where = f" in {place}" if tables else ""
+            raise UnknownTarget(f"{variable} is set, but there is no target {parts[0].lower()!r}{where}", hint=known)
         # Keys of a target are lower-case; the options below them are spelt as ONNX Runtime spells them.
         value: object = _toml_value(environ[variable])
         for key in reversed((parts[1].lower(), *parts[2:])):

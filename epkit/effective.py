@@ -46,8 +46,11 @@ def effective(plan: Plan, cores: tuple[int, str] | None, defaults: Mapping[str, 
     properties = target.session_options.properties()
     origins = {name: _origin(target, "session_options", name) for name in properties}
     if "log_severity_level" not in properties:
-        properties["log_severity_level"] = 3
-        origins["log_severity_level"] = "epkit: ONNX Runtime warns about healthy models"
+        # Without the CPU, ONNX Runtime logs a refusal that epkit puts into words.
+        properties["log_severity_level"], why = (
+            (3, "warns about healthy models") if target.cpu else (4, "logs refusals")
+        )
+        origins["log_severity_level"] = f"epkit: ONNX Runtime {why}"
     if "intra_op_num_threads" not in properties and cores is not None:
         properties["intra_op_num_threads"], why = cores
         origins["intra_op_num_threads"] = f"machine: {why}"

@@ -14,7 +14,7 @@ from epkit.model import read as read_model
 from epkit.provider import Provider
 from epkit.registry import discover
 from epkit.resolve import Plan
-from epkit.session import EXTERNAL_FOLDER, meddling, plan_for
+from epkit.session import EXTERNAL_FOLDER, check_fit, meddling, plan_for
 from epkit.target import Candidate
 from epkit.target import read as read_target
 
@@ -62,6 +62,7 @@ def explain(
     registry = discover()
     wanted = read_target(target, written, registry, options=options, session_options=session_options)
     contents = read_model(model, folder=wanted.session_options.entries().get(EXTERNAL_FOLDER))
+    check_fit(contents, wanted)
     plan, _ = plan_for(wanted, registry, refresh=refresh)
     given = effective(plan, _platform.core_limit(), _runtime.default_properties())
     refused = plan.refusal
@@ -115,10 +116,12 @@ def _added(candidate: Candidate) -> list[str]:
     if library is None:
         lines.append(f"options.add_provider({provider.ort_name!r}, {sent!r})")
         return [*lines, *_extended(provider)]
-    kind = f" and one.device.type.name == {candidate.device!r}" if isinstance(candidate.device, str) else ""
+    _runtime.prepare(provider)
+    kinds = [one.kind for one in provider.devices(_runtime.found_devices(provider), candidate.device)]
+    kind = f" and one.device.type.name == {kinds[0]!r}" if kinds else ""
     return [
         *lines,
-        f"ort.register_execution_provider_library({candidate.name!r}, {str(library)!r})",
+        f"ort.register_execution_provider_library({_runtime.registration(provider)!r}, {str(library)!r})",
         f"devices = [one for one in ort.get_ep_devices() if one.ep_name == {provider.ort_name!r}{kind}]",
         f"options.add_provider_for_devices(devices[:1], {sent!r})",
         *_extended(provider),

@@ -125,8 +125,9 @@ def _logged_cause(log: str) -> str:
 class _Memory:
     """One remembered answer on disk; without a path, nothing is remembered."""
 
-    def __init__(self, path: Path | None, note: str = "") -> None:
+    def __init__(self, path: Path | None, note: str = "", seconds: float = REMEMBERED_SECONDS) -> None:
         self.path = path
+        self.seconds = seconds
         self.note = note
 
     def read(self) -> Availability | None:
@@ -136,7 +137,7 @@ class _Memory:
         try:
             kept = json.loads(self.path.read_text(encoding="utf-8"))
             age = time.time() - kept["at"]
-            if not 0 <= age < (PASSING_SECONDS if kept["passing"] else REMEMBERED_SECONDS):
+            if not 0 <= age < (PASSING_SECONDS if kept["passing"] else self.seconds):
                 return None
             if kept["usable"]:
                 return Usable(kept["detail"])
@@ -193,6 +194,8 @@ def _memory(provider: Provider, device: Device | None, registry: Registry) -> It
         yield _Memory(None, f"not remembered: {error}")
         return
     try:
-        yield _Memory(folder / f"{key}.json")
+        # A plugin that does not say what its answer depends on is asked again soon.
+        blind = type(provider).fingerprint is Provider.fingerprint
+        yield _Memory(folder / f"{key}.json", seconds=PASSING_SECONDS if blind else REMEMBERED_SECONDS)
     finally:
         lock.release()

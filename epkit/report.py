@@ -61,8 +61,7 @@ class Report:
         total = sum(share.nodes for share in self.placement.values())
         shares = [f"{name} {_percent(share)}" for name, share in self.placement.items() if name != self.provider]
         rest = f", {', '.join(shares)}" if shares else ""
-        noun = "node" if total == 1 else "nodes"
-        return f"{self.provider} takes {_percent(self.placement[self.provider])} of {total} {noun}{rest}"
+        return f"{self.provider} takes {_percent(self.placement[self.provider])} of {_nodes(total)}{rest}"
 
     def share(self, provider: str) -> str:
         """Return the share of one provider for a person: "98.4 %", or nothing."""
@@ -71,6 +70,10 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """Return everything as plain data."""
         return asdict(self)
+
+
+def _nodes(count: int) -> str:
+    return "1 node" if count == 1 else f"{count} nodes"
 
 
 def _percent(share: Share) -> str:
@@ -95,7 +98,7 @@ def tried(plan: Plan, dropped: Mapping[str, Tried], placed: Mapping[str, Share])
             rows.append(dropped[name])
         elif name in placed:
             operators = ", ".join(list(placed[name].operators)[:6])
-            rows.append(Tried(name, "active", f"took {placed[name].nodes} nodes: {operators}"))
+            rows.append(Tried(name, "active", f"took {_nodes(placed[name].nodes)}: {operators}"))
         else:
             rows.append(Tried(name, "registered, took no node", "other providers of the chain took every node"))
     return tuple(rows)

@@ -67,8 +67,25 @@ def open(
     registry = discover()
     wanted = read_target(target, written, registry, options=options, session_options=session_options)
     contents = read_model(model, folder=wanted.session_options.entries().get(EXTERNAL_FOLDER))
+    check_fit(contents, wanted)
     plan, answers = plan_for(wanted, registry)
     return open_plan(contents, plan, answers)
+
+
+def check_fit(model: Model, target: Target) -> None:
+    """Check what a target says of inputs and dimensions against those of the model; raises ConfigError."""
+    if model.format != "onnx":
+        return
+    dynamic = {size for one in model.inputs for size in one.shape or () if isinstance(size, str)}
+    for name in target.session_options.free_dimension_overrides:
+        if name not in dynamic:
+            told = f"free_dimension_overrides names {name!r}, which is not a dimension of the model"
+            raise ConfigError(f"target {target.name!r}: {told}", hint=nearest(name, dynamic, "dynamic dimensions"))
+    shapes = {one.name: one.shape for one in model.inputs}
+    for candidate in target.chain:
+        fault = candidate.provider.check_inputs(candidate.options, shapes)
+        if fault:
+            raise ConfigError(f"target {target.name!r}, options of {candidate.name}: {fault}")
 
 
 def plan_for(target: Target, registry: Registry, *, refresh: bool = False) -> tuple[Plan, dict[str, probe.Answer]]:
@@ -86,12 +103,6 @@ def open_plan(model: Model, plan: Plan, answers: Mapping[str, probe.Answer]) -> 
         step = plan.refusal
         message = f"{step.candidate.name} is not usable on this machine: {step.reason}"
         raise ProviderUnavailable(message, hint=step.hint)
-    shapes = {one.name: one.shape for one in model.inputs}
-    for candidate in plan.chain:
-        fault = candidate.provider.check_inputs(candidate.options, shapes)
-        if fault:
-            raise ConfigError(f"target {target.name!r}, options of {candidate.name}: {fault}")
-    _check_dimensions(model, target)
     source = model.source if isinstance(model.source, bytes) else str(model.source)
     settings = effective(plan, _platform.core_limit()).settings
     under_way = Opening(plan, source, settings, list(plan.chain))
@@ -125,15 +136,6 @@ def open_plan(model: Model, plan: Plan, answers: Mapping[str, probe.Answer]) -> 
         },
     )
     return session
-
-
-def _check_dimensions(model: Model, target: Target) -> None:
-    """Refuse sizes for dimensions that the model does not have, which ONNX Runtime would ignore."""
-    dynamic = {size for one in model.inputs for size in one.shape or () if isinstance(size, str)}
-    for name in target.session_options.free_dimension_overrides:
-        if model.format == "onnx" and name not in dynamic:
-            told = f"free_dimension_overrides names {name!r}, which is not a dimension of the model"
-            raise ConfigError(f"target {target.name!r}: {told}", hint=nearest(name, dynamic, "dynamic dimensions"))
 
 
 def meddling(chain: Sequence[Candidate]) -> tuple[str, ...]:

@@ -104,7 +104,7 @@ class SessionOptions(BaseModel):
     config: ConfigEntries = ConfigEntries()
     """Config entries, by key (`"session.intra_op.allow_spinning" = "0"`)."""
     free_dimension_overrides: dict[Text, Size] = {}
-    """Sizes of dynamic dimensions, by the dimension's name; a name that the model lacks is ignored."""
+    """Sizes of dynamic dimensions, by the dimension's name; a name that the model lacks is an error."""
     free_dimension_overrides_by_denotation: dict[Text, Size] = {}
     """Sizes of dynamic dimensions, by denotation (`DATA_BATCH`)."""
     custom_ops_libraries: tuple[Text, ...] = ()

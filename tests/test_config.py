@@ -57,10 +57,9 @@ def test_the_argument_comes_before_the_environment_and_that_before_the_search(tm
 
 
 def test_a_syntax_error_names_file_line_and_column(tmp_path):
-    file = write(tmp_path, 'default = "gpu"\n[targets.gpu\nprovider = "cuda"\n')
-    with pytest.raises(ConfigError, match=r"epkit\.toml, line 2, column 13: not valid TOML") as told:
+    write(tmp_path, 'default = "gpu"\n[targets.gpu\nprovider = "cuda"\n')
+    with pytest.raises(ConfigError, match=r"^epkit\.toml, line 2, column 13: not valid TOML"):
         load(tmp_path)
-    assert str(file) in told.value.message
     write(tmp_path, "default = ")
     with pytest.raises(ConfigError, match="not valid TOML"):
         load(tmp_path)

@@ -233,7 +233,7 @@ def test_every_number_of_a_small_type_arrives_as_itself_or_not_at_all(source, dt
             assert source != dtype
             continue
         if cast and "float" in dtype:
-            assert np.array_equal(np.isfinite(found.astype(np.float64)), np.isfinite(part.astype(np.float64)))
+            assert [math.isfinite(number(one)) for one in found] == [math.isfinite(number(one)) for one in part]
         else:
             assert all(map(same, found, part))
 
@@ -707,7 +707,7 @@ def test_what_onnx_runtime_would_not_take_as_a_map_is_refused(given_, dtype, say
 def test_raw_memory_is_read_back_as_it_was(dtype):
     for count in (0, 1, 2, 5):
         x = np.array([1, 0, 4, 2, 3][:count], numpy_dtype(dtype)).reshape(-1, 1)
-        memory = bits(x)
+        memory = bits(x).copy()
         found = from_raw(memory.ctypes.data, x.shape, dtype)
         memory[...] = 0
         assert found.dtype == x.dtype

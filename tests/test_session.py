@@ -126,11 +126,12 @@ def test_min_placement_names_the_operators_that_landed_elsewhere():
         assert session.report.provider == "openvino"
 
 
-def test_cpu_false_names_the_operators_that_would_land_on_the_cpu():
+def test_cpu_false_names_the_operators_that_would_land_on_the_cpu(capfd):
     with pytest.raises(ProviderDropped, match=r"cpu = false, but openvino leaves to the CPU: com\.microsoft\.Inverse"):
         epkit.open(refused_by_openvino(), "t", config=chain("openvino", cpu=False))
     with epkit.open(mlp(), "t", config=chain("openvino", cpu=False)) as session:
         assert set(session.report.placement) == {"openvino"}
+    assert capfd.readouterr() == ("", "")
 
 
 def test_strict_on_a_provider_that_takes_no_node_is_an_error():

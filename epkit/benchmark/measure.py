@@ -27,6 +27,7 @@ from epkit.errors import ConfigError, EpkitError, InputError, ModelError, RunErr
 from epkit.model import Source, digest
 from epkit.model import read as read_model
 from epkit.registry import discover
+from epkit.session import check_fit
 
 RULES: Mapping[str, object] = {
     "timer": "session.run: arrays in host memory in, arrays in host memory out; one caller, a closed loop",
@@ -71,6 +72,8 @@ def bench(
     wanted = chosen(targets, written, registry)
     folder_of_weights = next((one for one in map(external_folder, wanted) if one), None)
     contents = read_model(sample.path() if model is None else model, folder=folder_of_weights)
+    for target in wanted:
+        check_fit(contents, target)
     given = feed(inputs or {}, wanted, contents)
     model_sha256 = digest(contents)
     seed = secrets.randbits(32) if seed is None else seed
@@ -187,6 +190,7 @@ def _row(one: Contender, agreed: Agreement | None) -> Row:
         warmup_s=one.warmed["seconds"],
         warmup_steady=one.warmed["steady"],
         placement=one.opened["placement"],
+        summary=one.opened["summary"],
         inputs_sha256=one.opened["inputs_sha256"],
         agreement=agreed,
         effective=shown,

@@ -57,6 +57,8 @@ class Row:
     warmup_steady: bool | None = None
     """Whether warm-up came to rest: its last three windows within 10 % of each other."""
     placement: Mapping[str, Mapping[str, float]] | None = None
+    summary: str = ""
+    """Who runs the nodes, in words."""
     inputs_sha256: str = ""
     agreement: Agreement | None = None
     """With the first usable candidate, for the others."""

@@ -58,9 +58,7 @@ def main() -> NoReturn:
     try:
         code = app.main(standalone_mode=False)
     except EpkitError as error:
-        if "--json" in sys.argv:
-            fault = {"type": type(error).__name__, "message": error.message, "hint": error.hint}
-            click.echo(json.dumps({"schema": "epkit.error/1", "error": fault}))
+        _document(type(error).__name__, error.message, error.hint)
         if isinstance(error, PluginError) and error.__cause__ is not None:
             traceback.print_exception(error.__cause__)  # only raised for authors who asked for it
         click.echo(f"epkit: {error.message}", err=True)
@@ -68,9 +66,17 @@ def main() -> NoReturn:
             click.echo(f"  hint: {error.hint}", err=True)
         code = error.exit_code
     except click.ClickException as error:
+        _document(type(error).__name__, error.format_message(), "epkit --help")
         error.show()
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("epkit: interrupted", err=True)
         code = 130
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _document(kind: str, message: str, hint: str) -> None:
+    """Print an error for programs, when --json asks for it."""
+    if "--json" in sys.argv:
+        fault = {"type": kind, "message": message, "hint": hint}
+        click.echo(json.dumps({"schema": "epkit.error/1", "error": fault}))

@@ -82,16 +82,17 @@ def _print(found: Benchmark, model: str | None) -> None:
                 _show.seconds(row.median_s),
                 _show.seconds(row.p90_s),
                 _show.seconds(row.p99_s),
-                f"{row.throughput_per_s:.4g}/s" if row.throughput_per_s else "",
+                f"{row.throughput_per_s:.4g}" if row.throughput_per_s else "",
                 _show.seconds(row.open_s),
                 _show.seconds(row.first_run_s),
                 _show.size(row.peak_rss_bytes),
-                row.runs,
             )
             for row in measured
         ]
-        columns = ("candidate", "median", "p90", "p99", "throughput", "open", "first run", "peak memory", "runs")
+        columns = ("candidate", "median", "p90", "p99", "runs/s", "open", "first run", "memory")
         _show.table(columns, rows, numbers=columns[1:])
+    for row in measured:
+        _show.line(f"{row.target}: {row.summary}")
     for one in found.comparisons:
         agreement = found.candidates[one.b_row].agreement
         told = f"; outputs: {agreement.told}" if agreement is not None else ""

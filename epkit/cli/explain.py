@@ -29,8 +29,20 @@ def explain(model: str, target: str | None, config: str | None, refresh: bool, a
         _show.line(f"it would be refused: {told.refusal}")
     _show.table(("provider", "decision", "why"), [(row.provider, row.decision, row.reason) for row in told.plan])
     _show.advice((row.provider, row.hint) for row in told.plan)
-    _show.table(("key", "value", "origin"), [(one.key, one.value, one.origin) for one in told.effective])
+    _show.table(("key", "value", "origin"), [(one.key, _value(one.value), one.origin) for one in told.effective])
     for note in told.notes:
         _show.line(f"note: {note}")
     _show.title("the same without epkit:")
     click.echo(told.script, nl=False)
+
+
+def _value(value: object) -> str:
+    match value:
+        case None:
+            return "not set"
+        case bool():
+            return str(value).lower()
+        case "":
+            return '""'
+        case _:
+            return str(value)

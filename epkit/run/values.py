@@ -123,7 +123,9 @@ def _is_safe(source: DType, wanted: DType) -> bool:
 
 
 def _is_same_kind(source: DType, wanted: DType) -> bool:
-    return bool(_kind(source)) and _KINDS.find(_kind(source)) <= _KINDS.find(_kind(wanted))
+    # ml_dtypes knows no way from uint4 to int4 at all.
+    can = np.can_cast(source, wanted, "unsafe")
+    return can and bool(_kind(source)) and _KINDS.find(_kind(source)) <= _KINDS.find(_kind(wanted))
 
 
 def _kind(dtype: DType) -> str:
@@ -148,8 +150,8 @@ def _lost(before: Array, after: Array) -> Array:
 
 
 def _overflowed(before: Array, after: Array) -> Array:
-    wide = after.astype(np.float64)
-    with np.errstate(all="ignore"):  # ml_dtypes warns of its own NaN
+    with np.errstate(all="ignore"):  # NaN itself is warned of
+        wide = after.astype(np.float64)
         return np.asarray((np.isfinite(before) != np.isfinite(wide)) | (np.isinf(before) != np.isinf(wide)))
 
 
