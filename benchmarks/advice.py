@@ -120,7 +120,7 @@ def figures(document: Mapping[str, Any]) -> dict[str, str]:
     """Return the text of each figure, by the name that stands in the page's markers."""
     shown: dict[str, str] = {}
     for row in document["ratios"]:
-        text = f"{row['model']} {row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}] {row['verdict']}"
+        text = f"{row['model']} {row['ratio']:.3f} [{row['low']:.3f}, {row['high']:.3f}] {row['verdict']}"
         shown[row["name"]] = f"{shown[row['name']]}; {text}" if row["name"] in shown else text
     for name, parts in document["memory_mb"].items():
         amounts = [f"{_range(values)} MB {part}" for part, values in parts.items()]

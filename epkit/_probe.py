@@ -11,6 +11,7 @@ import sys
 import traceback
 
 from epkit import _runtime
+from epkit._cause import cause
 from epkit._child import Parent
 from epkit._proof import CONVOLUTION
 from epkit.errors import EpkitError
@@ -63,7 +64,7 @@ def _answer(plugin: Plugin, name: str, device: Device | None) -> Availability:
         return Unusable(error.message, error.hint)
     except Exception as error:  # noqa: BLE001 - whatever a provider raises is its answer
         traceback.print_exc()
-        return Unusable(_runtime.cause(error), provider.hint(str(error)))
+        return Unusable(cause(error), provider.hint(str(error)))
     return answer
 
 

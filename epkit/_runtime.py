@@ -10,7 +10,6 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import io
-import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from epkit.errors import RunError, RuntimeMissing
+from epkit._cause import cause
+from epkit.errors import RuntimeMissing
 from epkit.provider import Device, FoundDevice, Provider
 
 if TYPE_CHECKING:
@@ -38,9 +38,6 @@ DISTRIBUTIONS = (
     "ort-nightly-gpu",
 )
 """The distributions that bring the package `onnxruntime`, and overwrite each other's files."""
-
-# "/onnxruntime_src/core/graph/model.cc:256 onnxruntime::Model::Model(onnx::ModelProto&&, int) " in front of a sentence.
-_SOURCE = re.compile(r"/\S+\.(?:cc|cpp|cu|h|hpp):\d+ (?:[^()]*\((?:[^()]|\([^()]*\))*\)(?: const)? )?")
 
 _lock = threading.RLock()
 _prepared: set[str] = set()
@@ -188,16 +185,6 @@ def assigned(session: Any) -> list[tuple[str, list[str]]]:
     ]
 
 
-def cause(error: BaseException) -> str:
-    """Return what ONNX Runtime says in an exception, on one line and without its prefix.
-
-    The class is left out: it does not tell a model's fault from a provider's.
-    """
-    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error).strip())
-    text = _SOURCE.sub(" ", text)
-    return " ".join(text.split()) or type(error).__name__
-
-
 def _session_options(runtime: ModuleType, settings: Settings) -> Any:
     options = runtime.SessionOptions()
     enums = {
@@ -237,20 +224,3 @@ def _add(runtime: ModuleType, options: Any, candidate: Candidate) -> None:
 
 def _named(device: Device | None) -> str:
     return "" if device is None else f"{device!r} "
-
-
-def run(session: Any, names: Sequence[str], feed: Mapping[str, object], exotic: bool) -> list[Any]:
-    """Run a session once; raises RunError with what ONNX Runtime says.
-
-    `exotic` sessions have types that plain `run` refuses, or returns as bare integers.
-    """
-    try:
-        if exotic:
-            from epkit.run.raw import run_raw
-
-            return run_raw(session, names, feed)
-        return session.run(names, feed)  # type: ignore[no-any-return]
-    except RunError:
-        raise
-    except Exception as error:
-        raise RunError(f"the run failed: {cause(error)}") from error

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
 import os
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -20,7 +18,6 @@ from epkit.errors import (
     ProviderUnavailable,
     RunError,
     RuntimeMissing,
-    SessionClosed,
     nearest,
 )
 from epkit.model import Model, TensorInfo, parse_ort_type
@@ -30,7 +27,7 @@ from epkit.provider import Concurrency
 from epkit.registry import Registry, discover
 from epkit.report import Report, WarmedUp, tried
 from epkit.resolve import Plan, resolve
-from epkit.run.dtypes import is_exotic
+from epkit.run.caller import Caller
 from epkit.run.inputs import Inputs
 from epkit.target import CPU, Candidate, Target
 from epkit.target import read as read_target
@@ -42,8 +39,6 @@ if TYPE_CHECKING:
     Output = NDArray[Any] | list[Any] | dict[Any, Any] | None
 
 EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
-# One run at a time in the whole process, for providers that need it so.
-_PROCESS = threading.RLock()
 
 
 def open(
@@ -160,17 +155,22 @@ class Session:
     """What was tried, what was chosen, where the nodes run, and what warm-up cost."""
 
     def __init__(self, opening: Opening, model: Model) -> None:
-        self._session = opening.session
         declared = {one.name: one for one in (*model.inputs, *model.outputs)}
-        self.inputs = tuple(_info(one, declared) for one in self._session.get_inputs())
+        self.inputs = tuple(_info(one, declared) for one in opening.session.get_inputs())
         """Name, dtype and shape of each input."""
-        self.outputs = tuple(_info(one, declared) for one in self._session.get_outputs())
+        self.outputs = tuple(_info(one, declared) for one in opening.session.get_outputs())
         """Name, dtype and shape of each output."""
         self._names = tuple(one.name for one in self.outputs)
-        overridable = [_info(one, declared) for one in self._session.get_overridable_initializers()]
+        overridable = [_info(one, declared) for one in opening.session.get_overridable_initializers()]
         self._inputs = Inputs(self.inputs, cast=opening.plan.target.cast, overridable=overridable)
-        self._exotic = self._inputs.exotic or any(is_exotic(one.dtype) for one in self.outputs)
-        self._gate = _Gate(_strictest(opening.remaining))
+        self._caller = Caller(
+            opening.session,
+            self.inputs,
+            self.outputs,
+            exotic=self._inputs.exotic,
+            concurrency=_strictest(opening.remaining),
+            lends=all(one.provider.library() is None for one in opening.remaining),
+        )
 
     def run(self, inputs: Mapping[str, object] | object, outputs: Sequence[str] | None = None) -> dict[str, Output]:
         """Run the model once and return its outputs by name: arrays, or lists and dicts for sequences and maps.
@@ -180,15 +180,12 @@ class Session:
 
         Raises InputError when an input does not fit the model, RunError when the run fails, SessionClosed.
         """
-        names = self._names if outputs is None else self._known(outputs)
-        feed = self._inputs.feed(inputs)
-        with self._gate:
-            return dict(zip(names, _runtime.run(self._session, names, feed, self._exotic), strict=True))
+        names = None if outputs is None else self._known(outputs)
+        return self._caller.run(self._inputs.feed(inputs), names)
 
     def close(self) -> None:
         """Wait for the runs in flight, then let go of the model; later calls raise SessionClosed."""
-        self._gate.close()
-        self._session = None
+        self._caller.close()
 
     def __enter__(self) -> Session:
         return self
@@ -205,39 +202,6 @@ class Session:
             if name not in self._names:
                 raise InputError(f"the model has no output {name!r}", hint=nearest(name, self._names, what="outputs"))
         return wanted
-
-
-class _Gate:
-    """Counts the runs in flight, keeps to the provider's concurrency, and closes behind the last one."""
-
-    def __init__(self, concurrency: Concurrency) -> None:
-        turns: dict[Concurrency, contextlib.AbstractContextManager[Any]] = {
-            "free": contextlib.nullcontext(),
-            "per-session": threading.RLock(),
-            "per-process": _PROCESS,
-        }
-        self._turn = turns[concurrency]
-        self._changed = threading.Condition()
-        self._running = 0
-        self._closed = False
-
-    def __enter__(self) -> None:
-        with self._changed:
-            if self._closed:
-                raise SessionClosed("the session is closed", hint="open it again with epkit.open")
-            self._running += 1
-        self._turn.__enter__()
-
-    def __exit__(self, *details: Any) -> None:
-        self._turn.__exit__(*details)
-        with self._changed:
-            self._running -= 1
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.wait_for(lambda: self._running == 0)
 
 
 def _strictest(chain: Sequence[Candidate]) -> Concurrency:
@@ -277,9 +241,8 @@ def _warmed_up(session: Session, opening: Opening) -> tuple[tuple[WarmedUp, ...]
 
 def _sane_on_cpu(opening: Opening, session: Session, fault: WarmupFault) -> bool:
     try:
-        reference = on_cpu(opening)
-        names = [one.name for one in session.outputs]
-        values = _runtime.run(reference, names, fault.feed, session._exotic)
+        reference = Caller(on_cpu(opening), session.inputs, session.outputs, exotic=session._inputs.exotic)
+        results = reference.run(fault.feed)
     except (_runtime.OpenFault, RunError):
         return False
-    return not suspicious(dict(zip(names, values, strict=True)), session.outputs)
+    return not suspicious(results, session.outputs)

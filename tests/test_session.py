@@ -10,7 +10,6 @@ from models import LIGHT, identity, light, mlp, model, value
 from onnx import TensorProto, helper, numpy_helper
 
 import epkit
-from epkit import _runtime
 from epkit.errors import (
     ConfigError,
     InputError,
@@ -20,6 +19,8 @@ from epkit.errors import (
     RunError,
     SessionClosed,
 )
+from epkit.run.caller import Caller
+from epkit.run.lease import Leases
 
 # OpenVINO refuses this only when a session is created: its proof passes, the real model fails.
 STUBBORN = """
@@ -223,13 +224,15 @@ def sick(monkeypatch):
     """Make every run of a session with OpenVINO in it answer as told."""
 
     def _sick(answer):
-        real = _runtime.run
+        real = Caller.run
 
-        def run(session, names, feed, exotic):
-            values = real(session, names, feed, exotic)
-            return answer(values) if "OpenVINOExecutionProvider" in session.get_providers() else values
+        def run(caller, feed, names=None):
+            results = real(caller, feed, names)
+            if "OpenVINOExecutionProvider" not in caller.session.get_providers():
+                return results
+            return dict(zip(results, answer(list(results.values())), strict=True))
 
-        monkeypatch.setattr(_runtime, "run", run)
+        monkeypatch.setattr(Caller, "run", run)
 
     return _sick
 
@@ -380,18 +383,18 @@ def epkit_providers():
 """
     install("shy", source)
     running, most = [], []
-    real = _runtime.run
+    real = Leases.run
 
     def run(*arguments):
         running.append(1)
         most.append(len(running))
         time.sleep(0.001)
-        values = real(*arguments)
+        results = real(*arguments)
         running.pop()
-        return values
+        return results
 
     with epkit.open(mlp(), "shy") as one, epkit.open(mlp(), "shy") as two:
-        monkeypatch.setattr(_runtime, "run", run)
+        monkeypatch.setattr(Leases, "run", run)
         array = np.ones((1, 16), np.float32)
         threads = [threading.Thread(target=lambda s=s: [s.run(array) for _ in range(10)]) for s in (one, two) * 3]
         for thread in threads:
@@ -404,14 +407,14 @@ def epkit_providers():
 def test_close_waits_for_the_runs_in_flight(monkeypatch):
     session = epkit.open(mlp(), "cpu")
     entered, release = threading.Event(), threading.Event()
-    real = _runtime.run
+    real = Leases.run
 
     def run(*arguments):
         entered.set()
         release.wait(10)
         return real(*arguments)
 
-    monkeypatch.setattr(_runtime, "run", run)
+    monkeypatch.setattr(Leases, "run", run)
     results: list[object] = []
     array = np.ones((1, 16), np.float32)
     runner = threading.Thread(target=lambda: results.append(session.run(array)))

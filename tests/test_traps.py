@@ -164,7 +164,7 @@ def test_buffers_on_a_device_that_no_provider_has_quietly_live_on_the_host():
 
 def test_session_options_under_a_wrong_keyword_are_swallowed():
     with epkit.open(mlp(), "cpu", session_options={"intra_op_num_threads": 1, "logid": "mine"}) as session:
-        applied = session._session.get_session_options()
+        applied = session._caller.session.get_session_options()
         assert (applied.intra_op_num_threads, applied.logid) == (1, "mine")
     with pytest.raises(TypeError):
         epkit.open(mlp(), "cpu", sess_options={"logid": "mine"})  # type: ignore[call-arg]
@@ -251,7 +251,7 @@ def test_openvino_stands_first_in_get_providers_even_where_it_has_no_node():
     """A model that folds to a constant."""
     constant = model([], [], [value("y", [1])], [numpy_helper.from_array(np.ones(1, np.float32), "y")])
     with epkit.open(constant, "openvino") as session:
-        assert session._session.get_providers()[0] == "OpenVINOExecutionProvider"
+        assert session._caller.session.get_providers()[0] == "OpenVINOExecutionProvider"
         assert session.report.provider is None
         assert session.report.placement == {}
         assert any("no node" in note for note in session.report.notes)
