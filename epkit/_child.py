@@ -81,7 +81,7 @@ class Child:
 
     def end(self) -> None:
         """End the child and everything that it started, and let go of its pipes."""
-        self._kill()
+        self.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
@@ -97,9 +97,10 @@ class Child:
 
     def _expire(self) -> None:
         self.timed_out = True
-        self._kill()
+        self.kill()
 
-    def _kill(self) -> None:
+    def kill(self) -> None:
+        """End the process group; whoever waits for a reply gets none."""
         if sys.platform == "win32":
             self._process.kill()
             return

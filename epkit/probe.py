@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from epkit import _runtime
@@ -58,15 +59,28 @@ def ask(
     mode = environ.get("EPKIT_PROBE", "prove")
     if mode not in ("prove", "quick"):
         raise ConfigError(f"EPKIT_PROBE is {mode!r}", hint="EPKIT_PROBE=prove or EPKIT_PROBE=quick")
+    children: list[Child] = []
     with ThreadPoolExecutor(max_workers=max(1, len(wanted))) as pool:
-        asked = {
-            provider.name: pool.submit(_ask, provider, device, registry, refresh=refresh, quick=mode == "quick")
-            for provider, device in wanted
-        }
-        return {name: answer.result() for name, answer in asked.items()}
+        ask_one = partial(_ask, registry=registry, refresh=refresh, quick=mode == "quick", children=children)
+        asked = {provider.name: pool.submit(ask_one, provider, device) for provider, device in wanted}
+        try:
+            return {name: answer.result() for name, answer in asked.items()}
+        except BaseException:
+            # Interrupted: nobody waits for the proofs any more.
+            for child in children:
+                child.kill()
+            raise
 
 
-def _ask(provider: Provider, device: Device | None, registry: Registry, *, refresh: bool, quick: bool) -> Answer:
+def _ask(
+    provider: Provider,
+    device: Device | None,
+    *,
+    registry: Registry,
+    refresh: bool,
+    quick: bool,
+    children: list[Child],
+) -> Answer:
     started = time.perf_counter()
     if isinstance(provider, Absent):
         return Answer(provider.probe())
@@ -79,7 +93,7 @@ def _ask(provider: Provider, device: Device | None, registry: Registry, *, refre
         known = None if refresh else memory.read()
         if known is not None:
             return Answer(known, time.perf_counter() - started, proven=True, remembered=True, note=memory.note)
-        availability = _proven(provider, device, registry)
+        availability = _proven(provider, device, registry, children)
         memory.write(availability)
         return Answer(availability, time.perf_counter() - started, proven=True, note=memory.note)
 
@@ -91,12 +105,13 @@ def _cheap(provider: Provider) -> Availability:
         return Unusable(f"its probe raised {type(error).__name__}: {error}", passing=True)
 
 
-def _proven(provider: Provider, device: Device | None, registry: Registry) -> Availability:
+def _proven(provider: Provider, device: Device | None, registry: Registry, children: list[Child]) -> Availability:
     """Run the proof in a child process, and put what the child only logged into the reason."""
     plugin = registry.plugin(provider.name)
     assert plugin is not None
     request = {"plugin": plugin.name, "value": plugin.value, "provider": provider.name, "device": device}
     with Child("epkit._probe") as child:
+        children.append(child)
         child.send(request | {"seconds": provider.proof_seconds})
         reply = child.receive(provider.proof_seconds)
         if reply is None:

@@ -3,8 +3,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -261,3 +263,15 @@ def epkit_providers():
     assert isinstance(answer, Unusable)
     assert re.match(r"lib\w+\.so\.\d+: cannot open shared object file", answer.reason), answer.reason
     assert "pip install" in answer.hint
+
+
+def test_an_interrupt_does_not_wait_for_a_proof_that_hangs(install, tmp_path, monkeypatch):
+    monkeypatch.setenv("EPKIT_CACHE_DIR", str(tmp_path / "cache"))
+    install("acme", PLUGIN.format(body="time.sleep(600)", seconds=300))
+    found = registry.discover()
+    timer = threading.Timer(1.5, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        probe.ask([(found.providers["acme"], None)], found)
+    assert time.monotonic() - started < 60
