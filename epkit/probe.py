@@ -59,17 +59,29 @@ def ask(
     mode = environ.get("EPKIT_PROBE", "prove")
     if mode not in ("prove", "quick"):
         raise ConfigError(f"EPKIT_PROBE is {mode!r}", hint="EPKIT_PROBE=prove or EPKIT_PROBE=quick")
-    children: list[Child] = []
+    proofs = _Proofs()
     with ThreadPoolExecutor(max_workers=max(1, len(wanted))) as pool:
-        ask_one = partial(_ask, registry=registry, refresh=refresh, quick=mode == "quick", children=children)
+        ask_one = partial(_ask, registry=registry, refresh=refresh, quick=mode == "quick", proofs=proofs)
         asked = {provider.name: pool.submit(ask_one, provider, device) for provider, device in wanted}
         try:
             return {name: answer.result() for name, answer in asked.items()}
         except BaseException:
-            # Interrupted: nobody waits for the proofs any more.
-            for child in children:
-                child.kill()
+            proofs.give_up()  # interrupted: nobody waits for them any more
             raise
+
+
+class _Proofs:
+    """The children at work for one question."""
+
+    def __init__(self) -> None:
+        self.children: list[Child] = []
+        self.given_up = False
+
+    def give_up(self) -> None:
+        """End them; what they would have said is not known, so it is not remembered either."""
+        self.given_up = True
+        for child in self.children:
+            child.kill()
 
 
 def _ask(
@@ -79,7 +91,7 @@ def _ask(
     registry: Registry,
     refresh: bool,
     quick: bool,
-    children: list[Child],
+    proofs: _Proofs,
 ) -> Answer:
     started = time.perf_counter()
     if isinstance(provider, Absent):
@@ -93,8 +105,9 @@ def _ask(
         known = None if refresh else memory.read()
         if known is not None:
             return Answer(known, time.perf_counter() - started, proven=True, remembered=True, note=memory.note)
-        availability = _proven(provider, device, registry, children)
-        memory.write(availability)
+        availability = _proven(provider, device, registry, proofs)
+        if not proofs.given_up:
+            memory.write(availability)
         return Answer(availability, time.perf_counter() - started, proven=True, note=memory.note)
 
 
@@ -105,13 +118,13 @@ def _cheap(provider: Provider) -> Availability:
         return Unusable(f"its probe raised {type(error).__name__}: {error}", passing=True)
 
 
-def _proven(provider: Provider, device: Device | None, registry: Registry, children: list[Child]) -> Availability:
+def _proven(provider: Provider, device: Device | None, registry: Registry, proofs: _Proofs) -> Availability:
     """Run the proof in a child process, and put what the child only logged into the reason."""
     plugin = registry.plugin(provider.name)
     assert plugin is not None
     request = {"plugin": plugin.name, "value": plugin.value, "provider": provider.name, "device": device}
     with Child("epkit._probe") as child:
-        children.append(child)
+        proofs.children.append(child)
         child.send(request | {"seconds": provider.proof_seconds})
         reply = child.receive(provider.proof_seconds)
         if reply is None:

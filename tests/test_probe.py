@@ -275,3 +275,4 @@ def test_an_interrupt_does_not_wait_for_a_proof_that_hangs(install, tmp_path, mo
     with pytest.raises(KeyboardInterrupt):
         probe.ask([(found.providers["acme"], None)], found)
     assert time.monotonic() - started < 60
+    assert not list((tmp_path / "cache" / "probe").glob("*.json"))
