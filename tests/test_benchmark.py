@@ -74,7 +74,7 @@ def strict_json(document: Mapping[str, object]) -> dict[str, object]:
 
 def test_cpu_openvino_and_cuda_side_by_side(small: Path, empty: Path) -> None:
     heard: list[float] = []
-    found = bench(small, ["cpu", "openvino", "cuda"], budget=3, seed=3, progress=lambda _, share: heard.append(share))
+    found = bench(small, ["cpu", "openvino", "cuda"], budget=8, seed=3, progress=lambda _, share: heard.append(share))
     document = strict_json(found.as_json())
     assert document["schema"] == "epkit.bench/1"
     cpu, openvino, cuda = document["candidates"]
@@ -85,7 +85,10 @@ def test_cpu_openvino_and_cuda_side_by_side(small: Path, empty: Path) -> None:
     assert openvino["placement"]["openvino"]["share"] == 1.0
     assert openvino["agreement"]["agree"], openvino["agreement"]["told"]
     for row in (cpu, openvino):
-        assert 0 < row["median_s"] <= row["p90_s"] <= row["p99_s"]
+        given = [row[key] for key in ("median_s", "p90_s", "p99_s") if row[key] is not None]
+        assert 0 < given[0]
+        assert given == sorted(given)
+        assert (row["p90_s"] is None, row["p99_s"] is None) == (row["runs"] < 20, row["runs"] < 100)
         assert min(row["open_s"], row["import_s"], row["first_run_s"], row["throughput_per_s"], row["cpu_s"]) > 0
         assert row["warmup_runs"] >= 3
         assert row["runs"] == len(counted(row["samples_s"]))
@@ -117,7 +120,7 @@ def test_targets_of_a_config_reach_the_processes_and_memory_is_the_childs_own(em
         }
     }
     ballast = b"\1" * 500_000_000
-    found = bench(mlp(width=8), ["plain", "eight"], config=config, budget=0.8, seed=0)
+    found = bench(mlp(width=8), ["plain", "eight"], config=config, budget=3, seed=0)
     assert [row.status for row in found.candidates] == ["ok", "ok"]
     assert found.inputs[0]["shape"] == [8, 8]
     assert found.environment.model == "given as bytes"
@@ -131,7 +134,7 @@ def test_targets_of_a_config_reach_the_processes_and_memory_is_the_childs_own(em
 def test_sessions_that_want_other_inputs_are_not_compared(empty: Path) -> None:
     sizes = {name: {"free_dimension_overrides": {"batch": size}} for name, size in (("one", 1), ("eight", 8))}
     config = {"targets": {name: {"provider": "cpu", "session_options": one} for name, one in sizes.items()}}
-    found = bench(mlp(width=8), ["one", "eight"], config=config, budget=0.8, seed=0)
+    found = bench(mlp(width=8), ["one", "eight"], config=config, budget=3, seed=0)
     assert found.comparisons == ()
     agreed = found.candidates[1].agreement
     assert agreed is not None
@@ -169,7 +172,7 @@ def test_a_candidate_that_crashes_hangs_or_raises_is_a_row_and_the_others_go_on(
     }
     for name, act in acts.items():
         install(name, PLUGIN.format(name=name, act=act))
-    found = bench(small, [*acts, "cpu"], budget=1, seed=1)
+    found = bench(small, [*acts, "cpu"], budget=3, seed=1)
     rows = {row.target: row for row in found.candidates}
     assert {name: row.status for name, row in rows.items()} == dict.fromkeys(acts, "failed") | {"cpu": "ok"}
     assert "SIGSEGV" in rows["crashes"].reason
@@ -265,7 +268,7 @@ def test_a_model_that_no_candidate_can_open_or_run_is_an_error_and_no_table(empt
 
 def test_inputs_from_files_are_what_is_measured(empty: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((3, 8), np.float32))
-    found = bench(mlp(width=8), ["cpu"], inputs={"x": str(tmp_path / "x.npy")}, budget=1)
+    found = bench(mlp(width=8), ["cpu"], inputs={"x": str(tmp_path / "x.npy")}, budget=3)
     assert found.inputs[0]["shape"] == [3, 8]
     assert found.inputs[0]["origin"] == str(tmp_path / "x.npy")
     assert found.notes == ()
