@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails
 
 from epkit.provider import Options
@@ -17,20 +17,10 @@ from epkit.provider import Options
 PREFIX = "ep.webgpuexecutionprovider."
 """What ONNX Runtime puts before each name; written out by hand, the library would not see it."""
 
-SHARED = (
-    "powerPreference",
-    "dawnBackendType",
-    "validationMode",
-    "enableRobustness",
-    "preserveDevice",
-    "maxStorageBufferBindingSize",
-    "maxNumPendingDispatches",
-    "storageBufferCacheMode",
-    "uniformBufferCacheMode",
-    "queryResolveBufferCacheMode",
-    "defaultBufferCacheMode",
-)
-"""Options of the device that all sessions of a process share: those of the first session hold."""
+WRITE_INSTEAD = {
+    "enablePIXCapture": "the library is built without it: leave it out",
+}
+"""Names that the library knows and cannot do, or that are another provider's, and what to write."""
 
 _SMALLEST_BINDING = 128 * 2**20
 
@@ -41,14 +31,21 @@ def _no_bool(value: object) -> object:
     return value
 
 
-def _binding_size(value: int) -> int:
+def _binding(value: int) -> int:
     if 0 < value < _SMALLEST_BINDING:
         raise ValueError(f"must be 0 or at least {_SMALLEST_BINDING}, not {value}")
     return value
 
 
-Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, le=2**32 - 1)]
-Pointer = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=2**64 - 1)]
+def _line(name: str) -> str:
+    if not name or name.splitlines() != [name]:
+        raise ValueError(f"must be one line, not {name!r}")
+    return name
+
+
+Number = Annotated[int, BeforeValidator(_no_bool)]
+Count = Annotated[Number, Field(ge=0, le=2**31 - 1)]
+Pointer = Annotated[Number, Field(ge=1, le=2**64 - 1)]
 Caching = Literal["disabled", "lazyRelease", "simple", "bucket"]
 
 
@@ -65,15 +62,15 @@ class WebGpuOptions(Options):
     """How many captured graphs' worth of buffers a session keeps for the next capture (1)."""
 
     enableInt64: bool | None = None
-    """Whether operators on int64 run there too, with its upper 32 bits left out, instead of on the CPU (false)."""
+    """Whether int64 operators run there too, on the lower 32 bits alone; else they go to the next provider (false)."""
 
     multiRotaryCacheConcatOffset: Count | None = None
-    """Language models: where the second of two joined rotary caches begins; 0 is one cache (0)."""
+    """Language models: the row at which the second of two joined rotary caches begins; 0 is one cache (0)."""
 
     kvCacheQuantizationBits: Annotated[Literal[0, 4, 8], BeforeValidator(_no_bool)] | None = None
     """Language models: the bits in which kept keys and values are stored; 0 leaves them as they are (0)."""
 
-    forceCpuNodeNames: list[Annotated[str, Field(min_length=1)]] | None = None
+    forceCpuNodeNames: list[Annotated[str, AfterValidator(_line)]] | None = None
     """The names of nodes that are left to the next provider of the chain (none)."""
 
     powerPreference: Literal["high-performance", "low-power"] | None = None
@@ -91,10 +88,10 @@ class WebGpuOptions(Options):
     preserveDevice: bool | None = None
     """Shared: whether the device, with its compiled shaders, outlives the last session (false)."""
 
-    maxStorageBufferBindingSize: Annotated[Count, AfterBytes] | None = None
+    maxStorageBufferBindingSize: Annotated[Number, Field(ge=0, le=2**64 - 1), AfterValidator(_binding)] | None = None
     """Shared: the most bytes of one tensor on the device, 0 or at least 128 MB; 0 is what the device has (0)."""
 
-    maxNumPendingDispatches: Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=4096)] | None = None
+    maxNumPendingDispatches: Annotated[Number, Field(ge=1, le=4096)] | None = None
     """Shared: how many kernels are gathered before they are sent to the GPU (16)."""
 
     storageBufferCacheMode: Caching | None = None
@@ -123,3 +120,32 @@ class WebGpuOptions(Options):
 
     extra: dict[str, str] = {}
     """Options newer than epkit, unchecked; a name that the library does not know is ignored."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_what_is_ignored(cls, written: object) -> object:
+        faults = [
+            InitErrorDetails(type="value_error", loc=(name,), input=value, ctx={"error": WRITE_INSTEAD[name]})
+            for name, value in (written.items() if isinstance(written, Mapping) else ())
+            if name in WRITE_INSTEAD
+        ]
+        if faults:
+            raise ValidationError.from_exception_data(cls.__name__, faults)
+        return written
+
+    @field_validator("extra")
+    @classmethod
+    def _refuse_what_is_ignored_there_too(cls, extra: dict[str, str]) -> dict[str, str]:
+        for name in extra:
+            if name.startswith(PREFIX):
+                raise ValueError(f"{name} would be ignored: write it without {PREFIX}")
+        return extra
+
+    @model_validator(mode="after")
+    def _keep_a_caller_s_device_whole(self) -> Self:
+        theirs = bool(self.webgpuInstance and self.webgpuDevice)
+        if self.deviceId and not theirs:
+            raise ValueError("deviceId above 0 needs webgpuInstance and webgpuDevice; it does not choose a GPU")
+        if (self.webgpuInstance or self.webgpuDevice) and not (self.deviceId and theirs):
+            raise ValueError("webgpuInstance and webgpuDevice come together, with a deviceId above 0")
+        return self
