@@ -72,6 +72,10 @@ class Absent(Provider):
         """Accept anything; nothing can be checked."""
         return ""
 
+    def encode(self, options: Options, device: int | str | None) -> dict[str, str]:  # noqa: ARG002
+        """Send nothing; it will not be opened."""
+        return {}
+
 
 @dataclass(frozen=True, slots=True)
 class Registry:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, Strict
 from epkit.config import Config, Table, Value, merged, origin_of, table_of
 from epkit.errors import ConfigError, UnknownTarget, nearest
 from epkit.provider import Device, Options, Provider
-from epkit.registry import Absent, Registry
+from epkit.registry import Registry
 from epkit.session_options import SessionOptions
 from epkit.validation import validated
 
@@ -188,50 +188,15 @@ def _automatic(config: Config, registry: Registry, call: Table) -> Target:
 def _from_table(name: str, why: str, table: Table, registry: Registry, config: Config) -> Target:
     where = f"target {name!r}"
     written = validated(TargetTable, table, where)
-    if written.provider == CPU and not written.cpu:
-        raise ConfigError(f"{where} runs on the cpu and says cpu = false", hint="drop one of the two")
     names = _chain(where, written)
-    strays = [key for key in written.options_for if key not in names]
-    if strays:
-        hint = nearest(strays[0], names, what="in its chain")
-        raise ConfigError(f"{where}: options_for.{strays[0]} is for a provider that is not in its chain", hint=hint)
-    candidates, notes = [], []
-    for position, provider_name in enumerate(names):
-        provider = registry.get(provider_name)
-        path = ("options",) if position == 0 else ("options_for", provider_name)
-        if position == 0 and provider_name in written.options_for:
-            hint = f"write them under options, which are {provider_name}'s"
-            raise ConfigError(f"{where}: options_for.{provider_name} is for its first provider", hint=hint)
-        own = _at(table, path)
-        options = validated(provider.options, own, where, path, subject=f"option of {provider_name}")
-        device = written.device
-        fault = provider.check_device(device) if device is not None else ""
-        if fault and position == 0:
-            raise ConfigError(
-                f"{where}: device = {device!r} for {provider_name} {fault}", hint=_origin_hint(table, ("device",))
-            )
-        if isinstance(provider, Absent):
-            device = None
-        candidate = Candidate(provider, options, None if fault else device)
-        misfit = provider.check_options(options, candidate.device)
-        if misfit:
-            raise ConfigError(f"{origin_of(own, ()) or where}: {misfit}")
-        candidates.append(candidate)
-        if not config.named:
-            notes += [
-                f"{key} loads native code and was set by a file that was found, not named: {config.place}"
-                for key in provider.native_options
-                if key in options.written()
-            ]
+    chain = tuple(_candidate(where, registry.get(one), names, written, table) for one in names)
     session_options = validated(
         SessionOptions, _at(table, ("session_options",)), where, ("session_options",), subject="session option"
     )
-    if session_options.custom_ops_libraries and not config.named:
-        notes.append(f"custom_ops_libraries loads native code and was set by a file that was found: {config.place}")
     return Target(
         name=name,
         why=why,
-        chain=tuple(candidates),
+        chain=chain,
         strict=written.strict,
         min_placement=written.min_placement,
         cpu=written.cpu,
@@ -239,12 +204,46 @@ def _from_table(name: str, why: str, table: Table, registry: Registry, config: C
         warmup=written.warmup,
         cast=written.cast,
         written=table,
-        notes=(*notes, *session_options.notes()),
+        notes=(*_native_code(chain, session_options, config), *session_options.notes()),
     )
+
+
+def _candidate(where: str, provider: Provider, names: Sequence[str], written: TargetTable, table: Table) -> Candidate:
+    """Validate what was written for one provider of the chain; only the first one's device has to make sense to it."""
+    first = provider.name == names[0]
+    path = ("options",) if first else ("options_for", provider.name)
+    own = _at(table, path)
+    options = validated(provider.options, own, where, path, subject=f"option of {provider.name}")
+    fault = provider.check_device(written.device) if written.device is not None else ""
+    if fault and first:
+        origin = origin_of(table, ("device",))
+        raise ConfigError(f"{origin or where}: device = {written.device!r} for {provider.name} {fault}")
+    candidate = Candidate(provider, options, None if fault else written.device)
+    misfit = provider.check_options(options, candidate.device)
+    if misfit:
+        raise ConfigError(f"{origin_of(own, ()) or where}: {misfit}")
+    return candidate
+
+
+def _native_code(chain: Sequence[Candidate], session_options: SessionOptions, config: Config) -> list[str]:
+    """Point out the keys that load native code, where they stand in a file that nobody named."""
+    if config.named:
+        return []
+    keys = [
+        key
+        for one in chain
+        for key in one.provider.native_options
+        if key in one.options.written() or key in one.options.extra
+    ]
+    if session_options.custom_ops_libraries:
+        keys.append("custom_ops_libraries")
+    return [f"{key} loads native code and was set by a file that was found, not named: {config.place}" for key in keys]
 
 
 def _chain(where: str, written: TargetTable) -> list[str]:
     """Order the names: provider, fallback, then cpu unless it is forbidden; raises ConfigError on contradictions."""
+    if written.provider == CPU and not written.cpu:
+        raise ConfigError(f"{where} runs on the cpu and says cpu = false", hint="drop one of the two")
     names = [written.provider, *written.fallback]
     doubles = [name for index, name in enumerate(names) if name in names[:index]]
     if doubles:
@@ -256,7 +255,15 @@ def _chain(where: str, written: TargetTable) -> list[str]:
         )
     if CPU in names and not written.cpu:
         raise ConfigError(f"{where} falls back to cpu and says cpu = false", hint="drop one of the two")
-    return names if CPU in names or not written.cpu else [*names, CPU]
+    names = names if CPU in names or not written.cpu else [*names, CPU]
+    for key in written.options_for:
+        if key == names[0]:
+            hint = f"write them under options, which are {key}'s"
+            raise ConfigError(f"{where}: options_for.{key} is for its first provider", hint=hint)
+        if key not in names:
+            hint = nearest(key, names, what="in its chain")
+            raise ConfigError(f"{where}: options_for.{key} is for a provider that is not in its chain", hint=hint)
+    return names
 
 
 def _at(table: Table, path: Sequence[str]) -> Table:
@@ -264,8 +271,3 @@ def _at(table: Table, path: Sequence[str]) -> Table:
         inner = table.get(key, {})
         table = inner if isinstance(inner, dict) else {}
     return table
-
-
-def _origin_hint(table: Table, path: Sequence[str]) -> str:
-    origin = origin_of(table, path)
-    return f"written in {origin}" if origin else ""

@@ -17,11 +17,6 @@ from epkit.provider import Options
 PREFIX = "ep.webgpuexecutionprovider."
 """What ONNX Runtime puts before each name; written out by hand, the library would not see it."""
 
-WRITE_INSTEAD = {
-    "enablePIXCapture": "the library is built without it: leave it out",
-}
-"""Names that the library knows and cannot do, or that are another provider's, and what to write."""
-
 _SMALLEST_BINDING = 128 * 2**20
 
 
@@ -35,6 +30,10 @@ def _binding(value: int) -> int:
     if 0 < value < _SMALLEST_BINDING:
         raise ValueError(f"must be 0 or at least {_SMALLEST_BINDING}, not {value}")
     return value
+
+
+def _short(name: str) -> str:
+    return f"write {name.removeprefix(PREFIX)}, without the prefix"
 
 
 def _line(name: str) -> str:
@@ -106,6 +105,9 @@ class WebGpuOptions(Options):
     defaultBufferCacheMode: Caching | None = None
     """Shared: the same for all other buffers (disabled)."""
 
+    enablePIXCapture: bool | None = None
+    """Windows: whether PIX captures each run, in a library built for that; the wheel for Linux is not (false)."""
+
     deviceId: Count | None = None
     """Which device context; above 0 it is the caller's own and needs `webgpuInstance` and `webgpuDevice` (0)."""
 
@@ -125,9 +127,9 @@ class WebGpuOptions(Options):
     @classmethod
     def _refuse_what_is_ignored(cls, written: object) -> object:
         faults = [
-            InitErrorDetails(type="value_error", loc=(name,), input=value, ctx={"error": WRITE_INSTEAD[name]})
+            InitErrorDetails(type="value_error", loc=(name,), input=value, ctx={"error": _short(name)})
             for name, value in (written.items() if isinstance(written, Mapping) else ())
-            if name in WRITE_INSTEAD
+            if str(name).startswith(PREFIX)
         ]
         if faults:
             raise ValidationError.from_exception_data(cls.__name__, faults)
@@ -138,7 +140,7 @@ class WebGpuOptions(Options):
     def _refuse_what_is_ignored_there_too(cls, extra: dict[str, str]) -> dict[str, str]:
         for name in extra:
             if name.startswith(PREFIX):
-                raise ValueError(f"{name} would be ignored: write it without {PREFIX}")
+                raise ValueError(f"{name} would be ignored: {_short(name)}")
         return extra
 
     @model_validator(mode="after")
