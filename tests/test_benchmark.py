@@ -86,7 +86,7 @@ def test_cpu_openvino_and_cuda_side_by_side(small: Path, empty: Path) -> None:
     assert openvino["agreement"]["agree"], openvino["agreement"]["told"]
     for row in (cpu, openvino):
         given = [row[key] for key in ("median_s", "p90_s", "p99_s") if row[key] is not None]
-        assert 0 < given[0]
+        assert given[0] > 0
         assert given == sorted(given)
         assert (row["p90_s"] is None, row["p99_s"] is None) == (row["runs"] < 20, row["runs"] < 100)
         assert min(row["open_s"], row["import_s"], row["first_run_s"], row["throughput_per_s"], row["cpu_s"]) > 0

@@ -69,7 +69,7 @@ class WebGpuOptions(Options):
     kvCacheQuantizationBits: Annotated[Literal[0, 4, 8], BeforeValidator(_no_bool)] | None = None
     """Language models: the bits in which kept keys and values are stored; 0 leaves them as they are (0)."""
 
-    forceCpuNodeNames: list[Annotated[str, AfterValidator(_line)]] | None = None
+    forceCpuNodeNames: tuple[Annotated[str, AfterValidator(_line)], ...] | None = None
     """The names of nodes that are left to the next provider of the chain (none)."""
 
     powerPreference: Literal["high-performance", "low-power"] | None = None

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from models import mlp
+
+import epkit
+from epkit import errors
+
+
+def test_the_public_names_are_these():
+    names = ["Session", "__version__", "bench", "doctor", "explain", "inspect", "open", "providers"]
+    assert epkit.__all__ == names
+    assert dir(epkit) == sorted(names)
+    assert all(getattr(epkit, name) for name in names)
+    with pytest.raises(AttributeError, match="no attribute 'opn'"):
+        getattr(epkit, "opn")  # noqa: B009 - the missing name is the point
+
+
+def test_a_public_function_is_not_hidden_by_a_module_of_its_name():
+    code = (
+        "import pkgutil, importlib, epkit\n"
+        "for found in pkgutil.walk_packages(epkit.__path__, 'epkit.'):\n"
+        "    if not found.name.endswith(('__main__', 'worker', '_probe')): importlib.import_module(found.name)\n"
+        "print([name for name in epkit.__all__ if name[0] != '_' and not callable(getattr(epkit, name))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_error_has_the_exit_code_of_the_tree_in_the_docstring():
+    drawn = errors.__doc__ or ""
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.EpkitError)]
+    for kind in kinds:
+        assert kind is errors.EpkitError or kind.__name__ in drawn
+        assert kind.exit_code in (1, 2, 3, 4)
+    assert issubclass(errors.ConfigError, ValueError)
+
+
+def test_a_hint_is_printed_with_the_error():
+    with pytest.raises(errors.UnknownTarget) as error:
+        epkit.open(mlp(), "cppu")
+    assert str(error.value).splitlines()[1].startswith("  hint: did you mean 'cpu'?")
+
+
+def test_a_session_says_what_it_is():
+    with epkit.open(mlp(), "cpu") as session:
+        assert "cpu takes 100 % of 3 nodes" in repr(session)
+        assert [(one.name, one.dtype, one.shape) for one in session.inputs] == [("x", "float32", ("batch", 16))]
+        assert [one.name for one in session.outputs] == ["y"]
