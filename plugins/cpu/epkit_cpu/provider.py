@@ -29,4 +29,4 @@ class Cpu(Provider):
 
     def probe(self) -> Availability:
         """Every build of ONNX Runtime has it."""
-        return Usable()
+        return Usable("every build of ONNX Runtime has it")
