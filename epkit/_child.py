@@ -23,6 +23,8 @@ class Child:
     """A child process running `module`, in a process group of its own."""
 
     def __init__(self, module: str) -> None:
+        if not sys.executable or getattr(sys, "frozen", False):
+            raise OSError("this program is not run by a Python interpreter that can be started again")
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end()
         self._process = subprocess.Popen(
             # -P: the working directory must not shadow what the child imports
@@ -30,7 +32,8 @@ class Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            env=os.environ
+            | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path and isinstance(path, str))},
             start_new_session=True,
         )
         self.timed_out = False

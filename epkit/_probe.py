@@ -13,6 +13,7 @@ import traceback
 from epkit import _runtime
 from epkit._cause import cause
 from epkit._child import Parent
+from epkit._foreign import availability_of, hint_for
 from epkit._proof import CONVOLUTION
 from epkit.errors import EpkitError
 from epkit.provider import Availability, Device, Proof, Provider, Unusable, Usable
@@ -47,24 +48,23 @@ def main() -> None:
 def _answer(plugin: Plugin, name: str, device: Device | None) -> Availability:
     try:
         provider = next(one for one in load(plugin) if one.name == name)
-        answer = provider.probe()
     except Exception as error:  # noqa: BLE001 - foreign code
         traceback.print_exc()
-        return Unusable(f"its probe raised {type(error).__name__}: {error}", passing=True)
+        return Unusable(f"its plugin raised {type(error).__name__}: {error}", passing=True)
+    answer = availability_of(provider)
     if isinstance(answer, Unusable):
         return answer
-    if not isinstance(answer, Usable):
-        return Unusable(f"its probe answered {answer!r} where Usable or Unusable belongs")
+    # What fails from here on may be gone in a minute: a device that is busy, memory that is taken.
     try:
         _runtime.keep_log()
         _prove(provider, device)
     except _runtime.OpenFault as fault:
-        return Unusable(fault.cause, provider.hint(fault.cause))
+        return Unusable(fault.cause, hint_for(provider, fault.cause), passing=True)
     except EpkitError as error:
-        return Unusable(error.message, error.hint)
+        return Unusable(error.message, error.hint, passing=True)
     except Exception as error:  # noqa: BLE001 - whatever a provider raises is its answer
         traceback.print_exc()
-        return Unusable(cause(error), provider.hint(str(error)))
+        return Unusable(cause(error), hint_for(provider, str(error)), passing=True)
     return answer
 
 

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from epkit._cause import cause
-from epkit.errors import RuntimeMissing
+from epkit.errors import ConfigError, RuntimeMissing
 from epkit.provider import Device, FoundDevice, Provider
 
 if TYPE_CHECKING:
@@ -201,7 +201,11 @@ def _session_options(runtime: ModuleType, settings: Settings) -> Any:
     for name, size in settings.free_dimensions_by_denotation.items():
         options.add_free_dimension_override_by_denotation(name, size)
     for library in settings.custom_ops:
-        options.register_custom_ops_library(library)
+        try:
+            options.register_custom_ops_library(library)
+        except Exception as error:
+            told = f"custom_ops_libraries names {library!r}, which cannot be loaded: {cause(error)}"
+            raise ConfigError(told, hint="check the path, and what the library needs: ldd") from error
     return options
 
 

@@ -18,7 +18,7 @@ from epkit.warmup import stand_in
 def load_inputs(given: Sequence[str], inputs: Sequence[TensorInfo]) -> tuple[dict[str, object], tuple[str, ...]]:
     """Read `name=file.npy` pairs, and make up the other inputs; returns the feed and the names that were made up.
 
-    For a model with one input the name may be left out.
+    For a model with one input the name may be left out. Dimensions of one name get one size: that of a given input.
     """
     names = [one.name for one in inputs]
     feed: dict[str, object] = {}
@@ -37,8 +37,19 @@ def load_inputs(given: Sequence[str], inputs: Sequence[TensorInfo]) -> tuple[dic
             raise InputError(f"input {name!r} is given twice", hint="give it once")
         feed[name] = read(Path(file))
     missing = [one for one in inputs if one.name not in feed]
-    made = stand_in(missing).feed
+    made = stand_in(missing, dimensions=_sizes(feed, inputs)).feed
     return {**feed, **made}, tuple(made)
+
+
+def _sizes(feed: Mapping[str, object], inputs: Sequence[TensorInfo]) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for one in inputs:
+        given = feed.get(one.name)
+        if isinstance(given, np.ndarray) and one.shape is not None and given.ndim == len(one.shape):
+            for name, size in zip(one.shape, given.shape, strict=True):
+                if isinstance(name, str):
+                    sizes.setdefault(name, size)
+    return sizes
 
 
 def read(file: Path) -> np.ndarray[Any, Any]:

@@ -13,7 +13,7 @@ def directory(part: str) -> Path:
     """
     root = os.environ.get("EPKIT_CACHE_DIR")
     if root:
-        folder = Path(root).expanduser() / part
+        folder = Path(os.path.expanduser(root)) / part  # noqa: PTH111 - a process may have no home
     else:
         import platformdirs
 

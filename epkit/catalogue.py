@@ -9,7 +9,6 @@ from typing import Annotated, Literal, get_args, get_origin
 from pydantic import BaseModel
 
 from epkit import probe
-from epkit.errors import ConfigError, nearest
 from epkit.provider import Unusable, Usable
 from epkit.registry import Entry, Registry, discover
 
@@ -58,13 +57,9 @@ def providers(*, refresh: bool = False) -> Catalogue:
 
 
 def find(name: str) -> tuple[Entry, Registry]:
-    """Return the entry `name`; raises ConfigError with the nearest spelling."""
+    """Return the entry `name`; raises UnknownTarget with the nearest spelling."""
     registry = discover()
-    for entry in registry.entries:
-        if entry.name == name:
-            return entry, registry
-    known = [entry.name for entry in registry.entries]
-    raise ConfigError(f"no provider is named {name!r}", hint=nearest(name, known, what="installed"))
+    return registry.entry(name), registry
 
 
 def row(entry: Entry, registry: Registry, *, refresh: bool = False) -> Row:

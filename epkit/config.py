@@ -55,6 +55,9 @@ def load(
     """
     environ = os.environ if environ is None else environ
     written, place, named = _read(source, environ, directory or Path.cwd())
+    strangers = [key for key in (*written, *_keys(written.get("targets"))) if not isinstance(key, str)]
+    if strangers:
+        raise ConfigError(f"{place}: the key {strangers[0]!r} is not a text", hint="write it in quotes")
     unknown = [key for key in written if key not in TOP_KEYS]
     if unknown:
         raise ConfigError(f"{place} has an unknown key {unknown[0]!r}", hint=nearest(unknown[0], TOP_KEYS))
@@ -76,6 +79,10 @@ def load(
         automatic=Value(tuple(automatic), f"{place}: automatic"),
         targets=_overridden(tables, environ, place),
     )
+
+
+def _keys(table: object) -> list[object]:
+    return list(table) if isinstance(table, Mapping) else []
 
 
 def table_of(written: Mapping[str, object], origin: str) -> Table:
@@ -124,9 +131,11 @@ def leaves(table: Value | Table, path: tuple[str, ...] = ()) -> Iterator[tuple[t
 def _read(source: ConfigSource, environ: Mapping[str, str], start: Path) -> tuple[Mapping[str, object], str, bool]:
     if isinstance(source, Mapping):
         return source, "call", True
+    if source == "":
+        raise ConfigError("the config file has an empty name", hint="--config FILE")
     named = source if source is not None else environ.get("EPKIT_CONFIG")
     if named:
-        path = Path(named).expanduser()
+        path = Path(os.path.expanduser(named))  # noqa: PTH111
         if path.name == "pyproject.toml":
             return _tool_table(path, start), _place(path, start), True
         return _parse(path, start), _place(path, start), True
@@ -135,14 +144,21 @@ def _read(source: ConfigSource, environ: Mapping[str, str], start: Path) -> tupl
             found = folder / "epkit.toml"
             return _parse(found, start), _place(found, start), False
         project = folder / "pyproject.toml"
-        if project.is_file() and b"tool.epkit" in project.read_bytes():
+        if _speaks_of_epkit(project):
             return _tool_table(project, start), _place(project, start), False
     return {}, "no epkit.toml", True
 
 
+def _speaks_of_epkit(project: Path) -> bool:
+    try:
+        return b"tool.epkit" in project.read_bytes()
+    except OSError:
+        return False
+
+
 def _search_path(start: Path) -> Iterator[Path]:
     """Yield the directory and its parents, up to the project's root or the home directory."""
-    home = Path.home()
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111 - a process may have no home, which is no error here
     for folder in (start, *start.parents):
         yield folder
         if folder == home or (folder / ".git").exists() or (folder / "pyproject.toml").exists():
@@ -238,7 +254,18 @@ def _extended(name: str, targets: Mapping[str, Table], seen: Sequence[str]) -> T
     # Options belong to one provider; a target with another provider does not take them over.
     if "provider" in own and _value(own["provider"]) != _value(below.get("provider")):
         below = {key: value for key, value in below.items() if key not in ("options", "device")}
-    return merged(below, own)
+    both = merged(below, own)
+    # Options for a provider that the chain has lost go with it; those that the target writes itself are judged later.
+    kept = {*_listed(both.get("fallback")), "cpu"} - {_value(both.get("provider"))} | set(_keys(own.get("options_for")))
+    inherited = both.get("options_for")
+    if isinstance(inherited, dict):
+        both["options_for"] = {key: value for key, value in inherited.items() if key in kept}
+    return both
+
+
+def _listed(value: Value | Table | None) -> list[object]:
+    plain_value = _value(value)
+    return list(plain_value) if isinstance(plain_value, list | tuple) else []
 
 
 def _value(value: Value | Table | None) -> object:

@@ -111,7 +111,7 @@ def _added(candidate: Candidate) -> list[str]:
     provider, sent = candidate.provider, candidate.sent
     lines = [f"# {candidate.name}"]
     if type(provider).prepare is not Provider.prepare:
-        lines.append(f"# epkit first does this: {(provider.prepare.__doc__ or '').splitlines()[0]}")
+        lines.append(f"# epkit first does this: {first_line(provider.prepare.__doc__)}")
     library = provider.library()
     if library is None:
         lines.append(f"options.add_provider({provider.ort_name!r}, {sent!r})")
@@ -131,4 +131,9 @@ def _added(candidate: Candidate) -> list[str]:
 def _extended(provider: Provider) -> list[str]:
     if type(provider).extend is Provider.extend:
         return []
-    return [f"# epkit then does this: {(provider.extend.__doc__ or '').splitlines()[0]}"]
+    return [f"# epkit then does this: {first_line(provider.extend.__doc__)}"]
+
+
+def first_line(text: str | None) -> str:
+    """Return the first line of a docstring; a plugin's methods may have none."""
+    return next(iter((text or "").splitlines()), "something that its author did not describe")

@@ -8,11 +8,13 @@ alone).
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
 from epkit import _runtime
+from epkit._foreign import hint_for
 from epkit._runtime import OpenFault, Settings
 from epkit.effective import without_cpu_rule
 from epkit.errors import ModelError, ProviderDropped
@@ -64,12 +66,17 @@ def open_next(opening: Opening) -> None:
 
 def drop(opening: Opening, culprit: Candidate, cause: str, outcome: Outcome) -> None:
     """Take a provider out of the chain; raises ProviderDropped when the target requires it."""
-    hint = culprit.provider.hint(cause)
+    hint = hint_for(culprit.provider, cause)
     if opening.required and culprit is opening.plan.target.first:
         verb = "did not open" if outcome == "failed to open" else "failed in warm-up"
         raise ProviderDropped(f"{culprit.name} {verb} for this model: {cause}", hint=hint)
     opening.dropped[culprit.name] = Tried(culprit.name, outcome, cause, hint)
     opening.remaining.remove(culprit)
+
+
+def is_cpu(candidate: Candidate) -> bool:
+    """Whether a candidate is ONNX Runtime's own CPU, whatever its name."""
+    return candidate.provider.ort_name == _runtime.CPU_ORT_NAME
 
 
 def on_cpu(opening: Opening) -> Any:
@@ -90,8 +97,8 @@ def _created(opening: Opening) -> Any:
             if CPU_FORBIDDEN in fault.cause:
                 raise _forbidden(opening) from fault
             first_cause = first_cause or fault.cause
-            culprit = next((one for one in opening.remaining if one.name != CPU), None)
-            if culprit is None or (opening.required and opening.plan.target.cpu and not _runs_on_cpu(opening)):
+            culprit = next((one for one in opening.remaining if not is_cpu(one)), None)
+            if culprit is None or (opening.required and not _opens_alone(opening)):
                 raise _models_fault(opening, first_cause) from fault
             suspects.append(culprit)
             drop(opening, culprit, fault.cause, "failed to open")
@@ -112,12 +119,14 @@ def _created(opening: Opening) -> Any:
     )
 
 
-def _runs_on_cpu(opening: Opening) -> bool:
-    try:
-        on_cpu(opening)
-    except OpenFault:
-        return False
-    return True
+def _opens_alone(opening: Opening) -> bool:
+    """Whether the CPU alone opens the model, or, where the CPU is forbidden, any provider alone."""
+    alone: list[tuple[Candidate, ...]] = [()] if opening.plan.target.cpu else [(one,) for one in opening.plan.chain]
+    for candidates in alone:
+        with contextlib.suppress(OpenFault):
+            _runtime.create(opening.model, candidates, opening.settings)
+            return True
+    return False
 
 
 def _models_fault(opening: Opening, cause: str) -> ModelError:
@@ -157,7 +166,7 @@ def _forbidden(opening: Opening) -> ProviderDropped:
 
 def _placement(opening: Opening, session: Any) -> dict[str, Share]:
     names = {one.provider.ort_name: one.name for one in opening.plan.chain}
-    return placement(_runtime.assigned(session), names | {_runtime.CPU_ORT_NAME: CPU})
+    return placement(_runtime.assigned(session), {_runtime.CPU_ORT_NAME: CPU} | names)
 
 
 def _hold_placement(opening: Opening) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -18,17 +19,23 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from epkit import _runtime
 from epkit._child import Child
+from epkit._foreign import availability_of, hint_for
 from epkit._version import __version__
 from epkit.cache import directory
 from epkit.errors import ConfigError
 from epkit.provider import Availability, Device, Provider, Unusable, Usable
 from epkit.registry import Absent, Registry
 
+if TYPE_CHECKING:
+    import filelock
+
 REMEMBERED_SECONDS = 7 * 24 * 3600.0
 PASSING_SECONDS = 120.0
+_MISSING_LIBRARY = re.compile(r"([\w.+-]+\.(?:so|dll|dylib)[.\d]*: cannot open shared object file)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +90,12 @@ class _Proofs:
         for child in self.children:
             child.kill()
 
+    def add(self, child: Child) -> None:
+        """Take in a child, which ends at once when nobody waits any more."""
+        self.children.append(child)
+        if self.given_up:
+            child.kill()
+
 
 def _ask(
     provider: Provider,
@@ -100,8 +113,8 @@ def _ask(
         return Answer(Unusable(_runtime.MISSING, _runtime.MISSING_HINT))
     # The CPU is in every build of ONNX Runtime, and every fallback ends there: there is nothing to prove.
     if provider.ort_name == _runtime.CPU_ORT_NAME or quick:
-        return Answer(_cheap(provider), time.perf_counter() - started)
-    with _memory(provider, device, registry) as memory:
+        return Answer(availability_of(provider), time.perf_counter() - started)
+    with _memory(provider, device, registry, proofs) as memory:
         known = None if refresh else memory.read()
         if known is not None:
             return Answer(known, time.perf_counter() - started, proven=True, remembered=True, note=memory.note)
@@ -111,43 +124,40 @@ def _ask(
         return Answer(availability, time.perf_counter() - started, proven=True, note=memory.note)
 
 
-def _cheap(provider: Provider) -> Availability:
-    try:
-        return provider.probe()
-    except Exception as error:  # noqa: BLE001 - foreign code
-        return Unusable(f"its probe raised {type(error).__name__}: {error}", passing=True)
-
-
 def _proven(provider: Provider, device: Device | None, registry: Registry, proofs: _Proofs) -> Availability:
     """Run the proof in a child process, and put what the child only logged into the reason."""
     plugin = registry.plugin(provider.name)
     assert plugin is not None
     request = {"plugin": plugin.name, "value": plugin.value, "provider": provider.name, "device": device}
-    with Child("epkit._probe") as child:
-        proofs.children.append(child)
+    try:
+        started = Child("epkit._probe")
+    except OSError as error:
+        told = f"no process could be started to prove it: {error}"
+        return Unusable(told, "EPKIT_PROBE=quick trusts its own probe", passing=True)
+    with started as child:
+        proofs.add(child)
         child.send(request | {"seconds": provider.proof_seconds})
         reply = child.receive(provider.proof_seconds)
         if reply is None:
             ending, said = child.ending(), child.last_words()
             limit = f" (limit: {provider.proof_seconds:g} s)" if child.timed_out else ""
             reason = f"its proof {ending}{limit}" + (f": {said}" if said else "")
-            return Unusable(reason, provider.hint(said) or "epkit providers --refresh", passing=True)
+            return Unusable(reason, hint_for(provider, said) or "epkit providers --refresh", passing=True)
         log = child.log()
     if reply["usable"]:
         return Usable(str(reply["detail"]))
-    reason, hint, passing = str(reply["reason"]), str(reply["hint"]), bool(reply["passing"])
+    reason, hint, passing = str(reply["reason"]), str(reply["hint"] or ""), bool(reply["passing"])
     logged = _logged_cause(log)
     if logged and logged not in reason:
-        reason, hint = f"{logged} ({reason})", hint or provider.hint(logged)
-    return Unusable(reason, hint, passing)
+        reason, hint = f"{logged} ({reason})", hint or hint_for(provider, logged)
+    # A library that is missing stays so until it is installed, which changes the fingerprint.
+    return Unusable(reason, hint, passing and _MISSING_LIBRARY.search(reason) is None)
 
 
 def _logged_cause(log: str) -> str:
     """Return the cause that ONNX Runtime wrote to its log and nowhere else; empty when there is none."""
-    for pattern in (r"([\w.+-]+\.(?:so|dll|dylib)[.\d]*: cannot open shared object file)", r"with error: (.+)"):
-        if (match := re.search(pattern, log)) is not None:
-            return match[1].strip()
-    return ""
+    match = _MISSING_LIBRARY.search(log) or re.search(r"with error: (.+)", log)
+    return match[1].strip() if match else ""
 
 
 class _Memory:
@@ -191,7 +201,7 @@ class _Memory:
 
 
 @contextlib.contextmanager
-def _memory(provider: Provider, device: Device | None, registry: Registry) -> Iterator[_Memory]:
+def _memory(provider: Provider, device: Device | None, registry: Registry, proofs: _Proofs) -> Iterator[_Memory]:
     """Give the remembered answer, locked, so that of N processes only one proves."""
     import filelock
 
@@ -216,8 +226,8 @@ def _memory(provider: Provider, device: Device | None, registry: Registry) -> It
     key = hashlib.sha256("\0".join(everything).encode()).hexdigest()[:32]
     try:
         folder = directory("probe")
-        lock = filelock.FileLock(folder / f"{key}.lock", timeout=provider.proof_seconds + 10)
-        lock.acquire()
+        lock = filelock.FileLock(folder / f"{key}.lock")
+        _acquire(lock, provider.proof_seconds + 10, proofs)
     except (OSError, filelock.Timeout) as error:
         yield _Memory(None, f"not remembered: {error}")
         return
@@ -227,3 +237,30 @@ def _memory(provider: Provider, device: Device | None, registry: Registry) -> It
         yield _Memory(folder / f"{key}.json", seconds=PASSING_SECONDS if blind else REMEMBERED_SECONDS)
     finally:
         lock.release()
+
+
+def _files(provider: Provider) -> Iterator[str]:
+    """Name the files of ONNX Runtime and of the plugin with their times: either may change under one version."""
+    runtime = importlib.util.find_spec("onnxruntime")
+    places = [
+        runtime.origin if runtime else None,
+        getattr(sys.modules.get(type(provider).__module__), "__file__", None),
+    ]
+    for place in filter(None, places):
+        with contextlib.suppress(OSError):
+            yield f"{place} {Path(place).stat().st_mtime_ns}"
+
+
+def _acquire(lock: filelock.FileLock, seconds: float, proofs: _Proofs) -> None:
+    """Wait for the lock in short turns, so that an interrupt need not wait for another process's proof."""
+    import filelock
+
+    ends = time.monotonic() + seconds
+    while True:
+        try:
+            lock.acquire(timeout=0.2)
+        except filelock.Timeout:
+            if proofs.given_up or time.monotonic() > ends:
+                raise
+        else:
+            return

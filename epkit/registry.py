@@ -6,19 +6,21 @@ raises ends the collection for all. A plugin that is broken or disabled is a row
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import io
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import pluggy
 from pydantic import ConfigDict
 
 from epkit import hookspecs
 from epkit.errors import PluginError, UnknownTarget, nearest
-from epkit.provider import Availability, Options, Provider, Unusable
+from epkit.provider import Availability, Concurrency, Options, Proof, Provider, Unusable, WarmupNeed
 
 GROUP = "epkit"
 
@@ -94,12 +96,16 @@ class Registry:
 
     def get(self, name: str) -> Provider:
         """Return the provider `name`; raises UnknownTarget when no plugin has that name."""
+        entry = self.entry(name)
+        return entry.provider or Absent(entry)
+
+    def entry(self, name: str) -> Entry:
+        """Return the row `name`, one that is ready before one that is not; raises UnknownTarget."""
         for entry in sorted(self.entries, key=lambda entry: entry.status != "ready"):
             if entry.name == name:
-                return entry.provider or Absent(entry)
-        raise UnknownTarget(
-            f"no provider is named {name!r}", hint=nearest(name, self.providers, what="installed providers")
-        )
+                return entry
+        known = [entry.name for entry in self.entries]
+        raise UnknownTarget(f"no provider is named {name!r}", hint=nearest(name, known, what="installed"))
 
 
 def discover(*, environ: Mapping[str, str] | None = None, strict: bool | None = None) -> Registry:
@@ -130,7 +136,9 @@ def load(plugin: Plugin) -> list[Provider]:
     entry_point = importlib.metadata.EntryPoint(plugin.name, plugin.value, GROUP)
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(hookspecs)
-    module = entry_point.load()
+    # What a plugin prints while it is imported must not end up in a document that somebody parses.
+    with contextlib.redirect_stdout(io.StringIO()):
+        module = entry_point.load()
     manager.register(module, name=plugin.name)
     manager.check_pending()
     if not manager.hook.epkit_providers.get_hookimpls():
@@ -147,10 +155,18 @@ def load(plugin: Plugin) -> list[Provider]:
 def _installed() -> list[Plugin]:
     """Order the entry points so that a name goes to the bundled plugins first, then by distribution name."""
     found = {
-        Plugin(point.name, point.value, *((point.dist.name, point.dist.version) if point.dist else ("unknown", "")))
+        # A distribution whose metadata is damaged has no name.
+        Plugin(point.name, point.value, _text(point.dist, "name") or "unknown", _text(point.dist, "version"))
         for point in importlib.metadata.entry_points(group=GROUP)
     }
-    return sorted(found, key=lambda plugin: (not plugin.bundled, plugin.distribution, plugin.name))
+    return sorted(found, key=lambda plugin: (not plugin.bundled, plugin.distribution, plugin.name, plugin.value))
+
+
+def _text(distribution: importlib.metadata.Distribution | None, key: str) -> str:
+    try:
+        return str(getattr(distribution, key, None) or "")
+    except Exception:  # noqa: BLE001 - what damaged metadata raises differs from one Python to the next
+        return ""
 
 
 def _offered(plugin: Plugin, owners: Mapping[str, Plugin], *, strict: bool) -> Iterator[Entry]:
@@ -210,7 +226,23 @@ def _contradiction(provider: object) -> str:
         return f"{type(provider).__name__}.ort_name is {ort_name!r}; it must be ONNX Runtime's name"
     if not (isinstance(provider.options, type) and issubclass(provider.options, Options)):
         return f"{type(provider).__name__}.options must be a subclass of epkit.provider.Options"
+    for attribute, holds, wanted in (
+        ("rank", isinstance(provider.rank, int | float), "a number"),
+        ("device_kinds", _texts(provider.device_kinds), "a tuple of texts"),
+        ("environment", _texts(provider.environment), "a tuple of texts"),
+        ("native_options", _texts(provider.native_options), "a tuple of texts"),
+        ("warmup", isinstance(provider.warmup, WarmupNeed), "a WarmupNeed"),
+        ("proof", provider.proof is None or isinstance(provider.proof, Proof), "a Proof, or None"),
+        ("proof_seconds", isinstance(provider.proof_seconds, int | float) and provider.proof_seconds > 0, "above 0"),
+        ("concurrency", provider.concurrency in get_args(Concurrency), f"one of {', '.join(get_args(Concurrency))}"),
+    ):
+        if not holds:
+            return f"{type(provider).__name__}.{attribute} is {getattr(provider, attribute)!r}; it must be {wanted}"
     return ""
+
+
+def _texts(value: object) -> bool:
+    return isinstance(value, tuple) and all(isinstance(one, str) for one in value)
 
 
 def _told(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from epkit import _platform, _runtime, probe
+from epkit._foreign import asked
 from epkit.config import ConfigSource, load
 from epkit.effective import effective
 from epkit.errors import (
@@ -22,16 +23,16 @@ from epkit.errors import (
 )
 from epkit.model import Model, TensorInfo, parse_ort_type
 from epkit.model import read as read_model
-from epkit.opening import Opening, drop, on_cpu, open_next
+from epkit.opening import Opening, drop, is_cpu, on_cpu, open_next
 from epkit.provider import Concurrency
 from epkit.registry import Registry, discover
 from epkit.report import Report, WarmedUp, tried
 from epkit.resolve import Plan, resolve
 from epkit.run.caller import Caller
 from epkit.run.inputs import Inputs
-from epkit.target import CPU, Candidate, Target
+from epkit.target import Candidate, Target
 from epkit.target import read as read_target
-from epkit.warmup import WarmupFault, course, suspicious, warm_up
+from epkit.warmup import WarmupFault, check_names, course, suspicious, warm_up
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,9 +77,10 @@ def check_fit(model: Model, target: Target) -> None:
         if name not in dynamic:
             told = f"free_dimension_overrides names {name!r}, which is not a dimension of the model"
             raise ConfigError(f"target {target.name!r}: {told}", hint=nearest(name, dynamic, "dynamic dimensions"))
+    check_names(model.inputs, target.warmup)
     shapes = {one.name: one.shape for one in model.inputs}
     for candidate in target.chain:
-        fault = candidate.provider.check_inputs(candidate.options, shapes)
+        fault = asked(candidate.provider.check_inputs, candidate.options, shapes)
         if fault:
             raise ConfigError(f"target {target.name!r}, options of {candidate.name}: {fault}")
 
@@ -198,6 +200,8 @@ class Session:
 
     def _known(self, outputs: Sequence[str]) -> tuple[str, ...]:
         wanted = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+        if not wanted:
+            raise InputError("no output is asked for", hint=f"outputs: {', '.join(self._names)}")
         for name in wanted:
             if name not in self._names:
                 raise InputError(f"the model has no output {name!r}", hint=nearest(name, self._names, what="outputs"))
@@ -232,7 +236,7 @@ def _warmed_up(session: Session, opening: Opening) -> tuple[tuple[WarmedUp, ...]
     try:
         return warm_up(session.run, planned, session.outputs), planned.why, planned.notes, None
     except WarmupFault as fault:
-        culprit = next((one for one in active if one.name != CPU), None)
+        culprit = next((one for one in active if not is_cpu(one)), None)
         if culprit is not None and _sane_on_cpu(opening, session, fault):
             return (), planned.why, (), (culprit, fault.cause)
         note = f"warm-up said {fault.cause!r}, and so does the CPU: the inputs made up for it do not suit the model"

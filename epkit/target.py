@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
+from epkit._foreign import asked
 from epkit.config import Config, Table, Value, merged, origin_of, table_of
 from epkit.errors import ConfigError, UnknownTarget, nearest
 from epkit.provider import Device, Options, Provider
@@ -82,7 +83,7 @@ class Candidate:
     @property
     def sent(self) -> dict[str, str]:
         """The options as ONNX Runtime gets them."""
-        return self.provider.encode(self.options, self.device)
+        return asked(self.provider.encode, self.options, self.device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +173,7 @@ def _automatic(config: Config, registry: Registry, call: Table) -> Target:
         # Installing something must not change a running system: an outside plugin waits until a config lists it.
         if name in listed or (provider.automatic and plugin is not None and plugin.bundled):
             chosen.append(provider)
+    chosen += [registry.get(name) for name in listed if name not in registry.providers]
     chosen.sort(key=lambda provider: (provider.name == CPU, provider.rank, provider.name))
     names = [provider.name for provider in chosen if provider.name != CPU] or [CPU]
     left = sorted(set(registry.providers) - {provider.name for provider in chosen})
@@ -214,12 +216,12 @@ def _candidate(where: str, provider: Provider, names: Sequence[str], written: Ta
     path = ("options",) if first else ("options_for", provider.name)
     own = _at(table, path)
     options = validated(provider.options, own, where, path, subject=f"option of {provider.name}")
-    fault = provider.check_device(written.device) if written.device is not None else ""
+    fault = asked(provider.check_device, written.device) if written.device is not None else ""
     if fault and first:
         origin = origin_of(table, ("device",))
         raise ConfigError(f"{origin or where}: device = {written.device!r} for {provider.name} {fault}")
     candidate = Candidate(provider, options, None if fault else written.device)
-    misfit = provider.check_options(options, candidate.device)
+    misfit = asked(provider.check_options, options, candidate.device)
     if misfit:
         raise ConfigError(f"{origin_of(own, ()) or where}: {misfit}")
     return candidate

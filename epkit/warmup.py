@@ -75,8 +75,8 @@ def stand_in(
     return StandIn(feed, tuple(dict.fromkeys(guessed)))
 
 
-def course(inputs: Sequence[TensorInfo], wanted: Warmup, needs: Mapping[str, WarmupNeed]) -> Course:
-    """Decide what to run, given the target's wishes and what each active provider needs; raises ConfigError."""
+def check_names(inputs: Sequence[TensorInfo], wanted: Warmup) -> None:
+    """Compare the names in a target's warm-up with those of the model; raises ConfigError."""
     for key in (name for shape in wanted.shapes for name in shape):
         if key not in {one.name for one in inputs}:
             hint = nearest(key, [one.name for one in inputs], what="inputs")
@@ -86,6 +86,10 @@ def course(inputs: Sequence[TensorInfo], wanted: Warmup, needs: Mapping[str, War
         if key not in dynamic:
             hint = nearest(key, dynamic, what="dynamic dimensions")
             raise ConfigError(f"warmup.dimensions names {key!r}, which is not a dimension of the model", hint=hint)
+
+
+def course(inputs: Sequence[TensorInfo], wanted: Warmup, needs: Mapping[str, WarmupNeed]) -> Course:
+    """Decide what to run, given the target's wishes and what each active provider needs."""
     runs = max((need.runs for need in needs.values()), default=0) if wanted.runs is None else wanted.runs
     if runs == 0:
         return Course(why="the target says runs = 0" if wanted.runs == 0 else "no provider has a node")

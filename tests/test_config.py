@@ -200,3 +200,28 @@ def test_merging_keeps_every_value_of_the_upper_table_with_its_origin(below, abo
     untouched = [path for path, value in config.leaves(merged) if value.origin.startswith("below")]
     for path in untouched:
         assert not any(path[: len(over)] == over for over, _ in config.leaves(config.table_of(above, "above")))
+
+
+def test_a_process_without_a_home_finds_its_config(tmp_path, monkeypatch):
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    write(tmp_path, 'default = "here"')
+    assert load(tmp_path).default.value == "here"
+
+
+@pytest.mark.parametrize("written", [{1: 2}, {"targets": {1: {"provider": "cpu"}}}])
+def test_a_key_that_is_no_text_is_an_error(written):
+    with pytest.raises(ConfigError, match="the key 1 is not a text"):
+        config.load(written, environ={})
+
+
+def test_an_empty_name_is_no_file():
+    with pytest.raises(ConfigError, match="empty name"):
+        config.load("", environ={})
+
+
+def test_options_for_a_provider_that_a_target_drops_go_with_it():
+    parent = {"provider": "tensorrt", "fallback": ["cuda"], "options_for": {"cuda": {"use_tf32": True}}}
+    written = {"a": parent, "b": {"extends": "a", "provider": "cuda", "fallback": []}}
+    table = config.plain(config.load({"targets": written}, environ={}).target("b"))
+    assert table["options_for"] == {}

@@ -67,7 +67,7 @@ FAULTS = {
     "raise": ("raise OSError('the driver is asleep')", "the driver is asleep", True),
     "junk": ("return True", "answered True", False),
     "none": ("pass", "answered None", False),
-    "liar": ("return Usable('all fine')", "AcmeExecutionProvider", False),
+    "liar": ("return Usable('all fine')", "AcmeExecutionProvider", True),
     "truthful": ("return Unusable('no card', hint='buy one')", "no card", False),
 }
 

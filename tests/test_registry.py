@@ -126,3 +126,40 @@ def test_import_epkit_and_help_stay_light():
         check = f"{code}\nimport sys; print('loaded', [m for m in {heavy} if m in sys.modules])"
         done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
         assert done.stdout.strip().endswith("loaded []"), code
+
+
+STRAYED = {
+    "environment": ('environment = ("ORT_*")', "environment is 'ORT_*'; it must be a tuple of texts"),
+    "concurrency": ('concurrency = "per_process"', "concurrency is 'per_process'"),
+    "warmup": ("warmup = None", "warmup is None; it must be a WarmupNeed"),
+    "rank": ('rank = "first"', "rank is 'first'"),
+    "proof_seconds": ("proof_seconds = 0", "proof_seconds is 0"),
+}
+
+
+@pytest.mark.parametrize("attribute", STRAYED)
+def test_an_attribute_of_the_wrong_type_breaks_the_plugin_and_nothing_else(attribute, install):
+    line, told = STRAYED[attribute]
+    install("astray", HEALTHY.format(name="astray").replace('    ort_name = "CPU', f'    {line}\n    ort_name = "CPU'))
+    entry = registry.discover().entry("astray")
+    assert entry.status == "broken"
+    assert told in entry.reason
+
+
+def test_a_distribution_without_metadata_is_no_obstacle(install, tmp_path):
+    folder = install("nameless", HEALTHY.format(name="nameless"))
+    for file in folder.glob("*.dist-info/METADATA"):
+        file.unlink()
+    assert "nameless" in registry.discover().providers
+
+
+def test_what_a_plugin_prints_while_it_is_imported_reaches_nobody(install, capsys):
+    install("chatty", "print('hello')\n" + HEALTHY.format(name="chatty"))
+    assert "chatty" in registry.discover().providers
+    assert capsys.readouterr().out == ""
+
+
+def test_a_ready_provider_is_found_before_a_broken_plugin_of_its_name(install):
+    install("aaa", "raise ValueError", distribution="aaa")
+    install("aaa", HEALTHY.format(name="aaa"), distribution="bbb")
+    assert registry.discover().entry("aaa").status == "ready"

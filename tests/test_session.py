@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 
@@ -12,8 +13,10 @@ from onnx import TensorProto, helper, numpy_helper
 import epkit
 from epkit.errors import (
     ConfigError,
+    EpkitError,
     InputError,
     ModelError,
+    PluginError,
     ProviderDropped,
     ProviderUnavailable,
     RunError,
@@ -484,3 +487,71 @@ def test_models_over_two_gigabytes_open_by_path(tmp_path):
     assert (tmp_path / "table.bin").stat().st_size > 2**31
     with epkit.open(tmp_path / "big.onnx", "cpu") as session:
         assert (session.run([rows - 1])["y"] == 7).all()
+
+
+RAISING = """
+from epkit.hookspecs import hookimpl
+from epkit.provider import Provider, Unusable
+class Acme(Provider):
+    name = "acme"
+    ort_name = "AcmeExecutionProvider"
+    def probe(self):
+        return Unusable("no card")
+    def {method}(self, *_):
+        raise ValueError("today is Sunday")
+@hookimpl
+def epkit_providers():
+    return [Acme()]
+"""
+
+
+@pytest.mark.parametrize("method", ["encode", "check_device", "check_options", "check_inputs", "hint", "fingerprint"])
+def test_a_method_of_a_plugin_that_raises_is_named_and_no_bare_traceback(method, install):
+    install("acme", RAISING.format(method=method))
+    told = chain("acme", device=0) if method == "check_device" else chain("acme")
+    if method.startswith("check"):
+        with pytest.raises(PluginError, match="today is Sunday"):
+            epkit.open(mlp(), "t", config=told)
+    else:  # asked only of what is opened, or where failing costs nothing
+        epkit.open(mlp(), "t", config=told).close()
+    assert "acme" in {row.name for row in epkit.providers().rows}
+    with contextlib.suppress(EpkitError):
+        assert epkit.explain(mlp(), "t", config=chain("acme")).plan
+
+
+def test_a_provider_under_another_name_may_be_onnx_runtimes_cpu(install):
+    install(
+        "acme",
+        RAISING.format(method="hint").replace("AcmeExec", "CPUExec").replace("Unusable", "Usable"),
+    )
+    with epkit.open(mlp(), "acme") as session:
+        assert session.report.provider == "acme"
+        assert outcomes(session) == {"acme": "active", "cpu": "same runtime provider"}
+    with pytest.raises(ModelError):
+        epkit.open(model([helper.make_node("Bogus", ["x"], ["y"])], [value("x", [1])], [value("y", [1])]), "acme")
+
+
+def test_a_broken_plugin_that_the_config_lists_as_automatic_is_a_row(install):
+    install("acme", "raise ValueError('no licence')")
+    with epkit.open(mlp(), config={"automatic": ["acme"]}) as session:
+        row = next(row for row in session.report.tried if row.provider == "acme")
+        assert row.outcome == "unusable"
+        assert "no licence" in row.reason
+
+
+@pytest.mark.parametrize("promise", [{}, {"strict": True}, {"min_placement": 0.5}])
+def test_without_the_cpu_the_models_fault_is_still_the_models(promise):
+    unknown = model([helper.make_node("Bogus", ["x"], ["y"])], [value("x", [1])], [value("y", [1])])
+    with pytest.raises(ModelError, match="Bogus"):
+        epkit.open(unknown, "t", config=chain("openvino", cpu=False, **promise))
+
+
+def test_a_library_of_operators_that_cannot_be_loaded_is_a_config_error():
+    for target in ("cpu", "openvino"):
+        with pytest.raises(ConfigError, match=r"'/no/ops\.so', which cannot be loaded"):
+            epkit.open(mlp(), target, session_options={"custom_ops_libraries": ["/no/ops.so"]})
+
+
+def test_asking_for_no_output_is_an_error():
+    with epkit.open(mlp(), "cpu") as session, pytest.raises(InputError, match="no output"):
+        session.run(np.ones((1, 16), np.float32), [])

@@ -34,6 +34,7 @@ def _one(name: str, *, refresh: bool, as_json: bool) -> None:
     from dataclasses import asdict
 
     from epkit import catalogue
+    from epkit.explanation import first_line
 
     entry, registry = catalogue.find(name)
     row = catalogue.row(entry, registry, refresh=refresh)
@@ -45,6 +46,6 @@ def _one(name: str, *, refresh: bool, as_json: bool) -> None:
     _show.title(f"{row.name} is {row.status}: {row.detail or row.reason or row.ort_name}")
     _show.advice([("what to do", row.hint)])
     if entry.provider is not None:
-        _show.line(f"{row.ort_name}, from {row.distribution}: {(type(entry.provider).__doc__ or '').splitlines()[0]}")
+        _show.line(f"{row.ort_name}, from {row.distribution}: {first_line(type(entry.provider).__doc__)}")
     if options:
         _show.table(("option", "values", "meaning"), [(one.name, one.type, one.meaning) for one in options])

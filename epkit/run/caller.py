@@ -77,9 +77,9 @@ class Caller:
         self._closed = True
         while self._running:
             time.sleep(_LOOK_AGAIN_S)
-        if self.session is not None:
-            self.session = None
-            del self._leases, self._run
+        self.session = None
+        self.__dict__.pop("_leases", None)
+        self.__dict__.pop("_run", None)
 
     def _raw(self, names: Sequence[str], feed: Mapping[str, Any]) -> list[Any]:
         return run_raw(self.session, [self._outputs[name] for name in names], feed)

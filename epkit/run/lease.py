@@ -81,7 +81,7 @@ class Leases:
         Raises what ONNX Runtime raises.
         """
         if not self._lends or names is not None or len(feed) != len(self._inputs):
-            return self._plain(feed, names or self._outputs)
+            return self._plain(feed, self._outputs if names is None else names)
         only = self._only
         key = feed[only].shape if only is not None else tuple([feed[name].shape for name in self._inputs])
         try:

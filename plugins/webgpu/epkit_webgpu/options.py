@@ -61,7 +61,7 @@ class WebGpuOptions(Options):
     """How many captured graphs' worth of buffers a session keeps for the next capture (1)."""
 
     enableInt64: bool | None = None
-    """Whether int64 operators run there too, on the lower 32 bits alone; else they go to the next provider (false)."""
+    """Whether int64 arithmetic runs there too, on the lower 32 bits alone; else the next provider takes it (false)."""
 
     multiRotaryCacheConcatOffset: Count | None = None
     """Language models: the row at which the second of two joined rotary caches begins; 0 is one cache (0)."""
@@ -120,7 +120,7 @@ class WebGpuOptions(Options):
     dawnProcTable: Pointer | None = None
     """The address of the `DawnProcTable` that a caller's device belongs to (none)."""
 
-    extra: dict[str, str] = {}
+    extra: dict[str, str] = Field(default_factory=dict)
     """Options newer than epkit, unchecked; a name that the library does not know is ignored."""
 
     @model_validator(mode="before")

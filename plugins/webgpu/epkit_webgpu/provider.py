@@ -76,7 +76,7 @@ class WebGpu(Provider):
             raise ProviderUnavailable(f"{_WHEEL} is not installed", hint=_INSTALL)
         return library
 
-    def check_device(self, device: Device) -> str:
+    def check_device(self, device: Device) -> str:  # noqa: ARG002
         """Refuse any: the library takes the GPU that its environment prefers, whichever device it is handed."""
         return "must be left out: the library chooses the GPU by itself, by powerPreference and the environment"
 
@@ -110,9 +110,9 @@ def _with_vulkan(found: str) -> Availability:
     except OSError:
         return Unusable(f"{vulkan.missing()}{_no_gpu()}", hint=_LOADER)
     if not devices:
-        named = [f"{name}={os.environ[name]}" for name in vulkan.CHOICE if os.environ.get(name)]
-        if named:
-            return Unusable(f"Vulkan finds no device with {', '.join(named)}", hint=f"unset {named[0].partition('=')[0]}")
+        for name in vulkan.CHOICE:
+            if os.environ.get(name):
+                return Unusable(f"Vulkan finds no device with {name}={os.environ[name]}", hint=f"unset {name}")
         return Unusable(f"Vulkan has no driver{_no_gpu()}", hint=_DRIVER)
     names = ", ".join(map(str, devices))
     if all(device.software for device in devices) and os.environ.get(_ALLOW_SOFTWARE) != "1":

@@ -1,0 +1,45 @@
+"""What if a plugin's own code fails?
+
+Past discovery, a method of a provider that raises is a PluginError that names it, and never a bare traceback; a hint
+that cannot be had is no hint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from epkit.errors import EpkitError, PluginError
+from epkit.provider import Availability, Provider, Unusable, Usable
+
+Answer = TypeVar("Answer")
+
+
+def asked(method: Callable[..., Answer], *arguments: object) -> Answer:
+    """Call a method of a provider; raises PluginError for whatever it raises that is not epkit's own."""
+    try:
+        return method(*arguments)
+    except EpkitError:
+        raise
+    except Exception as error:
+        name = getattr(method, "__qualname__", repr(method))
+        raise PluginError(f"{name} raised {type(error).__name__}: {error}", hint="tell the plugin's author") from error
+
+
+def hint_for(provider: Provider, cause: str) -> str:
+    """Return the provider's hint for a cause; empty when it has none, or fails to say it."""
+    try:
+        return str(provider.hint(cause) or "")
+    except Exception:  # noqa: BLE001 - the cause is what counts
+        return ""
+
+
+def availability_of(provider: Provider) -> Availability:
+    """Return what the provider's own probe answers; whatever goes wrong there is an answer too."""
+    try:
+        answer = provider.probe()
+    except Exception as error:  # noqa: BLE001 - foreign code
+        return Unusable(f"its probe raised {type(error).__name__}: {error}", passing=True)
+    if isinstance(answer, Usable | Unusable):
+        return answer
+    return Unusable(f"its probe answered {answer!r} where Usable or Unusable belongs", hint="tell the plugin's author")
