@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 MISSING = "ONNX Runtime is not installed"
 MISSING_HINT = 'pip install "epkit[gpu]", or pip install onnxruntime'
 CPU_ORT_NAME = "CPUExecutionProvider"
+ENUMS = {
+    "execution_mode": "ExecutionMode",
+    "execution_order": "ExecutionOrder",
+    "graph_optimization_level": "GraphOptimizationLevel",
+}
+"""The properties of SessionOptions that are enums, and the enums' names."""
 DISTRIBUTIONS = (
     "onnxruntime",
     "onnxruntime-gpu",
@@ -187,13 +193,8 @@ def assigned(session: Any) -> list[tuple[str, list[str]]]:
 
 def _session_options(runtime: ModuleType, settings: Settings) -> Any:
     options = runtime.SessionOptions()
-    enums = {
-        "execution_mode": runtime.ExecutionMode,
-        "execution_order": runtime.ExecutionOrder,
-        "graph_optimization_level": runtime.GraphOptimizationLevel,
-    }
     for name, value in settings.properties.items():
-        setattr(options, name, getattr(enums[name], str(value)) if name in enums else value)
+        setattr(options, name, getattr(getattr(runtime, ENUMS[name]), str(value)) if name in ENUMS else value)
     for key, text in settings.entries.items():
         options.add_session_config_entry(key, text)
     for name, size in settings.free_dimensions.items():

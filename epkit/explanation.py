@@ -79,12 +79,8 @@ def explain(
 
 def script(model: Model, plan: Plan, given: Effective) -> str:
     """Write the same session in plain ONNX Runtime."""
-    enums = {
-        "execution_mode": "ExecutionMode",
-        "execution_order": "ExecutionOrder",
-        "graph_optimization_level": "GraphOptimizationLevel",
-    }
     source = repr(str(model.source)) if not isinstance(model.source, bytes) else "MODEL_BYTES"
+    enums = _runtime.ENUMS
     lines = ["import onnxruntime as ort", "", "options = ort.SessionOptions()"]
     for name, value in given.settings.properties.items():
         lines.append(f"options.{name} = {f'ort.{enums[name]}.{value}' if name in enums else repr(value)}")
