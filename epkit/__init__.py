@@ -12,7 +12,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from epkit import errors
 from epkit._version import __version__
+from epkit.errors import EpkitError
 
 if TYPE_CHECKING:
     from epkit.benchmark.measure import bench
@@ -22,7 +24,18 @@ if TYPE_CHECKING:
     from epkit.inspection import inspect
     from epkit.session import Session, open
 
-__all__ = ["Session", "__version__", "bench", "doctor", "explain", "inspect", "open", "providers"]
+__all__ = [
+    "EpkitError",
+    "Session",
+    "__version__",
+    "bench",
+    "doctor",
+    "errors",
+    "explain",
+    "inspect",
+    "open",
+    "providers",
+]
 
 # Imported on first use: `import epkit` brings neither pydantic nor NumPy nor ONNX Runtime.
 _HOMES = {

@@ -18,6 +18,7 @@ from epkit._foreign import hint_for
 from epkit._runtime import OpenFault, Settings
 from epkit.effective import without_cpu_rule
 from epkit.errors import ModelError, ProviderDropped
+from epkit.model import Model
 from epkit.placement import Share, elsewhere, placement
 from epkit.report import Outcome, Tried
 from epkit.resolve import Plan
@@ -62,6 +63,18 @@ def open_next(opening: Opening) -> None:
     opening.seconds += time.perf_counter() - started
     opening.placed = _placement(opening, opening.session)
     _hold_placement(opening)
+
+
+def leave_out(opening: Opening, model: Model) -> None:
+    """Drop the providers that crash on a tensor type of the model; raises ProviderDropped as `drop` does."""
+    tensors = (*model.inputs, *model.outputs, *model.intermediates)
+    for candidate in tuple(opening.remaining):
+        found = next(
+            (one for one in tensors if any(lacking in one.dtype for lacking in candidate.provider.lacks)), None
+        )
+        if found is not None:
+            told = f"it cannot carry {found.dtype} tensors, such as {found.name!r}"
+            drop(opening, candidate, told, "failed to open")
 
 
 def drop(opening: Opening, culprit: Candidate, cause: str, outcome: Outcome) -> None:

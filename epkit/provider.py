@@ -123,6 +123,10 @@ class Provider:
     """Environment variables that change a session behind one's back; a trailing `*` matches a prefix."""
     native_options: ClassVar[tuple[str, ...]] = ()
     """Options that load native code; those that come from a file that was found, not named, are pointed out."""
+    lacks: ClassVar[tuple[str, ...]] = ()
+    """Tensor types that it takes and then crashes on: a model that has one is not opened on it."""
+    narrows: ClassVar[Mapping[str, str]] = {}
+    """Tensor types that it computes in a narrower one: `{"int64": "int32"}`; larger numbers are refused."""
     warmup: ClassVar[WarmupNeed] = WarmupNeed()
     proof: ClassVar[Proof | None] = None
     """A better tiny model than epkit's own (one convolution), where a provider needs one."""

@@ -231,6 +231,8 @@ def _contradiction(provider: object) -> str:
         ("device_kinds", _texts(provider.device_kinds), "a tuple of texts"),
         ("environment", _texts(provider.environment), "a tuple of texts"),
         ("native_options", _texts(provider.native_options), "a tuple of texts"),
+        ("lacks", _texts(provider.lacks), "a tuple of texts"),
+        ("narrows", isinstance(provider.narrows, Mapping), "a mapping from type to type"),
         ("warmup", isinstance(provider.warmup, WarmupNeed), "a WarmupNeed"),
         ("proof", provider.proof is None or isinstance(provider.proof, Proof), "a Proof, or None"),
         ("proof_seconds", isinstance(provider.proof_seconds, int | float) and provider.proof_seconds > 0, "above 0"),

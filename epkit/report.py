@@ -100,5 +100,6 @@ def tried(plan: Plan, dropped: Mapping[str, Tried], placed: Mapping[str, Share])
             operators = ", ".join(list(placed[name].operators)[:6])
             rows.append(Tried(name, "active", f"took {_nodes(placed[name].nodes)}: {operators}"))
         else:
-            rows.append(Tried(name, "registered, took no node", "other providers of the chain took every node"))
+            why = "other providers of the chain took every node" if placed else "the model has no node"
+            rows.append(Tried(name, "registered, took no node", why))
     return tuple(rows)

@@ -23,13 +23,14 @@ from epkit.errors import (
 )
 from epkit.model import Model, TensorInfo, parse_ort_type
 from epkit.model import read as read_model
-from epkit.opening import Opening, drop, is_cpu, on_cpu, open_next
+from epkit.opening import Opening, drop, is_cpu, leave_out, on_cpu, open_next
 from epkit.provider import Concurrency
 from epkit.registry import Registry, discover
 from epkit.report import Report, WarmedUp, tried
 from epkit.resolve import Plan, resolve
 from epkit.run.caller import Caller
 from epkit.run.inputs import Inputs
+from epkit.run.narrow import Narrowed
 from epkit.target import Candidate, Target
 from epkit.target import read as read_target
 from epkit.warmup import WarmupFault, check_names, course, suspicious, warm_up
@@ -99,10 +100,14 @@ def open_plan(model: Model, plan: Plan, answers: Mapping[str, probe.Answer]) -> 
     if plan.refusal is not None:
         step = plan.refusal
         message = f"{step.candidate.name} is not usable on this machine: {step.reason}"
+        if not target.required:
+            others = [one for one in plan.steps if one is not step]
+            message += "".join(f"; nor is {one.candidate.name}: {one.reason}" for one in others)
         raise ProviderUnavailable(message, hint=step.hint)
     source = model.source if isinstance(model.source, bytes) else str(model.source)
     settings = effective(plan, _platform.core_limit()).settings
     under_way = Opening(plan, source, settings, list(plan.chain))
+    leave_out(under_way, model)
     warmup_seconds = 0.0
     while True:
         open_next(under_way)
@@ -124,7 +129,7 @@ def open_plan(model: Model, plan: Plan, answers: Mapping[str, probe.Answer]) -> 
         tried=tried(plan, under_way.dropped, under_way.placed),
         warmup=warmed,
         warmup_why=why,
-        notes=(*target.notes, *meddling(target.chain), *_probe_notes(answers), *notes),
+        notes=(*target.notes, *meddling(target.chain), *_probe_notes(answers), *_narrowing(session, under_way), *notes),
         seconds={
             # The providers are probed side by side.
             "probe": max((one.seconds for one in answers.values()), default=0.0),
@@ -146,6 +151,16 @@ def meddling(chain: Sequence[Candidate]) -> tuple[str, ...]:
     )
 
 
+def _narrowing(session: Session, opening: Opening) -> list[str]:
+    """Say which types of the model's inputs and outputs are computed in a narrower one."""
+    present = {one.dtype for one in (*session.inputs, *session.outputs)}
+    return [
+        f"{provider} computes {wide} in {narrow}: larger numbers are refused as inputs, and rounded or wrong in between"
+        for wide, (narrow, provider) in _narrows(opening).items()
+        if wide in present
+    ]
+
+
 def _probe_notes(answers: Mapping[str, probe.Answer]) -> list[str]:
     return list(dict.fromkeys(answer.note for answer in answers.values() if answer.note))
 
@@ -165,6 +180,7 @@ class Session:
         self._names = tuple(one.name for one in self.outputs)
         overridable = [_info(one, declared) for one in opening.session.get_overridable_initializers()]
         self._inputs = Inputs(self.inputs, cast=opening.plan.target.cast, overridable=overridable)
+        self._narrowed = Narrowed(self.inputs, _narrows(opening))
         self._caller = Caller(
             opening.session,
             self.inputs,
@@ -183,7 +199,10 @@ class Session:
         Raises InputError when an input does not fit the model, RunError when the run fails, SessionClosed.
         """
         names = None if outputs is None else self._known(outputs)
-        return self._caller.run(self._inputs.feed(inputs), names)
+        feed = self._inputs.feed(inputs)
+        if self._narrowed:
+            self._narrowed.check(feed)
+        return self._caller.run(feed, names)
 
     def close(self) -> None:
         """Wait for the runs in flight, then let go of the model; later calls raise SessionClosed."""
@@ -206,6 +225,12 @@ class Session:
             if name not in self._names:
                 raise InputError(f"the model has no output {name!r}", hint=nearest(name, self._names, what="outputs"))
         return wanted
+
+
+def _narrows(opening: Opening) -> dict[str, tuple[str, str]]:
+    """Return the tensor types that a provider with nodes computes in a narrower one: that one, and the provider."""
+    active = [one for one in opening.remaining if one.name in opening.placed]
+    return {wide: (narrow, one.name) for one in reversed(active) for wide, narrow in one.provider.narrows.items()}
 
 
 def _strictest(chain: Sequence[Candidate]) -> Concurrency:

@@ -5,6 +5,7 @@ What ONNX Runtime would refuse is an error here, with the key in it; what it wou
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -111,6 +112,13 @@ class SessionOptions(BaseModel):
     """Libraries of custom operators to load: native code."""
     extra: dict[str, str] = {}
     """Config entries newer than epkit, passed on unchecked; a wrong value can end the process."""
+
+    @field_validator("optimized_model_filepath")
+    @classmethod
+    def _go_where_a_file_can_be(cls, path: str | None) -> str | None:
+        if path is not None and not Path(path).absolute().parent.is_dir():
+            raise ValueError(f"the folder of {path!r} does not exist")
+        return path
 
     @field_validator("extra")
     @classmethod

@@ -125,6 +125,14 @@ def read(
 
     `options` (of the first provider) and `session_options` are laid over what the target says. Raises ConfigError.
     """
+    for what, given, kind in (
+        ("target", name, str),
+        ("options", options, Mapping),
+        ("session_options", session_options, Mapping),
+    ):
+        if given is not None and not isinstance(given, kind):
+            wanted = "a name" if kind is str else "a mapping"
+            raise ConfigError(f"{what} must be {wanted}, not {given!r}", hint='epkit.open(model, "cpu", options={...})')
     _check_names(config, registry)
     name, why = (name, "asked for by name") if name is not None else _default(config)
     call: Table = {}

@@ -69,6 +69,8 @@ def stand_in(
         inner = wanted.dtype.removeprefix("sequence(").removesuffix(")")
         if "(" in inner:
             raise InputError(f"input {wanted.name!r} is {wanted.dtype}, which cannot be made up", hint="give it")
+        if wanted.shape is None and inner != wanted.dtype:
+            guessed.append(f"the rank of {wanted.name}")  # a sequence of scalars suits few operators
         shape = shapes.get(wanted.name) or _shape(wanted, dimensions, guessed)
         value = _array(inner, tuple(shape), random)
         feed[wanted.name] = value if inner == wanted.dtype else [value]
@@ -152,6 +154,8 @@ def suspicious(result: Mapping[str, object], outputs: Sequence[TensorInfo]) -> s
 
 def _shape(wanted: TensorInfo, dimensions: Mapping[str, int], guessed: list[str]) -> list[int]:
     shape = []
+    if wanted.shape is None and wanted.dtype.startswith("sequence("):
+        return [1]
     for axis, dimension in enumerate(wanted.shape or ()):
         if isinstance(dimension, int):
             shape.append(dimension)

@@ -555,3 +555,52 @@ def test_a_library_of_operators_that_cannot_be_loaded_is_a_config_error():
 def test_asking_for_no_output_is_an_error():
     with epkit.open(mlp(), "cpu") as session, pytest.raises(InputError, match="no output"):
         session.run(np.ones((1, 16), np.float32), [])
+
+
+# -- what a provider cannot do
+
+
+@pytest.mark.parametrize(
+    ("dtype", "number", "array"),
+    [
+        ("int64", TensorProto.INT64, np.array([2**31])),
+        ("int64", TensorProto.INT64, np.array([-(2**35)])),
+        ("uint64", TensorProto.UINT64, np.array([2**40], np.uint64)),
+        ("float64", TensorProto.DOUBLE, np.array([1e300])),
+    ],
+)
+def test_numbers_that_a_provider_would_compute_in_a_narrower_type_are_refused(dtype, number, array):
+    """OpenVINO answers [-2147483648] for 2**31 through an int64 Identity, and says nothing."""
+    with epkit.open(identity(number), "openvino") as session:
+        with pytest.raises(InputError, match="which openvino would compute in"):
+            session.run(array)
+        assert any(f"openvino computes {dtype}" in note for note in session.report.notes)
+        np.testing.assert_array_equal(session.run(array // array)["y"], array // array)
+    with epkit.open(identity(number), "cpu") as session:
+        np.testing.assert_array_equal(session.run(array)["y"], array)
+
+
+def test_a_model_with_a_type_that_a_provider_crashes_on_is_not_opened_on_it():
+    texts = identity(TensorProto.STRING)
+    with pytest.raises(ProviderDropped, match="cannot carry string tensors, such as 'x'"):
+        epkit.open(texts, "openvino")
+    with epkit.open(texts, "t", config=chain("openvino")) as session:
+        assert outcomes(session) == {"openvino": "failed to open", "cpu": "active"}
+        assert session.run(["a", "b"])["y"].tolist() == ["a", "b"]
+
+
+@pytest.mark.parametrize("arguments", [{"target": 3}, {"options": "x"}, {"session_options": "x"}, {"options": 3}])
+def test_arguments_of_the_wrong_type_are_config_errors(arguments):
+    with pytest.raises(ConfigError, match="must be a"):
+        epkit.open(mlp(), **{"target": "cpu"} | arguments)
+
+
+def test_a_chain_of_which_nothing_is_left_names_every_reason(monkeypatch):
+    monkeypatch.setenv("EPKIT_DISABLE_PLUGINS", "cpu,openvino")
+    with pytest.raises(ProviderUnavailable, match="names it; nor is cpu: the plugin 'cpu' is disabled"):
+        epkit.open(mlp(), "t", config=chain("openvino"))
+
+
+def test_a_folder_that_does_not_exist_is_not_the_models_fault():
+    with pytest.raises(ConfigError, match=r"the folder of '/no/such/x\.onnx' does not exist"):
+        epkit.open(mlp(), "cpu", session_options={"optimized_model_filepath": "/no/such/x.onnx"})

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 
 from epkit.errors import ProviderUnavailable
 from epkit.provider import (
@@ -49,6 +50,9 @@ class OpenVino(Provider):
     options = OpenVinoOptions
     device_kinds = ("CPU", "GPU", "NPU")
     environment = ("ORT_OPENVINO_*", "OV_*")
+    # Found by running it: a model with text crashes the process, and wide numbers are computed in 32 bits unsaid.
+    lacks = ("string",)
+    narrows = MappingProxyType({"int64": "int32", "uint64": "int32", "float64": "float32"})
     warmup = WarmupNeed(
         runs=2,
         shapes="each",
