@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from epkit._cause import cause
 from epkit.errors import ConfigError, RuntimeMissing
 from epkit.provider import Device, FoundDevice, Provider
+from epkit.run.turn import PROCESS
 
 if TYPE_CHECKING:
     from epkit.target import Candidate
@@ -177,8 +178,11 @@ def create(model: str | bytes, candidates: Sequence[Candidate], settings: Settin
             _add(runtime, options, candidate)
         except Exception as error:
             raise OpenFault(cause(error), candidate) from error
+    one_at_a_time = any(candidate.provider.concurrency == "per-process" for candidate in candidates)
     try:
-        return runtime.InferenceSession(model, sess_options=options, enable_fallback=0)
+        # Opening beside a run of another session crashes such a provider as surely as running does.
+        with PROCESS if one_at_a_time else contextlib.nullcontext():
+            return runtime.InferenceSession(model, sess_options=options, enable_fallback=0)
     except Exception as error:
         raise OpenFault(cause(error)) from error
 

@@ -45,4 +45,4 @@ def _value(value: object) -> str:
         case "":
             return '""'
         case _:
-            return str(value)
+            return str(value).replace("\n", "\\n")

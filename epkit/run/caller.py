@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from epkit._cause import cause
@@ -15,9 +15,8 @@ from epkit.provider import Concurrency
 from epkit.run.dtypes import is_exotic
 from epkit.run.lease import Leases, Run
 from epkit.run.raw import run_raw
+from epkit.run.turn import PROCESS
 
-# One run at a time in the whole process, for providers that need it so.
-_PROCESS = threading.RLock()
 _LOOK_AGAIN_S = 0.001
 
 
@@ -47,7 +46,7 @@ class Caller:
         turns: dict[Concurrency, AbstractContextManager[Any] | None] = {
             "free": None,
             "per-session": threading.RLock(),
-            "per-process": _PROCESS,
+            "per-process": PROCESS,
         }
         self._turn = turns[concurrency]
         # A list, since appending and popping need no lock: this is on the way of every run.
@@ -77,9 +76,10 @@ class Caller:
         self._closed = True
         while self._running:
             time.sleep(_LOOK_AGAIN_S)
-        self.session = None
-        self.__dict__.pop("_leases", None)
-        self.__dict__.pop("_run", None)
+        with self._turn or nullcontext():
+            self.session = None
+            self.__dict__.pop("_leases", None)
+            self.__dict__.pop("_run", None)
 
     def _raw(self, names: Sequence[str], feed: Mapping[str, Any]) -> list[Any]:
         return run_raw(self.session, [self._outputs[name] for name in names], feed)

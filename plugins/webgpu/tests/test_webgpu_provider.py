@@ -169,6 +169,44 @@ def test_two_sessions_and_eight_threads_give_right_numbers(usable: None):
     assert child(THREADS) == "0 faults []\n"  # in a process of its own: without the lock, it crashes
 
 
+OPENINGS = """
+import threading, time
+import numpy as np
+import epkit
+from models import mlp
+
+options = {"intra_op_num_threads": 1}
+contents, given = mlp(), np.random.default_rng(0).standard_normal((2, 16), dtype=np.float32)
+wanted = epkit.open(contents, "cpu").run(given)["y"]
+session = epkit.open(contents, "webgpu", session_options=options)
+wrong, ends = [], time.monotonic() + 4
+
+def check(one):
+    if not np.allclose(one.run(given)["y"], wanted, rtol=1e-4, atol=1e-6):
+        wrong.append("wrong numbers")
+
+def repeat():
+    while time.monotonic() < ends:
+        check(session)
+
+def reopen():
+    while time.monotonic() < ends:
+        with epkit.open(contents, "webgpu", session_options=options) as one:
+            check(one)
+
+threads = [threading.Thread(target=work) for work in (repeat, repeat, reopen, reopen)]
+for one in threads:
+    one.start()
+for one in threads:
+    one.join()
+print(f"{len(wrong)} faults")
+"""
+
+
+def test_sessions_may_be_opened_and_closed_beside_runs(usable: None):
+    assert child(OPENINGS) == "0 faults\n"  # without the lock, it crashes
+
+
 def test_it_is_run_once_at_a_time_in_the_whole_process():
     assert WEBGPU.concurrency == "per-process"
 
