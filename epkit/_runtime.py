@@ -7,7 +7,6 @@ The only module that imports `onnxruntime`. Sessions are opened with the calls t
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import importlib.util
 import io
 import threading
@@ -34,17 +33,6 @@ ENUMS = {
     "graph_optimization_level": "GraphOptimizationLevel",
 }
 """The properties of SessionOptions that are enums, and the enums' names."""
-DISTRIBUTIONS = (
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "onnxruntime-directml",
-    "onnxruntime-openvino",
-    "onnxruntime-qnn",
-    "onnxruntime-silicon",
-    "ort-nightly",
-    "ort-nightly-gpu",
-)
-"""The distributions that bring the package `onnxruntime`, and overwrite each other's files."""
 
 _lock = threading.RLock()
 _prepared: set[str] = set()
@@ -70,15 +58,6 @@ class Settings:
     free_dimensions: Mapping[str, int] = field(default_factory=dict)
     free_dimensions_by_denotation: Mapping[str, int] = field(default_factory=dict)
     custom_ops: Sequence[str] = ()
-
-
-def distributions() -> dict[str, str]:
-    """Return the installed distributions of ONNX Runtime and their versions; does not import it."""
-    found = {}
-    for name in DISTRIBUTIONS:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
 
 
 def installed() -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, TypeAlias
 
-from epkit import _platform, _runtime, cache, catalogue
+from epkit import _platform, _runtime, cache, catalogue, wheels
 
 SCHEMA = "epkit.doctor/1"
 
@@ -71,7 +71,7 @@ def _machine() -> Iterator[Finding]:
 
 
 def _runtimes() -> Iterator[Finding]:
-    installed = _runtime.distributions()
+    installed = wheels.runtimes()
     if not _runtime.installed():
         yield Finding("ONNX Runtime", "problem", _runtime.MISSING, _runtime.MISSING_HINT)
         return

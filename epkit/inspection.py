@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from epkit import _runtime
+from epkit import wheels
 from epkit.model import BITS, Model, Source, TensorInfo, read
 
 SCHEMA = "epkit.inspect/1"
@@ -143,7 +143,7 @@ def _notes(model: Model, dynamic: dict[str, tuple[str, ...]]) -> Iterator[str]:
 
 def _too_new(model: Model) -> Iterator[str]:
     """Compare with the installed ONNX Runtime, without importing it; say nothing of a release that was not tried."""
-    for name, version in _runtime.distributions().items():
+    for name, version in wheels.runtimes().items():
         ir_version, opset = _NEWEST.get(".".join(version.split(".")[:2]), (None, None))
         if ir_version is not None and model.ir_version > ir_version:
             yield f"IR version {model.ir_version} is newer than {name} {version} loads ({ir_version})"

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from epkit import _runtime
+from epkit import _runtime, wheels
 from epkit._child import Child
 from epkit._foreign import availability_of, hint_for
 from epkit._version import __version__
@@ -220,7 +220,7 @@ def _memory(provider: Provider, device: Device | None, registry: Registry, proof
         __version__,
         sys.prefix,
         sys.version,
-        str(_runtime.distributions()),
+        str(wheels.runtimes()),
         *depends,
     ]
     key = hashlib.sha256("\0".join(everything).encode()).hexdigest()[:32]

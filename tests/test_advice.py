@@ -24,7 +24,7 @@ from models import identity, mlp, model, value
 from onnx import helper, numpy_helper
 
 import epkit
-from epkit import _runtime, registry, sample
+from epkit import registry, sample, wheels
 from epkit.errors import ConfigError, ProviderUnavailable
 from epkit.probe import ask
 
@@ -297,7 +297,7 @@ print(json.dumps(tried("CUDAExecutionProvider", enable_fallback=0)))
 
 @pytest.mark.usefixtures("_without_cuda")
 def test_available_providers_and_the_device_tell_what_was_built_not_what_works():
-    built = "onnxruntime-gpu" in _runtime.distributions()
+    built = "onnxruntime-gpu" in wheels.runtimes()
     assert ("CUDAExecutionProvider" in ort.get_available_providers()) == built
     assert (ort.get_device() == "GPU") == built
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 import epkit
-from epkit import _runtime
+from epkit import wheels
 from epkit.checkup import clash
 
 
@@ -27,7 +27,7 @@ def test_distributions_that_share_a_folder_clash(installed, state, found, mend):
 
 
 def test_files_of_another_version_than_the_distribution_says_are_a_problem(monkeypatch):
-    monkeypatch.setattr(_runtime, "distributions", lambda: {"onnxruntime-gpu": "0.9"})
+    monkeypatch.setattr(wheels, "runtimes", lambda: {"onnxruntime-gpu": "0.9"})
     problems = [one for one in epkit.doctor().problems if one.topic == "ONNX Runtime"]
     assert len(problems) == 1
     assert "the distribution says 0.9" in problems[0].found

@@ -363,3 +363,10 @@ def test_a_device_that_the_plugin_library_does_not_offer_becomes_another(tmp_pat
         pytest.skip("this machine has an NPU")
     with pytest.raises(ProviderUnavailable, match="NPU"):
         epkit.open(mlp(), "t", config=target("openvino", device="NPU", strict=True))
+
+
+@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+def test_terminating_a_run_works_between_nodes_only_so_no_time_limit_is_taken(provider):
+    """On a provider that fuses a model into one node, a run goes on to its end: a limit would be a false promise."""
+    with epkit.open(mlp(), provider) as session, pytest.raises(TypeError, match="timeout"):
+        session.run(np.ones((1, 16), np.float32), timeout=0.01)  # type: ignore[call-arg]

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from epkit import _platform, _runtime
+from epkit import _platform, wheels
 from epkit._version import __version__
 from epkit.registry import Registry
 
@@ -92,7 +92,7 @@ def load() -> tuple[float, ...]:
 
 def _versions(registry: Registry) -> dict[str, str]:
     plugins = sorted({entry.plugin.distribution for entry in registry.entries} - {"epkit"})
-    found = {"epkit": __version__, "python": platform.python_version(), **_runtime.distributions()}
+    found = {"epkit": __version__, "python": platform.python_version(), **wheels.runtimes()}
     for name in ("numpy", *plugins):
         with suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import platform
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
 
+from epkit import wheels
 from epkit.errors import ProviderUnavailable
 from epkit.provider import (
     Availability,
@@ -34,7 +33,6 @@ _LIBRARY = (
     if sys.platform == "win32"
     else "libonnxruntime_providers_openvino_plugin.so"
 )
-_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-qnn", "onnxruntime-openvino")
 _OLDEST_RUNTIME = (1, 23)
 
 _DEFAULT_DEVICE = "CPU"
@@ -66,31 +64,31 @@ class OpenVino(Provider):
 
     def probe(self) -> Availability:
         """Look for the wheel, its library, and an ONNX Runtime that can load plugin libraries."""
-        library = _find_library()
+        library = wheels.library(_MODULE, _LIBRARY)
         if library is None:
             if sys.platform in ("linux", "win32") and platform.machine().lower() in ("x86_64", "amd64"):
                 return Unusable(f"{_WHEEL} is not installed", hint=_INSTALL)
             return Unusable(f"{_WHEEL} has wheels for Linux and Windows on x86-64, not for {platform.platform()}")
         if not library.is_file():
             return Unusable(f"{library} was not found", hint=f"{_INSTALL} --force-reinstall")
-        versions = _runtime_versions()
-        if versions and all(_numbers(version) < _OLDEST_RUNTIME for version in versions.values()):
+        versions = wheels.runtimes()
+        if versions and all(wheels.numbers(version) < _OLDEST_RUNTIME for version in versions.values()):
             wheel, version = next(iter(versions.items()))
             return Unusable(f"{wheel} {version} loads no plugin libraries", hint=f"pip install '{wheel}>=1.23'")
-        return Usable(", ".join([f"{_WHEEL} {_version(_WHEEL)}", *_device_nodes()]))
+        return Usable(", ".join([f"{_WHEEL} {wheels.version(_WHEEL)}", *_device_nodes()]))
 
     def fingerprint(self) -> Sequence[str]:
         """List the library with its time and size, the versions of ONNX Runtime, and the device nodes."""
-        library = _find_library()
-        found = [f"{wheel} {version}" for wheel, version in _runtime_versions().items()] + _device_nodes()
+        library = wheels.library(_MODULE, _LIBRARY)
+        found = [f"{wheel} {version}" for wheel, version in wheels.runtimes().items()] + _device_nodes()
         if library is not None and library.is_file():
             state = library.stat()
-            found += [str(library), str(state.st_mtime_ns), str(state.st_size), _version(_WHEEL)]
+            found += [str(library), str(state.st_mtime_ns), str(state.st_size), wheels.version(_WHEEL)]
         return found
 
     def library(self) -> Path | None:
         """Return the plugin library inside the wheel; raises ProviderUnavailable when the wheel is not installed."""
-        library = _find_library()
+        library = wheels.library(_MODULE, _LIBRARY)
         if library is None:
             raise ProviderUnavailable(f"{_WHEEL} is not installed", hint=_INSTALL)
         return library
@@ -145,27 +143,6 @@ class OpenVino(Provider):
         if "cannot open shared object file" in cause:
             return f"{_INSTALL} --force-reinstall"
         return ""
-
-
-def _find_library() -> Path | None:
-    spec = importlib.util.find_spec(_MODULE)
-    places = spec.submodule_search_locations if spec is not None else None
-    return Path(next(iter(places))) / _LIBRARY if places else None
-
-
-def _runtime_versions() -> dict[str, str]:
-    return {wheel: version for wheel in _RUNTIMES if (version := _version(wheel))}
-
-
-def _version(wheel: str) -> str:
-    try:
-        return metadata.version(wheel)
-    except metadata.PackageNotFoundError:
-        return ""
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
 
 
 def _device_nodes() -> list[str]:

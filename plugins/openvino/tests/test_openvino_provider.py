@@ -22,6 +22,7 @@ from onnx import TensorProto, helper
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 from pydantic import ValidationError
 
+from epkit import wheels
 from epkit.errors import ProviderUnavailable
 from epkit.provider import FoundDevice, Unusable, Usable
 
@@ -367,11 +368,11 @@ def test_a_missing_library_is_a_reason(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_an_old_onnx_runtime_is_a_reason(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(provider, "_runtime_versions", lambda: {"onnxruntime": "1.22.3"})
+    monkeypatch.setattr(wheels, "runtimes", lambda: {"onnxruntime": "1.22.3"})
     answer = OPENVINO.probe()
     assert isinstance(answer, Unusable)
     assert answer.hint == "pip install 'onnxruntime>=1.23'"
-    monkeypatch.setattr(provider, "_runtime_versions", dict)
+    monkeypatch.setattr(wheels, "runtimes", dict)
     assert isinstance(OPENVINO.probe(), Usable)
 
 

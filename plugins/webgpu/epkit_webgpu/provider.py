@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import re
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 
+from epkit import wheels
 from epkit.errors import ProviderUnavailable
 from epkit.provider import Availability, Device, Options, Provider, Unusable, Usable, WarmupNeed
 from epkit_webgpu import vulkan
@@ -21,7 +20,6 @@ _WHEEL = "onnxruntime-ep-webgpu"
 _INSTALL = f"pip install {_WHEEL}"
 _LIBRARIES = {"win32": "onnxruntime_providers_webgpu.dll", "darwin": "libonnxruntime_providers_webgpu.dylib"}
 _LIBRARY = _LIBRARIES.get(sys.platform, "libonnxruntime_providers_webgpu.so")
-_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-qnn", "onnxruntime-openvino")
 _OLDEST_RUNTIME = (1, 24, 4)
 
 _ALLOW_SOFTWARE = "ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER"
@@ -45,24 +43,24 @@ class WebGpu(Provider):
 
     def probe(self) -> Availability:
         """Look for the wheel, its library, an ONNX Runtime that can load it, and on Linux Vulkan's devices."""
-        library = _find_library()
+        library = wheels.library(_MODULE, _LIBRARY)
         if library is None:
             if _has_wheels():
                 return Unusable(f"{_WHEEL} is not installed", hint=_INSTALL)
             return Unusable(f"{_WHEEL} has no wheel for {platform.platform()}")
         if not library.is_file():
             return Unusable(f"{library} was not found", hint=f"{_INSTALL} --force-reinstall")
-        versions = _runtime_versions()
-        if versions and all(_numbers(version) < _OLDEST_RUNTIME for version in versions.values()):
+        versions = wheels.runtimes()
+        if versions and all(wheels.numbers(version) < _OLDEST_RUNTIME for version in versions.values()):
             wheel, version = next(iter(versions.items()))
             return Unusable(f"{wheel} {version} is too old for {_WHEEL}", hint=f"pip install '{wheel}>=1.24.4'")
-        found = f"{_WHEEL} {_version(_WHEEL)}"
+        found = f"{_WHEEL} {wheels.version(_WHEEL)}"
         return _with_vulkan(found) if sys.platform == "linux" else Usable(found)
 
     def fingerprint(self) -> Sequence[str]:
         """List the library, the versions of ONNX Runtime, Vulkan's loader and drivers, device nodes and variables."""
-        library = _find_library()
-        found = [f"{wheel} {version}" for wheel, version in _runtime_versions().items()]
+        library = wheels.library(_MODULE, _LIBRARY)
+        found = [f"{wheel} {version}" for wheel, version in wheels.runtimes().items()]
         found += [_state(path) for path in ([library] if library else []) if path.is_file()]
         found += [f"{name}={os.environ.get(name)}" for name in (_ALLOW_SOFTWARE, *vulkan.CHOICE)]
         if sys.platform == "linux":
@@ -71,7 +69,7 @@ class WebGpu(Provider):
 
     def library(self) -> Path | None:
         """Return the plugin library inside the wheel; raises ProviderUnavailable when the wheel is not installed."""
-        library = _find_library()
+        library = wheels.library(_MODULE, _LIBRARY)
         if library is None:
             raise ProviderUnavailable(f"{_WHEEL} is not installed", hint=_INSTALL)
         return library
@@ -127,27 +125,6 @@ def _no_gpu() -> str:
 def _has_wheels() -> bool:
     machines = {"linux": ("x86_64", "aarch64"), "win32": ("amd64", "arm64"), "darwin": ("arm64",)}
     return platform.machine().lower() in machines.get(sys.platform, ())
-
-
-def _find_library() -> Path | None:
-    spec = importlib.util.find_spec(_MODULE)
-    places = spec.submodule_search_locations if spec is not None else None
-    return Path(next(iter(places))) / _LIBRARY if places else None
-
-
-def _runtime_versions() -> dict[str, str]:
-    return {wheel: version for wheel in _RUNTIMES if (version := _version(wheel))}
-
-
-def _version(wheel: str) -> str:
-    try:
-        return metadata.version(wheel)
-    except metadata.PackageNotFoundError:
-        return ""
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
 
 
 def _state(path: Path) -> str:

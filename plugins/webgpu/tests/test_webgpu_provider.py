@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pydantic import ValidationError
 
 import epkit
-from epkit import _runtime, probe
+from epkit import _runtime, probe, wheels
 from epkit.errors import ProviderDropped, ProviderUnavailable
 from epkit.provider import Unusable, Usable
 from epkit.registry import discover
@@ -398,7 +398,7 @@ def test_a_missing_library_is_a_reason(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize(("version", "old"), [("1.24.3", True), ("1.9.0", True), ("1.24.4", False), ("2.0", False)])
 def test_an_old_onnx_runtime_is_a_reason(version: str, old: bool, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(provider, "_runtime_versions", lambda: {"onnxruntime": version})
+    monkeypatch.setattr(wheels, "runtimes", lambda: {"onnxruntime": version})
     monkeypatch.setattr(vulkan, "devices", lambda: (VulkanDevice("Acme 1", software=False),))
     answer = WEBGPU.probe()
     assert isinstance(answer, Unusable if old else Usable)

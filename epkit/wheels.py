@@ -1,0 +1,48 @@
+"""Which wheels are installed, and where is the library that one brings?
+
+Nothing is imported to answer: it is for probes, and for whatever must not load ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import re
+from pathlib import Path
+
+RUNTIMES = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxruntime-directml",
+    "onnxruntime-openvino",
+    "onnxruntime-qnn",
+    "onnxruntime-silicon",
+    "ort-nightly",
+    "ort-nightly-gpu",
+)
+"""The distributions that bring the package `onnxruntime`, and overwrite each other's files."""
+
+
+def runtimes() -> dict[str, str]:
+    """Return the installed distributions of ONNX Runtime and their versions."""
+    return {name: found for name in RUNTIMES if (found := version(name))}
+
+
+def version(distribution: str) -> str:
+    """Return the version of a distribution; empty when it is not installed."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """Return the first three numbers of a version, to compare it: (1, 31, 1)."""
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
+
+
+def library(module: str, file: str) -> Path | None:
+    """Return where the package `module` would have the file; None when there is no such package."""
+    spec = importlib.util.find_spec(module)
+    places = spec.submodule_search_locations if spec is not None else None
+    return Path(next(iter(places))) / file if places else None
