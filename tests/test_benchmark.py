@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from random import Random
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
@@ -413,7 +414,6 @@ def test_outputs_that_cannot_be_compared_are_named() -> None:
 
 
 def test_outputs_of_every_kind_come_back_from_the_file(tmp_path: Path) -> None:
-    ml_dtypes = pytest.importorskip("ml_dtypes")
     given = {
         "file": np.arange(3, dtype=np.float32),
         "a/../b": np.array(["x", "yy"], dtype=object),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -286,7 +287,6 @@ def test_a_healthy_model_prints_warnings(capfd):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float8_e4m3fn", "float8_e5m2"])
 def test_small_floats_are_refused_or_come_back_as_raw_integers(dtype):
-    ml_dtypes = pytest.importorskip("ml_dtypes", reason="the dev group brings ml_dtypes")
     numbers = {
         "bfloat16": TensorProto.BFLOAT16,
         "float8_e4m3fn": TensorProto.FLOAT8E4M3FN,
