@@ -221,6 +221,7 @@ def _memory(provider: Provider, device: Device | None, registry: Registry, proof
         sys.prefix,
         sys.version,
         str(wheels.runtimes()),
+        *_files(provider),
         *depends,
     ]
     key = hashlib.sha256("\0".join(everything).encode()).hexdigest()[:32]

@@ -276,3 +276,12 @@ def test_an_interrupt_does_not_wait_for_a_proof_that_hangs(install, tmp_path, mo
         probe.ask([(found.providers["acme"], None)], found)
     assert time.monotonic() - started < 60
     assert not list((tmp_path / "cache" / "probe").glob("*.json"))
+
+
+def test_an_edited_plugin_is_asked_anew_though_its_version_is_the_same(ask, count, tmp_path):
+    ask(COUNTED.format(passing=False))
+    assert ask.again().remembered
+    (file,) = tmp_path.glob("site-*/plugin_*.py")
+    os.utime(file, (1, 1))
+    assert not ask.again().remembered
+    assert count() == 2
