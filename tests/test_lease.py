@@ -16,7 +16,8 @@ from epkit.run import lease
 
 
 def lent(session: epkit.Session) -> int:
-    return sum(len(idle) for idle in session._caller._leases._idle.values())
+    leases = session._caller._leases
+    return sum(len(idle) for idle in leases._idle.values()) if leases is not None else 0
 
 
 def passing(nodes, outputs) -> bytes:

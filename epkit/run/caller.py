@@ -4,20 +4,51 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from epkit._cause import cause
-from epkit.errors import RunError, SessionClosed
+from epkit.errors import EpkitError, RunError, SessionClosed
 from epkit.model import TensorInfo
 from epkit.provider import Concurrency
 from epkit.run.dtypes import is_exotic
-from epkit.run.lease import Leases, Run
+from epkit.run.lease import Leases
 from epkit.run.raw import run_raw
 from epkit.run.turn import PROCESS
 
 _LOOK_AGAIN_S = 0.001
+
+
+class UnderWay:
+    """Held while a run is under way: closing waits for it, and what it raises is a RunError.
+
+    It is on the way of every run, and may be held many times over.
+    """
+
+    __slots__ = ("_turn", "closed", "running")
+
+    def __init__(self, turn: threading.RLock | None) -> None:  # type: ignore[valid-type]
+        self._turn: Any = turn
+        # A list, since appending and popping need no lock.
+        self.running: list[None] = []
+        self.closed = False
+
+    def __enter__(self) -> None:
+        # First, so that whoever closes the session waits for this run, or this run sees that it is closed.
+        self.running.append(None)
+        if self.closed:
+            self.running.pop()
+            raise SessionClosed("the session is closed", hint="open it again with epkit.open")
+        if self._turn is not None:
+            self._turn.acquire()
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if self._turn is not None:
+            self._turn.release()
+        self.running.pop()
+        if isinstance(error, Exception) and not isinstance(error, EpkitError):
+            raise RunError(f"the run failed: {cause(error)}") from error
 
 
 class Caller:
@@ -39,47 +70,49 @@ class Caller:
         plugin library may write a smaller one into the buffer and say nothing.
         """
         self.session = session
+        self.lends = lends
+        turns: dict[Concurrency, Any] = {"free": None, "per-session": threading.RLock(), "per-process": PROCESS}
+        self.turn: AbstractContextManager[Any] = turns[concurrency] or nullcontext()
+        self.under_way = UnderWay(turns[concurrency])
         self._outputs = {one.name: one for one in outputs}
-        raw = exotic or any(is_exotic(one.dtype) for one in outputs)
-        self._run: Run = self._raw if raw else session.run
-        self._leases = Leases(session, self._run, inputs, outputs, lends=lends)
-        turns: dict[Concurrency, AbstractContextManager[Any] | None] = {
-            "free": None,
-            "per-session": threading.RLock(),
-            "per-process": PROCESS,
-        }
-        self._turn = turns[concurrency]
-        # A list, since appending and popping need no lock: this is on the way of every run.
-        self._running: list[None] = []
-        self._closed = False
+        self._names = tuple(self._outputs)
+        self._raw = exotic or any(is_exotic(one.dtype) for one in outputs)
+        self._leases: Leases | None = None
+        self.lent: Callable[[object], dict[str, Any] | None] = _none_lent
+        """Runs inputs as they came, where a binding waits for such; see `Leases.run`."""
+        if lends and not self._raw and concurrency == "free":
+            self._leases = Leases(session, inputs, outputs, self.under_way.running)
+            self.lent = self._leases.run
 
-    def run(self, feed: Mapping[str, Any], names: Sequence[str] | None = None) -> dict[str, Any]:
-        """Run once for the outputs `names`, or for all; raises RunError and SessionClosed."""
-        running = self._running
-        running.append(None)
-        try:
-            if self._closed:
-                raise SessionClosed("the session is closed", hint="open it again with epkit.open")
-            if self._turn is None:
-                return self._leases.run(feed, names)
-            with self._turn:
-                return self._leases.run(feed, names)
-        except RunError:
-            raise
-        except Exception as error:
-            raise RunError(f"the run failed: {cause(error)}") from error
-        finally:
-            running.pop()
+    def run(
+        self, feed: Mapping[str, Any], names: Sequence[str] | None = None, options: object | None = None
+    ) -> dict[str, Any]:
+        """Run once for the outputs `names`, or for all; raises RunError and SessionClosed.
+
+        `feed` fits the model; `options` are ONNX Runtime's RunOptions.
+        """
+        with self.under_way:
+            wanted = self._names if names is None else names
+            if self._raw:
+                outputs = [self._outputs[name] for name in wanted]
+                return dict(zip(wanted, run_raw(self.session, outputs, feed, options), strict=True))
+            results = dict(zip(wanted, self.session.run(wanted, feed, options), strict=True))
+            if self._leases is not None:
+                self._leases.remember(feed, results)
+            return results
 
     def close(self) -> None:
         """Let no run begin any more, wait for those that are under way, and let go of the session."""
-        self._closed = True
-        while self._running:
+        self.under_way.closed = True
+        if self._leases is not None:
+            self._leases.stop()
+        self.lent = _none_lent
+        while self.under_way.running:
             time.sleep(_LOOK_AGAIN_S)
-        with self._turn or nullcontext():
+        with self.turn:
             self.session = None
-            self.__dict__.pop("_leases", None)
-            self.__dict__.pop("_run", None)
+            self._leases = None
 
-    def _raw(self, names: Sequence[str], feed: Mapping[str, Any]) -> list[Any]:
-        return run_raw(self.session, [self._outputs[name] for name in names], feed)
+
+def _none_lent(inputs: object) -> None:  # noqa: ARG001
+    return None

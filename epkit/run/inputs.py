@@ -61,34 +61,49 @@ class Inputs:
                     break
             else:
                 return inputs
-        return self._converted(inputs if isinstance(inputs, Mapping) else self._named(inputs))
+        return {name: self.value(name, given) for name, given in self.named(inputs).items()}
 
-    def _named(self, value: object) -> Mapping[str, object]:
-        if len(self._wanted) == 1:
-            return {self._wanted[0].name: value}
-        message = f"the model has {len(self._wanted)} inputs, got {kind_of(value)}"
-        raise InputError(message, hint=f"give a mapping from names to values; {self._listed()}")
+    def named(self, inputs: Mapping[str, object] | object, *, some: bool = False) -> dict[str, object]:
+        """Return the values by name, those left out that may be and are None. With `some`, not all need be there.
 
-    def _converted(self, inputs: Mapping[str, object]) -> dict[str, object]:
-        self._check_names(inputs)
-        feed: dict[str, object] = {}
-        for name, given in inputs.items():
-            one = self._by_name.get(name) or _Input(self._overridable[name])
-            if given is None and (one.optional or name in self._overridable):
-                continue
-            try:
-                feed[name] = one.value(given, self._cast)
-            except Unfit as unfit:
-                raise InputError(f"input {name!r} wants {one.wants}, got {unfit.got}", hint=unfit.hint) from unfit
-        return feed
+        Raises InputError for a name that the model does not have, and for one that is missing.
+        """
+        if not isinstance(inputs, Mapping):
+            if len(self._wanted) != 1:
+                message = f"the model has {len(self._wanted)} inputs, got {kind_of(inputs)}"
+                raise InputError(message, hint=f"give a mapping from names to values; {self._listed()}")
+            inputs = {self._wanted[0].name: inputs}
+        self._check_names(inputs, some)
+        return {name: given for name, given in inputs.items() if given is not None or not self._may_be_none(name)}
 
-    def _check_names(self, inputs: Mapping[str, object]) -> None:
+    def value(self, name: str, given: object) -> object:
+        """Return what ONNX Runtime is to see for one input; raises InputError."""
+        one = self._one(name)
+        try:
+            return one.value(given, self._cast)
+        except Unfit as unfit:
+            raise InputError(f"input {name!r} wants {one.wants}, got {unfit.got}", hint=unfit.hint) from unfit
+
+    def check(self, name: str, dtype: str, shape: tuple[int, ...], what: str) -> None:
+        """Hold a tensor that cannot be converted, since it is not on the CPU, to what the model wants."""
+        one = self._one(name)
+        if dtype != one.element or not one.admits(shape):
+            told = f"input {name!r} wants {one.wants}, got {what} of {sized(dtype, shape)}"
+            raise InputError(told, hint="it is bound as it is: convert it where it is")
+
+    def _one(self, name: str) -> _Input:
+        return self._by_name.get(name) or _Input(self._overridable[name])
+
+    def _may_be_none(self, name: str) -> bool:
+        return name in self._overridable or self._by_name[name].optional
+
+    def _check_names(self, inputs: Mapping[str, object], some: bool) -> None:
         known = self._by_name.keys() | self._overridable.keys()
         for name in inputs:
             if name not in known:
                 raise InputError(f"the model has no input {name!r}", hint=nearest(str(name), known, "inputs"))
         missing = [one.name for one in self._wanted if one.name not in inputs and not one.optional]
-        if missing:
+        if missing and not some:
             names = f"s {', '.join(map(repr, missing))} are" if missing[1:] else f" {missing[0]!r} is"
             raise InputError(f"input{names} missing", hint=self._listed())
 
@@ -99,7 +114,7 @@ class Inputs:
 class _Input:
     """One input: what the model says of it, and what it makes of a value."""
 
-    __slots__ = ("_element", "_fixed", "_form", "_key", "_rank", "dtype", "name", "optional", "seen", "wants")
+    __slots__ = ("_fixed", "_form", "_key", "_rank", "dtype", "element", "name", "optional", "seen", "wants")
 
     def __init__(self, info: TensorInfo) -> None:
         self.name = info.name
@@ -107,7 +122,7 @@ class _Input:
         self.optional = form == "optional"
         self._form, element = _unnested(inner) if self.optional else (form, inner)
         self._key, _, mapped = element.partition(", ")
-        self._element = mapped if self._form == "map" else element
+        self.element = mapped if self._form == "map" else element
         tensors = not self._form
         self.dtype = numpy_dtype(element) if tensors and element != "string" and not self.optional else None
         """What the quick look compares with; None where it takes more than a look."""
@@ -135,26 +150,26 @@ class _Input:
             return self._sequence(given, cast)
         if self._form == "map":
             return self._map(given)
-        array = tensor(given, numpy_dtype(self._element), cast=cast)
+        array = tensor(given, numpy_dtype(self.element), cast=cast)
         if not self.admits(array.shape):
-            raise Unfit(sized(self._element, array.shape))
+            raise Unfit(sized(self.element, array.shape))
         return array
 
     def _sequence(self, given: object, cast: bool) -> list[object]:
-        if "(" in self._element:
+        if "(" in self.element:
             raise Unfit(kind_of(given), "ONNX Runtime's Python interface takes sequences of tensors only")
         if not isinstance(given, list | tuple):
             raise Unfit(kind_of(given), "give a list of arrays")
         arrays: list[object] = []
         for place, one in enumerate(given):
             try:
-                arrays.append(tensor(one, numpy_dtype(self._element), cast=cast))
+                arrays.append(tensor(one, numpy_dtype(self.element), cast=cast))
             except Unfit as unfit:
                 raise Unfit(f"{unfit.got} at position {place}", unfit.hint) from unfit
         return arrays
 
     def _map(self, given: object) -> dict[object, object]:
-        if self._element != "float32":
+        if self.element != "float32":
             raise Unfit(kind_of(given), "ONNX Runtime's Python interface takes maps to float32 only")
         if not isinstance(given, Mapping):
             raise Unfit(kind_of(given), "give a dict")

@@ -8,26 +8,24 @@ before, and small outputs out of them; each run has its binding to itself for as
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from epkit._cause import cause
+from epkit.errors import RunError
 from epkit.model import TensorInfo
-from epkit.run.dtypes import Array
+from epkit.run.dtypes import Array, numpy_dtype
+from epkit.run.settled import OTHER_SHAPE, settled
 
 Key: TypeAlias = tuple[Any, ...]
-Run: TypeAlias = "Callable[[Sequence[str], Mapping[str, Any]], list[Any]]"
-"""What runs a session for the outputs that are named, without a binding."""
 
 # Past this, copying costs more than it saves: measured with Identity on one core.
 MOST_BYTES = 64 * 1024
 MOST_SHAPES = 32
 MOST_IDLE = 16
 """How many bindings wait, for each combination of shapes: as many as ran at once, at most this."""
-_INTEGERS = [f"{sign}int{size}" for sign in ("", "u") for size in (8, 16, 32, 64)]
-_PLAIN = frozenset(["float16", "float32", "float64", "bool", *_INTEGERS])
-_OTHER_SHAPE = "but the computed output shape for this run is"
 
 
 class Lease:
@@ -63,59 +61,86 @@ class Leases:
     """The bindings of one session that wait for a run. Any number of threads may call it."""
 
     def __init__(
-        self, session: Any, run: Run, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo], *, lends: bool
+        self, session: Any, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo], running: list[None]
     ) -> None:
+        """`running` holds an element for each run that is under way."""
         self._session = session
-        self._run = run
         self._run_bound = session.run_with_iobinding
-        self._inputs = [one.name for one in inputs]
-        self._only = self._inputs[0] if len(self._inputs) == 1 else None
+        self._running = running
         self._outputs = [one.name for one in outputs]
         self._idle: dict[Key, list[Lease]] = {}
         self._lock = threading.Lock()
-        self._lends = lends and settled(inputs, outputs)
+        self._lends = bool(inputs) and settled(inputs, outputs)
+        dtypes = [(one.name, numpy_dtype(one.dtype)) for one in inputs] if self._lends else []
+        self._only, self._dtype = dtypes[0] if len(dtypes) == 1 else ("", None)
+        self._wanted = dtypes
 
-    def run(self, feed: Mapping[str, Any], names: Sequence[str] | None = None) -> dict[str, Any]:
-        """Run once on values that fit the model, for the outputs `names` or for all; the results are the caller's own.
+    def run(self, inputs: object) -> dict[str, Any] | None:
+        """Run at once, where a binding waits for inputs like these; None where none does.
 
-        Raises what ONNX Runtime raises.
+        A binding was made for inputs that had been checked, so that the same dtypes and shapes need no other check;
+        memory in any order is copied rightly. Raises RunError.
         """
-        if not self._lends or names is not None or len(feed) != len(self._inputs):
-            return self._plain(feed, self._outputs if names is None else names)
-        only = self._only
-        key = feed[only].shape if only is not None else tuple([feed[name].shape for name in self._inputs])
+        # First, so that whoever closes the session waits for this run, or this run finds no binding any more.
+        self._running.append(None)
         try:
-            idle = self._idle[key]
-            lease = idle.pop()
+            if self._dtype is not None:
+                array: Any = inputs[self._only] if type(inputs) is dict and len(inputs) == 1 else inputs
+                if type(array) is not np.ndarray or array.dtype is not self._dtype:
+                    return None
+                idle = self._idle[array.shape]
+                lease = idle.pop()
+                lease.inputs[0][1][...] = array
+            else:
+                if type(inputs) is not dict or len(inputs) != len(self._wanted):
+                    return None
+                shapes = []
+                for name, dtype in self._wanted:
+                    array = inputs[name]
+                    if type(array) is not np.ndarray or array.dtype is not dtype:
+                        return None
+                    shapes.append(array.shape)
+                idle = self._idle[tuple(shapes)]
+                lease = idle.pop()
+                for name, buffer in lease.inputs:
+                    buffer[...] = inputs[name]
         except (KeyError, IndexError):  # no binding yet, or all of them are running
-            results = self._plain(feed, self._outputs)
-            self._remember(key, feed, results)
-            return results
-        for name, buffer in lease.inputs:
-            buffer[...] = feed[name]
+            return None
+        else:
+            return self._with(lease, idle)
+        finally:
+            self._running.pop()
+
+    def _with(self, lease: Lease, idle: list[Lease]) -> dict[str, Any] | None:
         try:
             self._run_bound(lease.binding)
-        except RuntimeError as error:
-            if _OTHER_SHAPE not in str(error):
-                raise
+        except Exception as error:
+            if OTHER_SHAPE not in str(error):
+                raise RunError(f"the run failed: {cause(error)}") from error
             # The model declares a shape that follows from the inputs', and it does not.
-            self._lends = False
-            return self._plain(feed, self._outputs)
+            self.stop()
+            return None
         if not lease.proven and not lease.prove():
-            self._lends = False
-            return self._plain(feed, self._outputs)
-        results = {name: buffer.copy() for name, buffer in lease.outputs}
+            self.stop()
+            return None
+        results = {}
+        for name, buffer in lease.outputs:
+            results[name] = buffer.copy()
         if len(idle) < MOST_IDLE:
             idle.append(lease)
         return results
 
-    def _plain(self, feed: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-        return dict(zip(names, self._run(names, feed), strict=True))
+    def remember(self, feed: Mapping[str, Array], results: Mapping[str, Array]) -> None:
+        """Set up a binding for small shapes that come a second time; those known longest make room.
 
-    def _remember(self, key: Key, feed: Mapping[str, Array], results: Mapping[str, Array]) -> None:
-        """Set up a binding for small shapes that come a second time; those known longest make room."""
+        `feed` fits the model, and `results` are what it gave for it.
+        """
+        if not self._lends or len(feed) != len(self._wanted) or len(results) != len(self._outputs):
+            return
         if sum(array.nbytes for array in (*feed.values(), *results.values())) > MOST_BYTES:
             return
+        shapes = tuple(feed[name].shape for name, _ in self._wanted)
+        key = shapes if self._dtype is None else shapes[0]
         with self._lock:
             idle = self._idle.get(key)
             if idle is None:
@@ -125,10 +150,8 @@ class Leases:
             elif len(idle) < MOST_IDLE:
                 idle.append(Lease(self._session, feed, results))
 
-
-def settled(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> bool:
-    """Whether the shapes of the outputs follow from those of the inputs, as far as the model says."""
-    if not all(one.dtype in _PLAIN and one.shape is not None for one in (*inputs, *outputs)):
-        return False
-    sizes = {size for one in inputs for size in one.shape or () if isinstance(size, str)}
-    return all(isinstance(size, int) or size in sizes for one in outputs for size in one.shape or ())
+    def stop(self) -> None:
+        """Lend no more."""
+        with self._lock:
+            self._lends = False
+            self._idle = {}

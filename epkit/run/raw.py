@@ -17,16 +17,18 @@ from epkit.model import TensorInfo, parse_ort_type
 from epkit.run.dtypes import Array, bits, from_raw, is_exotic, onnx_type_number
 
 
-def run_raw(session: Any, wanted: Sequence[TensorInfo], feed: Mapping[str, object]) -> list[Any]:
+def run_raw(
+    session: Any, wanted: Sequence[TensorInfo], feed: Mapping[str, object], options: object | None = None
+) -> list[Any]:
     """Run a session for the outputs `wanted`; raises RunError for what cannot go beside such an output."""
     names = [one.name for one in wanted]
     if any(is_exotic(one.dtype) for one in wanted):
-        return _run_bound(session, names, feed)
+        return _run_bound(session, names, feed, options)
     values = {name: _allocated(session, value) if _exotic(value) else value for name, value in feed.items()}
-    return list(session.run(names, values))
+    return list(session.run(names, values, options))
 
 
-def _run_bound(session: Any, names: Sequence[str], feed: Mapping[str, object]) -> list[Any]:
+def _run_bound(session: Any, names: Sequence[str], feed: Mapping[str, object], options: object | None) -> list[Any]:
     binding = session.io_binding()
     kept = []  # a bound address keeps nothing alive
     for name, value in feed.items():
@@ -41,7 +43,7 @@ def _run_bound(session: Any, names: Sequence[str], feed: Mapping[str, object]) -
         binding.bind_input(name, "cpu", 0, _number(value), value.shape, memory.ctypes.data)
     for name in names:
         binding.bind_output(name)
-    session.run_with_iobinding(binding)
+    session.run_with_iobinding(binding, options)
     # Not `get_outputs()`: it crashes on an optional output without a value.
     found = binding.get_outputs_as_ortvaluevector()
     return [_read(name, found[position]) for position, name in enumerate(names)]

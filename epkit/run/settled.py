@@ -1,0 +1,22 @@
+"""Do the shapes of the outputs follow from those of the inputs, so that buffers can be made before a run?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from epkit.model import TensorInfo
+
+_INTEGERS = [f"{sign}int{size}" for sign in ("", "u") for size in (8, 16, 32, 64)]
+PLAIN = frozenset(["float16", "float32", "float64", "bool", *_INTEGERS])
+"""The types of tensors that NumPy has too, texts apart: what can be bound."""
+
+OTHER_SHAPE = "but the computed output shape for this run is"
+"""ONNX Runtime's words for a bound output whose shape came out differently."""
+
+
+def settled(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> bool:
+    """Whether the shapes of the outputs follow from those of the inputs, as far as the model says."""
+    if not all(one.dtype in PLAIN and one.shape is not None for one in (*inputs, *outputs)):
+        return False
+    sizes = {size for one in inputs for size in one.shape or () if isinstance(size, str)}
+    return all(isinstance(size, int) or size in sizes for one in outputs for size in one.shape or ())
