@@ -22,9 +22,15 @@ if TYPE_CHECKING:
     from epkit.checkup import doctor
     from epkit.explanation import explain
     from epkit.inspection import inspect
+    from epkit.run.binding import Binding
+    from epkit.run.copies import Copy
+    from epkit.run.device import DeviceArray
     from epkit.session import Session, open
 
 __all__ = [
+    "Binding",
+    "Copy",
+    "DeviceArray",
     "EpkitError",
     "Session",
     "__version__",
@@ -39,6 +45,9 @@ __all__ = [
 
 # Imported on first use: `import epkit` brings neither pydantic nor NumPy nor ONNX Runtime.
 _HOMES = {
+    "Binding": "epkit.run.binding",
+    "Copy": "epkit.run.copies",
+    "DeviceArray": "epkit.run.device",
     "Session": "epkit.session",
     "bench": "epkit.benchmark.measure",
     "doctor": "epkit.checkup",

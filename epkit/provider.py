@@ -138,6 +138,11 @@ class Provider:
         """How many runs may be under way at once. A plugin library is `per-process` until proven otherwise."""
         return "free" if type(self).library is Provider.library else "per-process"
 
+    @property
+    def checks_outputs(self) -> bool:
+        """Whether it refuses an output buffer of another shape than the result's. A plugin library may not."""
+        return type(self).library is Provider.library
+
     def probe(self) -> Availability:
         """Say what only the plugin knows: libraries, driver, devices. Cheap, never raises, imports no ONNX Runtime."""
         return Usable()
@@ -156,6 +161,10 @@ class Provider:
     def devices(self, found: Sequence[FoundDevice], device: Device | None) -> Sequence[FoundDevice]:
         """Choose among the devices of the library; an empty answer means that the one asked for is not there."""
         return [one for one in found if device is None or one.kind == device][:1]
+
+    def buffers(self, device: Device | None) -> str:
+        """Say where the buffers of a binding are, as PyTorch would: `cpu`, or `cuda:0`."""
+        return "cpu"
 
     def check_device(self, device: Device) -> str:
         """Say in a few words why `device` makes no sense for this provider; empty when it does."""

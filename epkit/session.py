@@ -28,9 +28,11 @@ from epkit.provider import Concurrency
 from epkit.registry import Registry, discover
 from epkit.report import Report, WarmedUp, tried
 from epkit.resolve import Plan, resolve
+from epkit.run.binding import Bindable, Binding
 from epkit.run.caller import Caller
 from epkit.run.inputs import Inputs
 from epkit.run.narrow import Narrowed
+from epkit.run.outputs import targets_of
 from epkit.target import Candidate, Target
 from epkit.target import read as read_target
 from epkit.warmup import WarmupFault, check_names, course, suspicious, warm_up
@@ -181,13 +183,16 @@ class Session:
         overridable = [_info(one, declared) for one in opening.session.get_overridable_initializers()]
         self._inputs = Inputs(self.inputs, cast=opening.plan.target.cast, overridable=overridable)
         self._narrowed = Narrowed(self.inputs, _narrows(opening))
+        active = next((one for one in opening.plan.chain if one.name == opening.provider), None)
+        self._place = asked(active.provider.buffers, active.device) if active else "cpu"
         self._caller = Caller(
             opening.session,
             self.inputs,
             self.outputs,
             exotic=self._inputs.exotic,
             concurrency=_strictest(opening.remaining),
-            lends=all(one.provider.library() is None for one in opening.remaining),
+            checks_outputs=all(one.provider.checks_outputs for one in opening.remaining),
+            in_place=all(is_cpu(one) for one in opening.remaining) and not self._narrowed,
         )
 
     def run(self, inputs: Mapping[str, object] | object, outputs: Sequence[str] | None = None) -> dict[str, Output]:
@@ -207,6 +212,34 @@ class Session:
         if self._narrowed:
             self._narrowed.check(feed)
         return self._caller.run(feed, names)
+
+    def bind(
+        self,
+        inputs: Mapping[str, object] | object,
+        outputs: Mapping[str, object] | Sequence[str] | None = None,
+        *,
+        device: str | None = None,
+    ) -> Binding:
+        """Bind buffers once, to run many times: `binding.run()` repeats, `binding.run(inputs)` refills first.
+
+        The buffers are where the provider runs, or on the CPU with `device="cpu"`. Arrays that are there already are
+        bound as they are, if they are large or on a device: NumPy arrays, and those of any library with DLPack.
+        `binding.copies` says what was copied instead, and why. `outputs` names those wanted, all unless given; as a
+        mapping, it gives the buffers to write into, or None for one that the binding makes.
+
+        Raises InputError for what does not fit the model, or cannot be bound as it is; RunError, SessionClosed.
+        """
+        names = self._names if not outputs else self._known(tuple(outputs))
+        place = self._place if device is None else device
+        if place not in ("cpu", self._place):
+            raise InputError(f"device is {device!r}", hint=f'device="cpu", or {self._place!r}, where the provider runs')
+        wanted = [one for one in self.outputs if one.name in names]
+        runtime = _runtime.load()
+        targets = targets_of(outputs if isinstance(outputs, Mapping) else {}, wanted, place, runtime)
+        model = Bindable(self._inputs, self._narrowed, self.inputs, wanted, targets, place, self._place)
+        binding = Binding(self._caller, model, runtime, inputs)
+        self._caller.bindings.add(binding)
+        return binding
 
     def close(self) -> None:
         """Wait for the runs in flight, then let go of the model; later calls raise SessionClosed."""

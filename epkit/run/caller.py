@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -13,6 +14,7 @@ from epkit.errors import EpkitError, RunError, SessionClosed
 from epkit.model import TensorInfo
 from epkit.provider import Concurrency
 from epkit.run.dtypes import is_exotic
+from epkit.run.graph import Graphs
 from epkit.run.lease import Leases
 from epkit.run.raw import run_raw
 from epkit.run.turn import PROCESS
@@ -28,7 +30,7 @@ class UnderWay:
 
     __slots__ = ("_turn", "closed", "running")
 
-    def __init__(self, turn: threading.RLock | None) -> None:  # type: ignore[valid-type]
+    def __init__(self, turn: threading.RLock | None) -> None:
         self._turn: Any = turn
         # A list, since appending and popping need no lock.
         self.running: list[None] = []
@@ -62,25 +64,33 @@ class Caller:
         *,
         exotic: bool = False,
         concurrency: Concurrency = "free",
-        lends: bool = False,
+        checks_outputs: bool = False,
+        in_place: bool = False,
+        graphs: Graphs | None = None,
     ) -> None:
         """`exotic` sessions take types that plain `run` cannot carry.
 
-        `lends` allows bindings with fixed output buffers, where ONNX Runtime itself checks each output's shape; a
-        plugin library may write a smaller one into the buffer and say nothing.
+        `checks_outputs` allows output buffers that are made beforehand: the providers refuse one of another shape.
+        `in_place` says that what is bound is read at each run, as ONNX Runtime's own CPU does. For any other provider,
+        binding an input copies it where it is consumed on another device, and what is written to it later is not seen.
+        `graphs` are those of a session that captures.
         """
         self.session = session
-        self.lends = lends
+        self.checks_outputs = checks_outputs
+        self.in_place = in_place
+        self.graphs = graphs
         turns: dict[Concurrency, Any] = {"free": None, "per-session": threading.RLock(), "per-process": PROCESS}
         self.turn: AbstractContextManager[Any] = turns[concurrency] or nullcontext()
         self.under_way = UnderWay(turns[concurrency])
         self._outputs = {one.name: one for one in outputs}
         self._names = tuple(self._outputs)
         self._raw = exotic or any(is_exotic(one.dtype) for one in outputs)
+        self.bindings: weakref.WeakSet[Any] = weakref.WeakSet()
+        """What `close` closes too."""
         self._leases: Leases | None = None
         self.lent: Callable[[object], dict[str, Any] | None] = _none_lent
         """Runs inputs as they came, where a binding waits for such; see `Leases.run`."""
-        if lends and not self._raw and concurrency == "free":
+        if checks_outputs and in_place and not self._raw and concurrency == "free":
             self._leases = Leases(session, inputs, outputs, self.under_way.running)
             self.lent = self._leases.run
 
@@ -93,6 +103,8 @@ class Caller:
         """
         with self.under_way:
             wanted = self._names if names is None else names
+            if options is None and self.graphs is not None:
+                options = self.graphs.uncaptured
             if self._raw:
                 outputs = [self._outputs[name] for name in wanted]
                 return dict(zip(wanted, run_raw(self.session, outputs, feed, options), strict=True))
@@ -109,9 +121,10 @@ class Caller:
         self.lent = _none_lent
         while self.under_way.running:
             time.sleep(_LOOK_AGAIN_S)
+        for binding in tuple(self.bindings):
+            binding.close()
         with self.turn:
-            self.session = None
-            self._leases = None
+            self.session = self.graphs = self._leases = None
 
 
 def _none_lent(inputs: object) -> None:  # noqa: ARG001

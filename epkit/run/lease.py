@@ -16,7 +16,7 @@ import numpy as np
 from epkit._cause import cause
 from epkit.errors import RunError
 from epkit.model import TensorInfo
-from epkit.run.dtypes import Array, numpy_dtype
+from epkit.run.dtypes import Array, DType, numpy_dtype
 from epkit.run.settled import OTHER_SHAPE, settled
 
 Key: TypeAlias = tuple[Any, ...]
@@ -72,7 +72,8 @@ class Leases:
         self._lock = threading.Lock()
         self._lends = bool(inputs) and settled(inputs, outputs)
         dtypes = [(one.name, numpy_dtype(one.dtype)) for one in inputs] if self._lends else []
-        self._only, self._dtype = dtypes[0] if len(dtypes) == 1 else ("", None)
+        only: tuple[str, DType | None] = dtypes[0] if len(dtypes) == 1 else ("", None)
+        self._only, self._dtype = only
         self._wanted = dtypes
 
     def run(self, inputs: object) -> dict[str, Any] | None:

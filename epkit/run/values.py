@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from epkit.run.device import DeviceArray
 from epkit.run.dtypes import Array, DType, is_foreign, name_of
 
 _PYTHON = (int, float, str, list, tuple)
@@ -72,6 +73,8 @@ def _read(value: object) -> Array:
         raise Unfit("a masked array", "fill its gaps with .filled(...)")
     if isinstance(value, np.ndarray | np.generic):
         return np.asarray(value)
+    if isinstance(value, DeviceArray):
+        return value.numpy()
     kind = type(value)
     name = kind_of(value)
     if not any(hasattr(kind, one) for one in ("__array__", "__array_interface__", "__dlpack__")):

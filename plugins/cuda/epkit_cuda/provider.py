@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from epkit import _nvidia
-from epkit.provider import Availability, Provider, WarmupNeed
+from epkit.provider import Availability, Device, Provider, WarmupNeed
 from epkit_cuda.options import CudaOptions
 
 # ONNX Runtime loads cuDNN at the first convolution: without it a session opens, and then its runs fail. So a machine
@@ -42,6 +42,10 @@ class Cuda(Provider):
         """Load CUDA and cuDNN from NVIDIA's wheels, where no loader looks. It prints what it cannot load."""
         if hasattr(runtime, "preload_dlls"):
             runtime.preload_dlls()
+
+    def buffers(self, device: Device | None) -> str:
+        """Say which GPU's memory it is."""
+        return f"cuda:{device or 0}"
 
     def hint(self, cause: str) -> str:
         """Return the command that brings a missing library, or mends what the driver said."""

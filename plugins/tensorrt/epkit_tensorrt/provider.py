@@ -68,6 +68,10 @@ class TensorRT(Provider):
         """Register TensorRT's plugins as operators, which ONNX Runtime does by itself only for `providers=`."""
         runtime.capi._pybind_state.register_tensorrt_plugins_as_custom_ops(session_options, dict(sent))
 
+    def buffers(self, device: Device | None) -> str:
+        """Say which GPU's memory it is."""
+        return f"cuda:{device or 0}"
+
     def hint(self, cause: str) -> str:
         """Return the command that brings a missing library, or mends what the driver said."""
         return _nvidia.hint(cause, _nvidia.find_runtime())

@@ -41,6 +41,11 @@ class WebGpu(Provider):
         why="the first run compiles a shader for each operator, and a new input shape can need other ones",
     )
 
+    @property
+    def checks_outputs(self) -> bool:
+        """It does: a buffer of another shape is an error of the run."""
+        return True
+
     def probe(self) -> Availability:
         """Look for the wheel, its library, an ONNX Runtime that can load it, and on Linux Vulkan's devices."""
         library = wheels.library(_MODULE, _LIBRARY)
@@ -73,6 +78,10 @@ class WebGpu(Provider):
         if library is None:
             raise ProviderUnavailable(f"{_WHEEL} is not installed", hint=_INSTALL)
         return library
+
+    def buffers(self, device: Device | None) -> str:  # noqa: ARG002
+        """Say that they are on the GPU, behind handles that no other library can use."""
+        return "webgpu:0"
 
     def check_device(self, device: Device) -> str:  # noqa: ARG002
         """Refuse any: the library takes the GPU that its environment prefers, whichever device it is handed."""

@@ -1,0 +1,41 @@
+"""What is copied in a run, and why?"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from epkit.run.dtypes import name_of
+from epkit.run.values import kind_of, sized
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """One tensor that a run copied: which, which way, how many bytes, and why."""
+
+    name: str
+    direction: Literal["in", "out"]
+    bytes: int
+    why: str
+
+
+def conversion(given: object, array: object) -> str:
+    """Say what had to be made of a value; empty where the array is its memory."""
+    if given is array or not isinstance(array, np.ndarray):
+        return ""
+    if not isinstance(given, list | tuple | int | float | str) and hasattr(given, "__array__"):
+        with suppress(BufferError, RuntimeError, TypeError, ValueError):
+            if np.may_share_memory(np.asarray(given), array):
+                return ""
+    return f"{_described(given)} made into {_described(array)}"
+
+
+def _described(value: object) -> str:
+    if not isinstance(value, np.ndarray):
+        return kind_of(value)
+    layout = "" if value.flags.c_contiguous else ", not C-contiguous"
+    order = "" if value.dtype.isnative else ", big-endian"
+    return f"{sized(name_of(value.dtype), value.shape)}{order}{layout}"

@@ -1,0 +1,134 @@
+"""How is a graph captured, and is its replay right?
+
+A captured graph is the sequence of kernels of one run, recorded with the addresses of its buffers: a replay costs one
+launch. It reads and writes the same buffers for ever, so each combination of shapes has a graph and buffers of its own.
+ONNX Runtime checks none of the numbers; here, each capture is proven with other data than it was made from.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from epkit.errors import RunError
+from epkit.run.dtypes import Array
+from epkit.run.feeds import Feeds
+from epkit.run.results import Results
+from epkit.run.turn import PROCESS
+
+_ID = "gpu_graph_id"
+# Of the largest number: a replay runs the same kernels, and only their order of summing may differ.
+_TOLERANCE = 1e-3
+
+
+class Graphs:
+    """Numbers the graphs of one session: what `gpu_graph_id` holds in a run's options."""
+
+    def __init__(self, session: Any, runtime: Any) -> None:
+        self._session = session
+        self._runtime = runtime
+        self._numbers = itertools.count(1)
+        self.uncaptured = self._options(-1)
+        """The options of a run that captures and replays nothing."""
+
+    def new(self, binding: Any) -> Graph:
+        """Return a graph for the buffers of a binding, which is not captured yet."""
+        number = next(self._numbers)
+        return Graph(self._session, binding, number, self._options(number), self.uncaptured)
+
+    def _options(self, number: int) -> Any:
+        options = self._runtime.RunOptions()
+        options.add_run_config_entry(_ID, str(number))
+        return options
+
+
+class Graph:
+    """One captured graph."""
+
+    def __init__(self, session: Any, binding: Any, number: int, options: Any, uncaptured: Any) -> None:
+        self._session = session
+        self._binding = binding
+        self._number = number
+        self._options = options
+        self._uncaptured = uncaptured
+        # CUDA keeps a graph with the thread that captured it.
+        self._threads: set[int] = set()
+
+    def learn(self) -> None:
+        """Run once without a graph: buffers are allocated, and algorithms chosen."""
+        self._session.run_with_iobinding(self._binding, self._uncaptured)
+
+    def run(self) -> None:
+        """Replay the graph, or capture it in a thread that has not done so."""
+        if threading.get_ident() in self._threads:
+            self._session.run_with_iobinding(self._binding, self._options)
+        else:
+            self._capture()
+
+    def prove(self, feeds: Feeds, results: Results) -> None:
+        """Capture, and compare a replay with an uncaptured run of other data; raises RunError where they differ."""
+        self._capture()
+        given = feeds.read()
+        feeds.write({name: other(array) for name, array in given.items()})
+        self.run()
+        replayed = results.read()
+        self.learn()
+        fresh = results.read()
+        for name, array in fresh.items():
+            if not close(replayed[name], array):
+                told = f"a replay of the captured graph gives other numbers for {name!r} than a run without it"
+                raise RunError(told, hint="leave cuda_graph out of the target")
+        feeds.write(given)
+        self.run()
+
+    def release(self) -> None:
+        """Give back what the graph holds; its buffers may then be bound anew."""
+        if self._threads:
+            self._session.release_captured_graph(self._number)
+            self._threads.clear()
+
+    def _capture(self) -> None:
+        # While CUDA captures, what another thread asks of it can fail: nothing else of epkit opens or captures now.
+        with PROCESS:
+            self._session.run_with_iobinding(self._binding, self._options)
+            self._threads.add(threading.get_ident())
+            self._session.run_with_iobinding(self._binding, self._options)
+
+
+def other(array: Array) -> Array:
+    """Return other data of the same shape that the model accepts as well: turned round, and floats halved."""
+    turned = np.flip(array)
+    return np.ascontiguousarray(turned / 2, array.dtype) if array.dtype.kind == "f" else np.ascontiguousarray(turned)
+
+
+def close(found: Array, wanted: Array) -> bool:
+    """Whether two outputs of the same kernels agree."""
+    if found.dtype.kind != "f":
+        return bool(np.array_equal(found, wanted))
+    with np.errstate(all="ignore"):
+        largest = float(np.max(np.abs(wanted[np.isfinite(wanted)]), initial=0.0))
+        return bool(np.allclose(found, wanted, rtol=_TOLERANCE, atol=_TOLERANCE * largest, equal_nan=True))
+
+
+def obstacles(
+    *, provider: str, captures: bool, control_flow: bool, types: Mapping[str, str], unsettled: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Say which rules of graph capture are broken, as far as that is known before a session is opened.
+
+    `types` are inputs and outputs that are no plain tensors; `unsettled` those outputs whose shape does not follow from
+    the inputs', each with what it is.
+    """
+    found = []
+    if not captures:
+        found.append(f"{provider} captures no graphs")
+    if control_flow:
+        found.append("the model has If, Loop or Scan: which kernels run depends on the data")
+    found += [f"{name!r} is {what}, which cannot be bound on a device" for name, what in types.items()]
+    found += [
+        f"the shape of output {name!r}, {what}, does not follow from the inputs" for name, what in unsettled.items()
+    ]
+    return tuple(found)

@@ -1,0 +1,114 @@
+"""Can a result be written into the buffer that a caller gives for it?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from epkit.errors import InputError
+from epkit.model import TensorInfo, parse_ort_type
+from epkit.run.device import CPU, DeviceArray, dlpack_place, taken
+from epkit.run.dtypes import Array, name_of, numpy_dtype
+from epkit.run.settled import PLAIN
+from epkit.run.values import kind_of, sized
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The buffer for one output: what the caller gave, and the same memory as NumPy or ONNX Runtime sees it."""
+
+    name: str
+    given: object
+    array: Array
+    """On the CPU; of a device, an empty stand-in."""
+    value: Any = None
+
+    @property
+    def address(self) -> int | None:
+        """Where it begins; None for a buffer without a byte."""
+        if self.value is not None:
+            return int(self.value.data_ptr())
+        return int(self.array.ctypes.data) if self.array.nbytes else None
+
+    def bind(self, binding: Any) -> None:
+        """Let ONNX Runtime write into it."""
+        if self.value is not None:
+            binding.bind_ortvalue_output(self.name, self.value)
+            return
+        array = self.array
+        binding.bind_output(self.name, CPU, 0, array.dtype, array.shape, array.ctypes.data)
+
+
+def targets_of(
+    given: Mapping[str, object], outputs: Sequence[TensorInfo], place: str, runtime: Any
+) -> dict[str, Target]:
+    """Check the buffers that a caller gives for outputs; raises InputError before ONNX Runtime sees one."""
+    declared = {one.name: one for one in outputs}
+    found = {
+        name: check(declared[name], buffer, place, runtime) for name, buffer in given.items() if buffer is not None
+    }
+    for name, target in found.items():
+        for other, one in found.items():
+            if other != name and np.may_share_memory(target.array, one.array):
+                raise InputError(f"outputs {name!r} and {other!r} are given the same buffer", hint="give each its own")
+    return found
+
+
+def check(output: TensorInfo, given: object, place: str, runtime: Any) -> Target:
+    """Return the target for an output; raises InputError for a buffer that a result cannot be written into."""
+    if output.dtype not in PLAIN:
+        told = f"output {output.name!r} is {output.dtype}, which cannot be written into a buffer"
+        raise InputError(told, hint="leave it out of outputs")
+    target = _on_cpu(output, given) if place == CPU else _on_device(output, given, place, runtime)
+    if target.value is not None:
+        dtype, shape = parse_ort_type(target.value.data_type()), tuple(target.value.shape())
+    else:
+        dtype, shape = name_of(target.array.dtype), target.array.shape
+    if dtype != output.dtype or not _fits(output, shape):
+        told = f"output {output.name!r} is {sized(output.dtype, output.shape)}, its buffer {sized(dtype, shape)}"
+        raise InputError(told, hint="give a buffer of that type and shape, or none")
+    return target
+
+
+def _on_cpu(output: TensorInfo, given: object) -> Target:
+    if isinstance(given, DeviceArray) or dlpack_place(given):
+        told = f"the buffer of output {output.name!r} is not on the CPU, where the binding is"
+        raise InputError(told, hint="bind where it is: session.bind(inputs, outputs)")
+    if isinstance(given, np.ndarray):
+        array = given
+    else:
+        try:
+            array = np.from_dlpack(given)  # type: ignore[arg-type]
+        except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as error:
+            told = f"the buffer of output {output.name!r} is {kind_of(given)}, which NumPy cannot see"
+            raise InputError(told, hint="give a NumPy array") from error
+    for fault, found in (
+        ("is read-only", not array.flags.writeable),
+        ("is not C-contiguous", not array.flags.c_contiguous),
+        ("is not aligned", not array.flags.aligned),
+        ("is big-endian", array.dtype != numpy_dtype(output.dtype) and array.dtype.newbyteorder("=") == output.dtype),
+    ):
+        if found:
+            raise InputError(f"the buffer of output {output.name!r} {fault}", hint="give one made by numpy.empty")
+    return Target(output.name, given, array)
+
+
+def _on_device(output: TensorInfo, given: object, place: str, runtime: Any) -> Target:
+    found = given.device if isinstance(given, DeviceArray) else dlpack_place(given) or CPU
+    if found != place:
+        told = f"the buffer of output {output.name!r} is on {found}, and the binding on {place}"
+        hint = 'bind on the CPU: session.bind(..., device="cpu")' if found == CPU else f"give one on {place}"
+        raise InputError(told, hint=hint)
+    value = given._value if isinstance(given, DeviceArray) else taken(runtime, given, output.name)
+    return Target(output.name, given, np.empty(0, np.uint8), value)
+
+
+def _fits(output: TensorInfo, shape: tuple[int, ...]) -> bool:
+    if output.shape is None:
+        return True
+    return len(shape) == len(output.shape) and all(
+        not isinstance(size, int) or size == given for size, given in zip(output.shape, shape, strict=True)
+    )
