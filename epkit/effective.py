@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from epkit._runtime import Settings
+from epkit.capture import capturing
 from epkit.config import Value, origin_of
 from epkit.resolve import Plan
 from epkit.target import Candidate, Target
@@ -35,25 +36,33 @@ class Effective:
     shown: tuple[Setting, ...]
 
 
-def effective(plan: Plan, cores: tuple[int, str] | None, defaults: Mapping[str, object] | None = None) -> Effective:
+def effective(
+    plan: Plan,
+    cores: tuple[int, str] | None,
+    defaults: Mapping[str, object] | None = None,
+    *,
+    captures: bool = False,
+) -> Effective:
     """Work out what a session of this plan is given, and show beside it the `defaults` that ONNX Runtime keeps.
 
     `cores` is the number of cores that this process may use and why, where that is fewer than the machine has: ONNX
     Runtime would start a thread for each core of the machine. Only there is a number set, since an explicit number
-    drops ONNX Runtime's pinning of threads to cores.
+    drops ONNX Runtime's pinning of threads to cores. `captures` is whether the session captures graphs.
     """
     target = plan.target
     properties = target.session_options.properties()
     origins = {name: _origin(target, "session_options", name) for name in properties}
     if "log_severity_level" not in properties:
-        # Without the CPU, ONNX Runtime logs a refusal that epkit puts into words.
-        properties["log_severity_level"], why = (
-            (3, "warns about healthy models") if target.cpu else (4, "logs refusals")
-        )
+        # Without the CPU, or with graphs, ONNX Runtime logs a refusal that epkit puts into words.
+        refuses = captures or not target.cpu
+        properties["log_severity_level"], why = (4, "logs refusals") if refuses else (3, "warns about healthy models")
         origins["log_severity_level"] = f"epkit: ONNX Runtime {why}"
     if "intra_op_num_threads" not in properties and cores is not None:
         properties["intra_op_num_threads"], why = cores
         origins["intra_op_num_threads"] = f"machine: {why}"
+    if captures:
+        origins.setdefault("enable_mem_pattern", "epkit: a captured graph keeps its own buffers")
+        properties.setdefault("enable_mem_pattern", False)
     entries = dict(target.session_options.entries())
     origins |= {key: _origin(target, "session_options", "config", key) for key in entries}
     entries[RECORD] = "1"
@@ -90,7 +99,7 @@ def effective(plan: Plan, cores: tuple[int, str] | None, defaults: Mapping[str, 
         )
         for library in settings.custom_ops
     ]
-    return Effective(settings, (*_of_target(target), *_of_providers(plan), *shown))
+    return Effective(settings, (*_of_target(target), *_of_providers(plan, captures), *shown))
 
 
 def without_cpu_rule(settings: Settings) -> Settings:
@@ -103,6 +112,7 @@ def _of_target(target: Target) -> list[Setting]:
         "strict": target.strict,
         "min_placement": target.min_placement,
         "cpu": target.cpu,
+        "cuda_graph": target.cuda_graph,
         "cast": target.cast,
     }
     return [
@@ -110,12 +120,16 @@ def _of_target(target: Target) -> list[Setting]:
     ]
 
 
-def _of_providers(plan: Plan) -> list[Setting]:
+def _of_providers(plan: Plan, captures: bool) -> list[Setting]:
     shown = []
     for position, candidate in enumerate(plan.target.chain):
         path = ("options",) if position == 0 else ("options_for", candidate.name)
-        for key, value in candidate.sent.items():
-            shown.append(Setting(f"{candidate.name}.{key}", value, _sent_origin(plan.target, candidate, path, key)))
+        switch = candidate.provider.graph_option if captures and candidate is plan.chain[0] else None
+        sent = capturing(candidate).sent if switch else candidate.sent
+        for key, value in sent.items():
+            origin = _origin(plan.target, "cuda_graph") if key == switch and plan.target.cuda_graph else ""
+            origin = origin or _sent_origin(plan.target, candidate, path, key)
+            shown.append(Setting(f"{candidate.name}.{key}", value, origin))
     return shown
 
 

@@ -92,6 +92,10 @@ class RunError(EpkitError):
     exit_code = 4
 
 
+class RunTimeout(RunError, TimeoutError):
+    """A run took longer than it was given."""
+
+
 class SessionClosed(RunError):
     """The session was closed before this call."""
 

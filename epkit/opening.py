@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from epkit import _runtime
 from epkit._foreign import hint_for
 from epkit._runtime import OpenFault, Settings
+from epkit.capture import Capture, capturing
 from epkit.effective import without_cpu_rule
 from epkit.errors import ModelError, ProviderDropped
 from epkit.model import Model
@@ -39,6 +40,11 @@ class Opening:
     dropped: dict[str, Tried] = field(default_factory=dict)
     placed: dict[str, Share] = field(default_factory=dict)
     session: Any = None
+    capture: Capture | None = None
+    capturing: Settings | None = None
+    """The settings of a session that captures graphs."""
+    captures: bool = False
+    """Whether the session captures graphs."""
     seconds: float = 0.0
 
     @property
@@ -59,7 +65,7 @@ def open_next(opening: Opening) -> None:
     placement that did not come about.
     """
     started = time.perf_counter()
-    opening.session = _created(opening)
+    opening.session = _capturing(opening) or _created(opening)
     opening.seconds += time.perf_counter() - started
     opening.placed = _placement(opening, opening.session)
     _hold_placement(opening)
@@ -95,6 +101,29 @@ def is_cpu(candidate: Candidate) -> bool:
 def on_cpu(opening: Opening) -> Any:
     """Open the model on the CPU alone: the reference by which a failure is judged. Raises OpenFault."""
     return _runtime.create(opening.model, (), without_cpu_rule(opening.settings))
+
+
+def _capturing(opening: Opening) -> Any | None:
+    """Open a session that captures graphs, if one was asked for; None where that cannot be, which is then known."""
+    capture = opening.capture
+    opening.captures = False
+    if capture is None or not capture.asked:
+        return None
+    if opening.remaining[0].name != capture.provider:
+        opening.capture = capture = replace(capture, obstacles=(f"{capture.provider} was dropped",))
+    if capture.possible and opening.capturing is not None:
+        first, *rest = opening.remaining
+        try:
+            session = _runtime.create(opening.model, [capturing(first), *rest], opening.capturing)
+        except OpenFault as fault:
+            opening.capture = capture = replace(capture, obstacles=(fault.cause,))
+        else:
+            opening.captures = True
+            return session
+    if opening.required:
+        told = f"target {opening.plan.target.name!r} asks for captured graphs, but {capture.summary()}"
+        raise ProviderDropped(told, hint="leave cuda_graph out of the target")
+    return None
 
 
 def _created(opening: Opening) -> Any:

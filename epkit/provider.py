@@ -121,6 +121,8 @@ class Provider:
     """The names that a target's `device` may hold, for a plugin library: `CPU`, `GPU`, `NPU`."""
     environment: ClassVar[tuple[str, ...]] = ()
     """Environment variables that change a session behind one's back; a trailing `*` matches a prefix."""
+    graph_option: ClassVar[str | None] = None
+    """The switch among its options that lets it capture graphs, chosen by `gpu_graph_id` in each run's options."""
     native_options: ClassVar[tuple[str, ...]] = ()
     """Options that load native code; those that come from a file that was found, not named, are pointed out."""
     lacks: ClassVar[tuple[str, ...]] = ()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from epkit.capture import Capture
 from epkit.placement import Share
 from epkit.resolve import Plan, Step
 
@@ -51,6 +52,8 @@ class Report:
     tried: tuple[Tried, ...]
     warmup: tuple[WarmedUp, ...] = ()
     warmup_why: str = ""
+    graph: Capture | None = None
+    """Whether graphs are captured, where the target asks for it."""
     notes: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
 

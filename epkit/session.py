@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from epkit import _platform, _runtime, probe
 from epkit._foreign import asked
+from epkit.capture import capture
 from epkit.config import ConfigSource, load
 from epkit.effective import effective
 from epkit.errors import (
@@ -28,8 +29,10 @@ from epkit.provider import Concurrency
 from epkit.registry import Registry, discover
 from epkit.report import Report, WarmedUp, tried
 from epkit.resolve import Plan, resolve
+from epkit.run.background import Background
 from epkit.run.binding import Bindable, Binding
 from epkit.run.caller import Caller
+from epkit.run.graph import Graphs
 from epkit.run.inputs import Inputs
 from epkit.run.narrow import Narrowed
 from epkit.run.outputs import targets_of
@@ -107,8 +110,15 @@ def open_plan(model: Model, plan: Plan, answers: Mapping[str, probe.Answer]) -> 
             message += "".join(f"; nor is {one.candidate.name}: {one.reason}" for one in others)
         raise ProviderUnavailable(message, hint=step.hint)
     source = model.source if isinstance(model.source, bytes) else str(model.source)
-    settings = effective(plan, _platform.core_limit()).settings
-    under_way = Opening(plan, source, settings, list(plan.chain))
+    cores = _platform.core_limit()
+    under_way = Opening(
+        plan,
+        source,
+        effective(plan, cores).settings,
+        list(plan.chain),
+        capture=capture(model, plan),
+        capturing=effective(plan, cores, captures=True).settings,
+    )
     leave_out(under_way, model)
     warmup_seconds = 0.0
     while True:
@@ -131,6 +141,7 @@ def open_plan(model: Model, plan: Plan, answers: Mapping[str, probe.Answer]) -> 
         tried=tried(plan, under_way.dropped, under_way.placed),
         warmup=warmed,
         warmup_why=why,
+        graph=under_way.capture if under_way.capture is not None and under_way.capture.asked else None,
         notes=(*target.notes, *meddling(target.chain), *_probe_notes(answers), *_narrowing(session, under_way), *notes),
         seconds={
             # The providers are probed side by side.
@@ -185,33 +196,61 @@ class Session:
         self._narrowed = Narrowed(self.inputs, _narrows(opening))
         active = next((one for one in opening.plan.chain if one.name == opening.provider), None)
         self._place = asked(active.provider.buffers, active.device) if active else "cpu"
+        runtime = _runtime.load()
         self._caller = Caller(
             opening.session,
+            runtime,
             self.inputs,
             self.outputs,
             exotic=self._inputs.exotic,
             concurrency=_strictest(opening.remaining),
             checks_outputs=all(one.provider.checks_outputs for one in opening.remaining),
             in_place=all(is_cpu(one) for one in opening.remaining) and not self._narrowed,
+            graphs=Graphs(opening.session, runtime) if opening.captures else None,
         )
+        self._background = Background(self._caller)
 
-    def run(self, inputs: Mapping[str, object] | object, outputs: Sequence[str] | None = None) -> dict[str, Output]:
+    def run(
+        self,
+        inputs: Mapping[str, object] | object,
+        outputs: Sequence[str] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> dict[str, Output]:
         """Run the model once and return its outputs by name: arrays, or lists and dicts for sequences and maps.
 
         `inputs` maps names to arrays, numbers, lists, or anything with DLPack; for a model with one input it may be
         the value itself. `outputs` names the outputs wanted, all unless given.
 
+        `timeout` is in seconds. A run that takes longer is told to stop, and RunTimeout is raised: ONNX Runtime stops
+        between two nodes. Where the provider made one node of the model (OpenVINO, TensorRT), the run goes on in the
+        background, and closing the session waits for it.
+
         Raises InputError when an input does not fit the model, RunError when the run fails, SessionClosed.
         """
-        if outputs is None:
+        if outputs is None and timeout is None:
             results = self._caller.lent(inputs)
             if results is not None:
                 return results
-        names = None if outputs is None else self._known(outputs)
-        feed = self._inputs.feed(inputs)
-        if self._narrowed:
-            self._narrowed.check(feed)
-        return self._caller.run(feed, names)
+        feed, names = self._fed(inputs, outputs)
+        if timeout is None:
+            return self._caller.run(feed, names)
+        return self._background.run(feed, names, timeout)
+
+    async def run_async(
+        self,
+        inputs: Mapping[str, object] | object,
+        outputs: Sequence[str] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> dict[str, Output]:
+        """Run the model once, as `run` does, while the event loop goes on.
+
+        The arrays are read while the run is under way: leave them alone until then. A task that is cancelled tells its
+        run to stop, as a `timeout` does.
+        """
+        feed, names = self._fed(inputs, outputs)
+        return await self._background.run_async(feed, names, timeout)
 
     def bind(
         self,
@@ -234,15 +273,16 @@ class Session:
         if place not in ("cpu", self._place):
             raise InputError(f"device is {device!r}", hint=f'device="cpu", or {self._place!r}, where the provider runs')
         wanted = [one for one in self.outputs if one.name in names]
-        runtime = _runtime.load()
+        runtime = self._caller.runtime
         targets = targets_of(outputs if isinstance(outputs, Mapping) else {}, wanted, place, runtime)
         model = Bindable(self._inputs, self._narrowed, self.inputs, wanted, targets, place, self._place)
-        binding = Binding(self._caller, model, runtime, inputs)
+        binding = Binding(self._caller, model, inputs)
         self._caller.bindings.add(binding)
         return binding
 
     def close(self) -> None:
         """Wait for the runs in flight, then let go of the model; later calls raise SessionClosed."""
+        self._background.close()
         self._caller.close()
 
     def __enter__(self) -> Session:
@@ -253,6 +293,13 @@ class Session:
 
     def __repr__(self) -> str:
         return f"<epkit.Session of {self.report.model}: {self.report.summary()}>"
+
+    def _fed(self, inputs: object, outputs: Sequence[str] | None) -> tuple[dict[str, object], Sequence[str] | None]:
+        names = None if outputs is None else self._known(outputs)
+        feed = self._inputs.feed(inputs)
+        if self._narrowed:
+            self._narrowed.check(feed)
+        return feed, names
 
     def _known(self, outputs: Sequence[str]) -> tuple[str, ...]:
         wanted = (outputs,) if isinstance(outputs, str) else tuple(outputs)
@@ -307,7 +354,9 @@ def _warmed_up(session: Session, opening: Opening) -> tuple[tuple[WarmedUp, ...]
 
 def _sane_on_cpu(opening: Opening, session: Session, fault: WarmupFault) -> bool:
     try:
-        reference = Caller(on_cpu(opening), session.inputs, session.outputs, exotic=session._inputs.exotic)
+        reference = Caller(
+            on_cpu(opening), _runtime.load(), session.inputs, session.outputs, exotic=session._inputs.exotic
+        )
         results = reference.run(fault.feed)
     except (_runtime.OpenFault, RunError):
         return False

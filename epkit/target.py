@@ -7,7 +7,7 @@ before anything is probed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
@@ -61,6 +61,8 @@ class TargetTable(BaseModel):
     """What ONNX Runtime calls SessionOptions."""
     warmup: Warmup = Warmup()
     """What to run before the first request."""
+    cuda_graph: StrictBool = False
+    """Whether bindings capture each combination of shapes as a graph, and replay it; of CUDA, TensorRT and WebGPU."""
     cast: StrictBool = False
     """Whether inputs may be converted within their kind where precision is lost: float64 to float32."""
     extends: StrictStr | None = None
@@ -74,6 +76,8 @@ class Candidate:
     provider: Provider
     options: Options = field(default_factory=Options)
     device: Device | None = None
+    captures: bool = False
+    """Whether its options ask for graph capture; the engine sets that option, where the model can be captured."""
 
     @property
     def name(self) -> str:
@@ -98,6 +102,7 @@ class Target:
     cpu: bool = True
     session_options: SessionOptions = field(default_factory=SessionOptions)
     warmup: Warmup = field(default_factory=Warmup)
+    cuda_graph: bool = False
     cast: bool = False
     written: Table = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -212,6 +217,7 @@ def _from_table(name: str, why: str, table: Table, registry: Registry, config: C
         cpu=written.cpu,
         session_options=session_options,
         warmup=written.warmup,
+        cuda_graph=written.cuda_graph,
         cast=written.cast,
         written=table,
         notes=(*_native_code(chain, session_options, config), *session_options.notes()),
@@ -232,6 +238,9 @@ def _candidate(where: str, provider: Provider, names: Sequence[str], written: Ta
     misfit = asked(provider.check_options, options, candidate.device)
     if misfit:
         raise ConfigError(f"{origin_of(own, ()) or where}: {misfit}")
+    switch = provider.graph_option
+    if switch is not None and options.written().get(switch):
+        return replace(candidate, options=options.model_copy(update={switch: None}), captures=True)
     return candidate
 
 

@@ -66,12 +66,11 @@ class Binding:
     what it points at, until it is closed.
     """
 
-    def __init__(self, caller: Caller, model: Bindable, runtime: Any, inputs: object) -> None:
+    def __init__(self, caller: Caller, model: Bindable, inputs: object) -> None:
         self.device = model.place
         """Where the buffers are: `cpu`, `cuda:0`, `webgpu:0`."""
         self._caller = caller
         self._model = model
-        self._runtime = runtime
         self._mine = threading.Lock()
         self._closed = False
         self._why_not = model.why_not
@@ -181,7 +180,7 @@ class Binding:
         if place != self.device:
             told = f"input {name!r} is on {place}, and the binding on {self.device}"
             raise InputError(told, hint=f"copy it to the CPU first, or bind on {place}")
-        held = value._value if isinstance(value, DeviceArray) else taken(self._runtime, value, name)
+        held = value._value if isinstance(value, DeviceArray) else taken(self._caller.runtime, value, name)
         dtype, shape = parse_ort_type(held.data_type()), tuple(held.shape())
         self._model.inputs.check(name, dtype, shape, f"{kind_of(value)} on {self.device}")
         return OnDevice(value, held, np.dtype(dtype), shape, held.tensor_size_in_bytes())

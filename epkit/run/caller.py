@@ -59,6 +59,7 @@ class Caller:
     def __init__(
         self,
         session: Any,
+        runtime: Any,
         inputs: Sequence[TensorInfo],
         outputs: Sequence[TensorInfo],
         *,
@@ -68,7 +69,7 @@ class Caller:
         in_place: bool = False,
         graphs: Graphs | None = None,
     ) -> None:
-        """`exotic` sessions take types that plain `run` cannot carry.
+        """`runtime` is the onnxruntime module. `exotic` sessions take types that plain `run` cannot carry.
 
         `checks_outputs` allows output buffers that are made beforehand: the providers refuse one of another shape.
         `in_place` says that what is bound is read at each run, as ONNX Runtime's own CPU does. For any other provider,
@@ -76,6 +77,7 @@ class Caller:
         `graphs` are those of a session that captures.
         """
         self.session = session
+        self.runtime = runtime
         self.checks_outputs = checks_outputs
         self.in_place = in_place
         self.graphs = graphs
@@ -112,6 +114,10 @@ class Caller:
             if self._leases is not None:
                 self._leases.remember(feed, results)
             return results
+
+    def options(self) -> Any:
+        """Return options for one run, which may be told to stop by setting their `terminate`."""
+        return self.graphs.options(-1) if self.graphs is not None else self.runtime.RunOptions()
 
     def close(self) -> None:
         """Let no run begin any more, wait for those that are under way, and let go of the session."""

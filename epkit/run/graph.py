@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -32,15 +31,16 @@ class Graphs:
         self._session = session
         self._runtime = runtime
         self._numbers = itertools.count(1)
-        self.uncaptured = self._options(-1)
+        self.uncaptured = self.options(-1)
         """The options of a run that captures and replays nothing."""
 
     def new(self, binding: Any) -> Graph:
         """Return a graph for the buffers of a binding, which is not captured yet."""
         number = next(self._numbers)
-        return Graph(self._session, binding, number, self._options(number), self.uncaptured)
+        return Graph(self._session, binding, number, self.options(number), self.uncaptured)
 
-    def _options(self, number: int) -> Any:
+    def options(self, number: int) -> Any:
+        """Return options of a run that captures or replays the graph of this number."""
         options = self._runtime.RunOptions()
         options.add_run_config_entry(_ID, str(number))
         return options
@@ -112,23 +112,3 @@ def close(found: Array, wanted: Array) -> bool:
     with np.errstate(all="ignore"):
         largest = float(np.max(np.abs(wanted[np.isfinite(wanted)]), initial=0.0))
         return bool(np.allclose(found, wanted, rtol=_TOLERANCE, atol=_TOLERANCE * largest, equal_nan=True))
-
-
-def obstacles(
-    *, provider: str, captures: bool, control_flow: bool, types: Mapping[str, str], unsettled: Mapping[str, str]
-) -> tuple[str, ...]:
-    """Say which rules of graph capture are broken, as far as that is known before a session is opened.
-
-    `types` are inputs and outputs that are no plain tensors; `unsettled` those outputs whose shape does not follow from
-    the inputs', each with what it is.
-    """
-    found = []
-    if not captures:
-        found.append(f"{provider} captures no graphs")
-    if control_flow:
-        found.append("the model has If, Loop or Scan: which kernels run depends on the data")
-    found += [f"{name!r} is {what}, which cannot be bound on a device" for name, what in types.items()]
-    found += [
-        f"the shape of output {name!r}, {what}, does not follow from the inputs" for name, what in unsettled.items()
-    ]
-    return tuple(found)

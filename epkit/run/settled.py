@@ -15,8 +15,16 @@ OTHER_SHAPE = "but the computed output shape for this run is"
 
 
 def settled(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> bool:
-    """Whether the shapes of the outputs follow from those of the inputs, as far as the model says."""
-    if not all(one.dtype in PLAIN and one.shape is not None for one in (*inputs, *outputs)):
-        return False
+    """Whether all tensors can be bound, and the outputs' shapes follow from the inputs', as far as the model says."""
+    plain = all(one.dtype in PLAIN and one.shape is not None for one in (*inputs, *outputs))
+    return plain and not unsettled(inputs, outputs)
+
+
+def unsettled(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> list[TensorInfo]:
+    """Return the outputs with a size that is neither fixed nor that of an input."""
     sizes = {size for one in inputs for size in one.shape or () if isinstance(size, str)}
-    return all(isinstance(size, int) or size in sizes for one in outputs for size in one.shape or ())
+    return [
+        one
+        for one in outputs
+        if one.shape is None or not all(isinstance(size, int) or size in sizes for size in one.shape)
+    ]

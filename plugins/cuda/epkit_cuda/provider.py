@@ -23,6 +23,7 @@ class Cuda(Provider):
     automatic = True
     options = CudaOptions
     device_option = "device_id"
+    graph_option = "enable_cuda_graph"
     environment = ("ORT_CUDA_*", "ORT_DISABLE_*", "ORT_ENABLE_*", "NVIDIA_TF32_OVERRIDE")
     warmup = WarmupNeed(
         runs=2,

@@ -35,6 +35,7 @@ class WebGpu(Provider):
     ort_name = "WebGpuExecutionProvider"
     rank = 60
     options = WebGpuOptions
+    graph_option = "enableGraphCapture"
     environment = ("ORT_WEBGPU_EP_*", "VK_*", "MESA_VK_*", "DAWN_*")
     warmup = WarmupNeed(
         shapes="each",

@@ -1,0 +1,84 @@
+"""How is a run waited for, and no longer than it may take?
+
+The run goes to another thread. When its time is over it is told to stop, which ONNX Runtime heeds between two nodes of
+the graph: a provider that made one node of the whole model (OpenVINO, TensorRT) runs to its end, and whoever waits is
+let go before that. What such a run holds is held until it ends, and closing the session waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any
+
+from epkit.errors import ConfigError, RunTimeout
+from epkit.run.caller import Caller
+
+# How long a run may take to stop before it counts as one that goes on.
+_GRACE_S = 0.1
+
+
+class Background:
+    """Runs a caller's session in threads of its own."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+        self._pool = ThreadPoolExecutor(thread_name_prefix="epkit-run")
+
+    def run(self, feed: Mapping[str, Any], names: Sequence[str] | None, seconds: float) -> dict[str, Any]:
+        """Run once, and wait `seconds` at most; raises RunTimeout, and what `Caller.run` raises."""
+        options, future = self._begun(feed, names, seconds)
+        wait([future], seconds)
+        if future.done():
+            return future.result()
+        options.terminate = True
+        future.cancel()
+        wait([future], _GRACE_S)
+        raise _too_long(seconds, future)
+
+    async def run_async(
+        self, feed: Mapping[str, Any], names: Sequence[str] | None, seconds: float | None
+    ) -> dict[str, Any]:
+        """Run once, while the event loop goes on; a cancelled task tells the run to stop."""
+        options, future = self._begun(feed, names, seconds)
+        waiting = asyncio.wrap_future(future)
+        try:
+            await asyncio.wait([waiting], timeout=seconds)
+            if waiting.done():
+                return waiting.result()
+            options.terminate = True
+            await asyncio.wait([waiting], timeout=_GRACE_S)
+            raise _too_long(seconds or 0.0, future)
+        finally:
+            if not waiting.done():
+                options.terminate = True
+                waiting.add_done_callback(_heard)
+                future.cancel()
+            elif not waiting.cancelled():
+                waiting.exception()
+
+    def close(self) -> None:
+        """Begin no further run; those that are waiting for a thread fail as the session is closed."""
+        self._pool.shutdown(wait=False)
+
+    def _begun(
+        self, feed: Mapping[str, Any], names: Sequence[str] | None, seconds: float | None
+    ) -> tuple[Any, Future[dict[str, Any]]]:
+        if seconds is not None and not seconds > 0:
+            raise ConfigError(f"timeout is {seconds!r}", hint="give seconds above 0, or None for no limit")
+        options = self._caller.options()
+        return options, self._pool.submit(self._caller.run, feed, names, options)
+
+
+def _too_long(seconds: float, future: Future[dict[str, Any]]) -> RunTimeout:
+    if future.done():
+        return RunTimeout(f"the run took longer than {seconds:g} s and was stopped", hint="give it a longer timeout")
+    told = f"the run took longer than {seconds:g} s and goes on: its provider does not stop within a node"
+    return RunTimeout(told, hint="give it a longer timeout; closing the session waits for the run")
+
+
+def _heard(waiting: asyncio.Future[dict[str, Any]]) -> None:
+    """Take note of how a run ended that nobody waits for any more."""
+    if not waiting.cancelled():
+        waiting.exception()
