@@ -174,6 +174,12 @@ def assigned(session: Any) -> list[tuple[str, list[str]]]:
     ]
 
 
+def read_on_cpu(session: Any) -> list[str]:
+    """Name the inputs that are read from the CPU's own memory, whichever provider runs the model."""
+    places = zip(session.get_inputs(), session.get_input_memory_infos(), strict=True)
+    return [one.name for one, memory in places if memory.name == "Cpu"]
+
+
 def _session_options(runtime: ModuleType, settings: Settings) -> Any:
     options = runtime.SessionOptions()
     for name, value in settings.properties.items():

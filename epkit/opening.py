@@ -118,8 +118,12 @@ def _capturing(opening: Opening) -> Any | None:
         except OpenFault as fault:
             opening.capture = capture = replace(capture, obstacles=(fault.cause,))
         else:
-            opening.captures = True
-            return session
+            frozen = _runtime.read_on_cpu(session)
+            if not frozen:
+                opening.captures = True
+                return session
+            told = f"input {frozen[0]!r} is read on the CPU, so that a replay would not see it change"
+            opening.capture = capture = replace(capture, obstacles=(told,))
     if opening.required:
         told = f"target {opening.plan.target.name!r} asks for captured graphs, but {capture.summary()}"
         raise ProviderDropped(told, hint="leave cuda_graph out of the target")

@@ -203,9 +203,9 @@ class Session:
             self.inputs,
             self.outputs,
             exotic=self._inputs.exotic,
-            concurrency=_strictest(opening.remaining),
+            concurrency=_strictest(opening.remaining, captures=opening.captures),
             checks_outputs=all(one.provider.checks_outputs for one in opening.remaining),
-            in_place=all(is_cpu(one) for one in opening.remaining) and not self._narrowed,
+            lends=not self._narrowed,
             graphs=Graphs(opening.session, runtime) if opening.captures else None,
         )
         self._background = Background(self._caller)
@@ -317,8 +317,10 @@ def _narrows(opening: Opening) -> dict[str, tuple[str, str]]:
     return {wide: (narrow, one.name) for one in reversed(active) for wide, narrow in one.provider.narrows.items()}
 
 
-def _strictest(chain: Sequence[Candidate]) -> Concurrency:
+def _strictest(chain: Sequence[Candidate], *, captures: bool) -> Concurrency:
     declared = {one.provider.concurrency for one in chain}
+    if captures:
+        declared.add("per-session")  # ONNX Runtime bears no run beside one that captures or replays
     order: tuple[Concurrency, ...] = ("per-process", "per-session")
     return next((one for one in order if one in declared), "free")
 

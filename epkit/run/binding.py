@@ -228,7 +228,7 @@ class _Bound:
             model.place,
             model.runs_at,
             self.results.is_output,
-            in_place=caller.in_place,
+            in_place=caller.in_place(model.place),
             pinned=captures,
         )
 

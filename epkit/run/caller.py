@@ -13,12 +13,15 @@ from epkit._cause import cause
 from epkit.errors import EpkitError, RunError, SessionClosed
 from epkit.model import TensorInfo
 from epkit.provider import Concurrency
+from epkit.run.device import CPU
 from epkit.run.dtypes import is_exotic
 from epkit.run.graph import Graphs
 from epkit.run.lease import Leases
 from epkit.run.raw import run_raw
 from epkit.run.turn import PROCESS
 
+# What ONNX Runtime calls the CPU's own memory; providers that compute on the CPU may have other memory there.
+_CPU_MEMORY = "Cpu"
 _LOOK_AGAIN_S = 0.001
 
 
@@ -66,20 +69,18 @@ class Caller:
         exotic: bool = False,
         concurrency: Concurrency = "free",
         checks_outputs: bool = False,
-        in_place: bool = False,
+        lends: bool = False,
         graphs: Graphs | None = None,
     ) -> None:
         """`runtime` is the onnxruntime module. `exotic` sessions take types that plain `run` cannot carry.
 
         `checks_outputs` allows output buffers that are made beforehand: the providers refuse one of another shape.
-        `in_place` says that what is bound is read at each run, as ONNX Runtime's own CPU does. For any other provider,
-        binding an input copies it where it is consumed on another device, and what is written to it later is not seen.
-        `graphs` are those of a session that captures.
+        `lends` allows small inputs to borrow a binding. `graphs` are those of a session that captures.
         """
         self.session = session
         self.runtime = runtime
         self.checks_outputs = checks_outputs
-        self.in_place = in_place
+        self._on_cpu = [one.name == _CPU_MEMORY for one in session.get_input_memory_infos()]
         self.graphs = graphs
         turns: dict[Concurrency, Any] = {"free": None, "per-session": threading.RLock(), "per-process": PROCESS}
         self.turn: AbstractContextManager[Any] = turns[concurrency] or nullcontext()
@@ -92,7 +93,7 @@ class Caller:
         self._leases: Leases | None = None
         self.lent: Callable[[object], dict[str, Any] | None] = _none_lent
         """Runs inputs as they came, where a binding waits for such; see `Leases.run`."""
-        if checks_outputs and in_place and not self._raw and concurrency == "free":
+        if lends and checks_outputs and self.in_place(CPU) and not self._raw and concurrency == "free":
             self._leases = Leases(session, inputs, outputs, self.under_way.running)
             self.lent = self._leases.run
 
@@ -114,6 +115,14 @@ class Caller:
             if self._leases is not None:
                 self._leases.remember(feed, results)
             return results
+
+    def in_place(self, place: str) -> bool:
+        """Whether what is bound at a place is read at each run.
+
+        Where an input is consumed on another device, ONNX Runtime copies it when it is bound, and what is written to
+        it later is not seen.
+        """
+        return all(on_cpu == (place == CPU) for on_cpu in self._on_cpu)
 
     def options(self) -> Any:
         """Return options for one run, which may be told to stop by setting their `terminate`."""

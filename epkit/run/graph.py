@@ -57,6 +57,7 @@ class Graph:
         self._uncaptured = uncaptured
         # CUDA keeps a graph with the thread that captured it.
         self._threads: set[int] = set()
+        self._begun = False
 
     def learn(self) -> None:
         """Run once without a graph: buffers are allocated, and algorithms chosen."""
@@ -87,13 +88,15 @@ class Graph:
 
     def release(self) -> None:
         """Give back what the graph holds; its buffers may then be bound anew."""
-        if self._threads:
+        if self._begun:
             self._session.release_captured_graph(self._number)
+            self._begun = False
             self._threads.clear()
 
     def _capture(self) -> None:
         # While CUDA captures, what another thread asks of it can fail: nothing else of epkit opens or captures now.
         with PROCESS:
+            self._begun = True  # a capture that fails leaves an empty graph behind, which would replay nothing
             self._session.run_with_iobinding(self._binding, self._options)
             self._threads.add(threading.get_ident())
             self._session.run_with_iobinding(self._binding, self._options)
