@@ -2,17 +2,20 @@
 
     uv run pytest benchmarks/test_run_path.py --benchmark-only -s
 
-Both run in this process, on one core, in short blocks that alternate in random order; a ratio is that of two blocks'
-medians, and what is printed is the median of the ratios with its quartiles. Below 1, epkit is the quicker one.
+All run in this process, on one core, in short blocks that alternate in random order; a ratio is that of two blocks'
+medians, and what is printed is the median of the ratios with its quartiles. Below 1, epkit is the quicker one. A
+binding's results view its buffers; those of `run` are the caller's own, in both.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import onnx
@@ -24,7 +27,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 import epkit
 
-PAIRS = 60
+BLOCKS = 60
+PLAIN = "InferenceSession.run"
+Call = Callable[[dict[str, np.ndarray]], Any]
 
 
 def mlp() -> bytes:
@@ -66,26 +71,48 @@ def test_run_beside_plain_onnx_runtime(name: str, benchmark: BenchmarkFixture) -
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     plain = onnxruntime.InferenceSession(contents, options)
-    array = np.random.default_rng(0).random(shape, dtype=np.float32)
-    feed = {plain.get_inputs()[0].name: array}
+    rng = np.random.default_rng(0)
+    # Two of them in turn, so that no call finds the array that it was given last.
+    feeds = itertools.cycle([{plain.get_inputs()[0].name: rng.random(shape, dtype=np.float32)} for _ in range(2)])
     with epkit.open(contents, "cpu", session_options={"intra_op_num_threads": 1}) as session:
-        calls = {"plain": lambda: plain.run(None, feed), "epkit": lambda: session.run(feed)}
-        np.testing.assert_array_equal(calls["plain"]()[0], next(iter(session.run(feed).values())))
-        ratios = [_pair(calls, runs) for _ in range(PAIRS)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        benchmark.extra_info["ratio to plain"] = middle
-        print(f"\n{name}: session.run / InferenceSession.run = {middle:.3f} (quartiles {low:.3f} to {high:.3f})")
-        benchmark.pedantic(calls["epkit"], rounds=20, iterations=runs)
+        binding = session.bind(next(feeds))
+        calls: dict[str, Call] = {
+            PLAIN: lambda feed: plain.run(None, feed),
+            "session.run": session.run,
+            "binding.run": binding.run,
+        }
+        for _ in range(4):
+            _check(plain, calls, next(feeds))
+        medians = [_medians(calls, feeds, runs) for _ in range(BLOCKS)]
+        _check(plain, calls, next(feeds))
+        print(f"\n{name}: InferenceSession.run {statistics.median(one[PLAIN] for one in medians) / 1e3:.1f} us", end="")
+        for call in ("session.run", "binding.run"):
+            ratios = sorted(one[call] / one[PLAIN] for one in medians)
+            low, middle, high = statistics.quantiles(ratios, n=4)
+            benchmark.extra_info[f"{call}, ratio to plain"] = middle
+            print(f"; {call} {middle:.3f} of it (quartiles {low:.3f} to {high:.3f})", end="")
+        print()
+        feed = next(feeds)
+        benchmark.pedantic(session.run, args=(feed,), rounds=20, iterations=runs)
 
 
-def _pair(calls: dict[str, Callable[[], object]], runs: int) -> float:
+def _check(plain: onnxruntime.InferenceSession, calls: dict[str, Call], feed: dict[str, np.ndarray]) -> None:
+    wanted = plain.run(None, feed)
+    for call in ("session.run", "binding.run"):
+        for found, array in zip(calls[call](feed).values(), wanted, strict=True):
+            np.testing.assert_array_equal(found, array)
+
+
+def _medians(calls: dict[str, Call], feeds: Iterator[dict[str, np.ndarray]], runs: int) -> dict[str, float]:
+    """Return the median nanoseconds of each call, from a block of runs each, in random order."""
     medians = {}
     for key in random.sample(sorted(calls), len(calls)):
         seconds = []
         for _ in range(runs):
+            feed = next(feeds)
             started = time.perf_counter_ns()
-            calls[key]()
+            calls[key](feed)
             seconds.append(time.perf_counter_ns() - started)
         # The first runs after another session's are slower than any that follow.
         medians[key] = statistics.median(seconds[len(seconds) // 10 :])
-    return medians["epkit"] / medians["plain"]
+    return medians

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from epkit._cause import cause
 from epkit.errors import ConfigError, RuntimeMissing
 from epkit.provider import Device, FoundDevice, Provider
+from epkit.run.device import CPU_MEMORY
 from epkit.run.turn import PROCESS
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def assigned(session: Any) -> list[tuple[str, list[str]]]:
 def read_on_cpu(session: Any) -> list[str]:
     """Name the inputs that are read from the CPU's own memory, whichever provider runs the model."""
     places = zip(session.get_inputs(), session.get_input_memory_infos(), strict=True)
-    return [one.name for one, memory in places if memory.name == "Cpu"]
+    return [one.name for one, memory in places if memory.name == CPU_MEMORY]
 
 
 def _session_options(runtime: ModuleType, settings: Settings) -> Any:

@@ -6,18 +6,18 @@ what is elsewhere, and what is small, is copied into a buffer that is kept. `Bin
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from epkit._cause import cause
 from epkit.errors import InputError, RunError
 from epkit.model import TensorInfo, parse_ort_type
-from epkit.run.caller import Caller
+from epkit.run.caller import LOOK_AGAIN_S, Caller
 from epkit.run.copies import Copy, conversion
 from epkit.run.device import CPU, DeviceArray, dlpack_place, taken
 from epkit.run.dtypes import Array
@@ -70,13 +70,16 @@ class Binding:
         self.device = model.place
         """Where the buffers are: `cpu`, `cuda:0`, `webgpu:0`."""
         self._caller = caller
+        self._under_way = caller.under_way
         self._model = model
-        self._mine = threading.Lock()
+        # Holds one element, unless a run is under way: cheaper than a lock.
+        self._free: list[None] = [None]
         self._closed = False
         self._why_not = model.why_not
         self._feed: dict[str, Any] = {}  # of what cannot be bound
         self._passed: list[Copy] = []
         self._bound: _Bound | None = None
+        self._steady: _Steady | None = None
         self._graphs: dict[tuple[object, ...], _Bound] = {}
         self._captures = caller.graphs is not None and model.place != CPU and not self._why_not
         with caller.under_way:
@@ -92,24 +95,26 @@ class Binding:
 
         Raises InputError when an input does not fit the model or cannot be bound, RunError, SessionClosed.
         """
-        if not self._mine.acquire(blocking=False):
-            raise RunError("this binding is running in another thread", hint="bind once in each thread: session.bind")
         try:
-            with self._caller.under_way:
-                if self._closed:
-                    raise RunError("the binding is closed", hint="bind again: session.bind(inputs)")
-                bound = self._bound
-                if bound is None:
-                    return self._plain(inputs)
-                if inputs is None:
-                    bound.feeds.again()
-                elif not bound.feeds.copy(inputs):
-                    self._refill(inputs, some=True)
-                    bound = self._bound
-                    assert bound is not None
-                return bound.run()
+            self._free.pop()
+        except IndexError:
+            told = "this binding is running in another thread"
+            raise RunError(told, hint="bind once in each thread: session.bind") from None
+        try:
+            # What was seen to go the same way before takes none of the questions below.
+            steady = self._steady
+            if steady is None or inputs is None:
+                return self._run(inputs)
+            copy, run_bound, binding, fixed = steady
+            if not copy(inputs):
+                return self._run(inputs)
+            try:
+                run_bound(binding)
+            except Exception as error:
+                raise RunError(f"the run failed: {cause(error)}") from error
+            return fixed.copy()
         finally:
-            self._mine.release()
+            self._free.append(None)
 
     @property
     def copies(self) -> tuple[Copy, ...]:
@@ -120,14 +125,21 @@ class Binding:
 
     def close(self) -> None:
         """Let go of the buffers, and of what was bound as it is. Results that were handed out stay valid."""
-        with self._mine, self._caller.turn:
+        while True:
+            try:
+                self._free.pop()
+                break
+            except IndexError:
+                time.sleep(LOOK_AGAIN_S)
+        with self._caller.turn:
             for bound in (*self._graphs.values(), self._bound):
                 if bound is not None and bound.graph is not None:
                     bound.graph.release()
             self._closed = True
-            self._bound = None
+            self._bound = self._steady = None
             self._graphs.clear()
             self._feed.clear()
+        self._free.append(None)
 
     def __enter__(self) -> Binding:
         return self
@@ -138,6 +150,22 @@ class Binding:
     def __repr__(self) -> str:
         names = self._bound.feeds.shapes if self._bound is not None else self._feed
         return f"<epkit.Binding on {self.device}: {', '.join(names)}{' (closed)' if self._closed else ''}>"
+
+    def _run(self, inputs: object) -> dict[str, Result]:
+        self._steady = None
+        with self._under_way:
+            if self._closed:
+                raise RunError("the binding is closed", hint="bind again: session.bind(inputs)")
+            if self._bound is None:
+                return self._plain(inputs)
+            if inputs is None:
+                self._bound.feeds.again()
+            elif not self._bound.feeds.copy(inputs):
+                self._refill(inputs, some=True)
+            results = self._bound.run()
+        if self._caller.free:
+            self._steady = self._bound.steady()
+        return results
 
     def _refill(self, given: object, *, some: bool) -> None:
         """Check and convert what was given, then bind it: nothing is bound unless all of it fits."""
@@ -211,26 +239,32 @@ class _Bound:
 
     def __init__(self, caller: Caller, model: Bindable, *, captures: bool) -> None:
         session = caller.session
-        self._binding = session.io_binding()
-        self._run_bound = session.run_with_iobinding
-        self.graph: Graph | None = caller.graphs.new(self._binding) if captures and caller.graphs else None
+        self.binding = session.io_binding()
+        self.run_bound = session.run_with_iobinding
+        self.graph: Graph | None = caller.graphs.new(self.binding) if captures and caller.graphs else None
         self._uncaptured = caller.graphs.uncaptured if caller.graphs else None
         trusts = caller.checks_outputs and model.place == model.runs_at
         # Buffers for the outputs, once their shapes are known; until then, ONNX Runtime makes new ones in each run.
         self._fixes = captures or (trusts and settled(model.wanted, model.outputs))
         names = [one.name for one in model.outputs]
         self.results = Results(
-            session, self._binding, model.place, model.runs_at, names, model.targets, trusts=trusts, turn=caller.turn
+            session, self.binding, model.place, model.runs_at, names, model.targets, trusts=trusts, turn=caller.turn
         )
         self.feeds = Feeds(
             session,
-            self._binding,
+            self.binding,
             model.place,
             model.runs_at,
             self.results.is_output,
             in_place=caller.in_place(model.place),
             pinned=captures,
         )
+
+    def steady(self) -> _Steady | None:
+        """Return what further runs need, where that is nothing but new contents of the inputs' buffers."""
+        if self.graph is None and self.results.fixed is not None and self.results.proven():
+            return _Steady(self.feeds.copy, self.run_bound, self.binding, self.results.fixed)
+        return None
 
     def put(self, values: dict[str, tuple[Array | OnDevice, str]]) -> None:
         """Bind inputs; where their shapes change, those of the outputs do too."""
@@ -247,7 +281,7 @@ class _Bound:
             self.graph.run()
             return dict(self.results.fixed)
         try:
-            self._run_bound(self._binding)
+            self.run_bound(self.binding)
         except RuntimeError as error:
             if OTHER_SHAPE not in str(error) or self.results.given:
                 raise self._misfit(error) from error
@@ -263,7 +297,7 @@ class _Bound:
         """Run with new buffers for the outputs, and keep such buffers where that can be."""
         self.results.bind_new()
         try:
-            self._run_bound(self._binding, self._uncaptured)
+            self.run_bound(self.binding, self._uncaptured)
         except RuntimeError as error:
             raise self._misfit(error) from error
         results = self.results.taken(self.feeds.holds)
@@ -284,6 +318,15 @@ class _Bound:
             told = f"an output has not the shape of the buffer that was given for it: {cause(error)}"
             return RunError(told, hint="give a buffer of that shape, or none")
         return RunError(f"the run failed: {cause(error)}")
+
+
+class _Steady(NamedTuple):
+    """What a run takes when nothing changes but the contents of small inputs."""
+
+    copy: Callable[[object], bool]
+    run_bound: Callable[[Any], None]
+    binding: Any
+    fixed: dict[str, Result]
 
 
 def _key(shapes: Mapping[str, tuple[int, ...]]) -> tuple[object, ...]:

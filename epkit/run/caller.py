@@ -13,16 +13,14 @@ from epkit._cause import cause
 from epkit.errors import EpkitError, RunError, SessionClosed
 from epkit.model import TensorInfo
 from epkit.provider import Concurrency
-from epkit.run.device import CPU
+from epkit.run.device import CPU, CPU_MEMORY
 from epkit.run.dtypes import is_exotic
 from epkit.run.graph import Graphs
 from epkit.run.lease import Leases
 from epkit.run.raw import run_raw
 from epkit.run.turn import PROCESS
 
-# What ONNX Runtime calls the CPU's own memory; providers that compute on the CPU may have other memory there.
-_CPU_MEMORY = "Cpu"
-_LOOK_AGAIN_S = 0.001
+LOOK_AGAIN_S = 0.001
 
 
 class UnderWay:
@@ -80,10 +78,12 @@ class Caller:
         self.session = session
         self.runtime = runtime
         self.checks_outputs = checks_outputs
-        self._on_cpu = [one.name == _CPU_MEMORY for one in session.get_input_memory_infos()]
+        self._on_cpu = [one.name == CPU_MEMORY for one in session.get_input_memory_infos()]
         self.graphs = graphs
         turns: dict[Concurrency, Any] = {"free": None, "per-session": threading.RLock(), "per-process": PROCESS}
         self.turn: AbstractContextManager[Any] = turns[concurrency] or nullcontext()
+        self.free = concurrency == "free"
+        """Whether any number of runs may be under way."""
         self.under_way = UnderWay(turns[concurrency])
         self._outputs = {one.name: one for one in outputs}
         self._names = tuple(self._outputs)
@@ -93,7 +93,7 @@ class Caller:
         self._leases: Leases | None = None
         self.lent: Callable[[object], dict[str, Any] | None] = _none_lent
         """Runs inputs as they came, where a binding waits for such; see `Leases.run`."""
-        if lends and checks_outputs and self.in_place(CPU) and not self._raw and concurrency == "free":
+        if lends and checks_outputs and self.in_place(CPU) and not self._raw and self.free:
             self._leases = Leases(session, inputs, outputs, self.under_way.running)
             self.lent = self._leases.run
 
@@ -134,10 +134,10 @@ class Caller:
         if self._leases is not None:
             self._leases.stop()
         self.lent = _none_lent
-        while self.under_way.running:
-            time.sleep(_LOOK_AGAIN_S)
         for binding in tuple(self.bindings):
             binding.close()
+        while self.under_way.running:
+            time.sleep(LOOK_AGAIN_S)
         with self.turn:
             self.session = self.graphs = self._leases = None
 

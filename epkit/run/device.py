@@ -17,6 +17,8 @@ from epkit.model import parse_ort_type
 from epkit.run.dtypes import Array, DType, numpy_dtype
 
 CPU = "cpu"
+CPU_MEMORY = "Cpu"
+"""What ONNX Runtime calls the CPU's own memory; providers that compute on the CPU may have other memory there."""
 # ONNX Runtime's names of devices whose memory DLPack can hand over, and DLPack's numbers for them.
 _DLPACK = {"cuda": 2}
 

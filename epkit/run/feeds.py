@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -17,7 +17,12 @@ from epkit.run.dtypes import Array, DType
 
 # Up to here, copying an array costs less than binding its memory anew: measured with Identity on one core.
 SMALL = 64 * 1024
+_NDARRAY = np.ndarray  # looked up once
 _NONE: frozenset[str] = frozenset()
+
+
+_Small: TypeAlias = tuple[str, DType, tuple[int, ...], Array]
+"""A small input: its name, dtype, shape and buffer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,8 @@ class Feeds:
         self._in_place = in_place or pinned
         self._pinned = pinned
         self._inputs: dict[str, _Input] = {}
-        self._small: list[tuple[str, DType, tuple[int, ...], Array]] | None = None
+        self._small: list[_Small] | None = None
+        self._only: _Small | None = None
         self._all = self._refilled = _NONE
 
     @property
@@ -86,17 +92,18 @@ class Feeds:
 
     def copy(self, inputs: object) -> bool:
         """Copy inputs into small buffers on the CPU that fit them; False where more has to be done, and none is."""
-        small = self._small
-        if small is None:
-            return False
-        if len(small) == 1:
-            name, dtype, shape, buffer = small[0]
-            array: Any = inputs[name] if type(inputs) is dict and len(inputs) == 1 and name in inputs else inputs
-            if type(array) is not np.ndarray or array.dtype is not dtype or array.shape != shape:
+        one = self._only
+        if one is not None:
+            name, dtype, shape, buffer = one
+            array: Any = inputs.get(name) if type(inputs) is dict and len(inputs) == 1 else inputs
+            if type(array) is not _NDARRAY or array.dtype is not dtype or array.shape != shape:
                 return False
             buffer[...] = array
             self._refilled = self._all
             return True
+        small = self._small
+        if small is None:
+            return False
         if type(inputs) is not dict or len(inputs) != len(small):
             return False
         for name, dtype, shape, _ in small:
@@ -124,6 +131,7 @@ class Feeds:
         self._all = frozenset(self._inputs)
         small = [(one.name, one.dtype, one.shape, one.array) for one in self._inputs.values() if one.array is not None]
         self._small = small if self._in_place and len(small) == len(self._inputs) else None
+        self._only = small[0] if self._small is not None and len(small) == 1 else None
 
     def again(self) -> None:
         """Bind again what is bound as it is, where ONNX Runtime would not see that its contents changed.

@@ -19,6 +19,7 @@ from epkit.model import TensorInfo
 from epkit.run.dtypes import Array, DType, numpy_dtype
 from epkit.run.settled import OTHER_SHAPE, settled
 
+_NDARRAY = np.ndarray  # looked up once
 Key: TypeAlias = tuple[Any, ...]
 
 # Past this, copying costs more than it saves: measured with Identity on one core.
@@ -87,7 +88,7 @@ class Leases:
         try:
             if self._dtype is not None:
                 array: Any = inputs[self._only] if type(inputs) is dict and len(inputs) == 1 else inputs
-                if type(array) is not np.ndarray or array.dtype is not self._dtype:
+                if type(array) is not _NDARRAY or array.dtype is not self._dtype:
                     return None
                 idle = self._idle[array.shape]
                 lease = idle.pop()
