@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from epkit import _platform, _runtime
+from epkit._foreign import asked
+from epkit.capture import Capture, capture, capturing
 from epkit.config import ConfigSource, load
 from epkit.effective import Effective, Setting, effective
 from epkit.model import Model
@@ -17,6 +19,7 @@ from epkit.resolve import Plan
 from epkit.session import EXTERNAL_FOLDER, check_fit, meddling, plan_for
 from epkit.target import Candidate
 from epkit.target import read as read_target
+from epkit.traffic import Traffic, traffic
 
 SCHEMA = "epkit.explain/1"
 
@@ -40,6 +43,10 @@ class Explanation:
     refusal: str
     plan: tuple[PlanRow, ...]
     effective: tuple[Setting, ...]
+    device: str
+    """Where the buffers of a binding would be, if the first provider of the plan takes the nodes."""
+    copies: tuple[Traffic, ...]
+    graph: Capture
     notes: tuple[str, ...]
     script: str
 
@@ -64,20 +71,29 @@ def explain(
     contents = read_model(model, folder=wanted.session_options.entries().get(EXTERNAL_FOLDER))
     check_fit(contents, wanted)
     plan, _ = plan_for(wanted, registry, refresh=refresh)
-    given = effective(plan, _platform.core_limit(), _runtime.default_properties())
     refused = plan.refusal
+    graph = (
+        Capture(wanted.cuda_graph, wanted.first.name, ("nothing is opened",)) if refused else capture(contents, plan)
+    )
+    captures = graph.asked and graph.possible
+    given = effective(plan, _platform.core_limit(), _runtime.default_properties(), captures=captures)
+    first = (plan.chain or wanted.chain)[0]
+    device = asked(first.provider.buffers, first.device)
     return Explanation(
         target=wanted.name,
         why=wanted.why,
         refusal=f"{refused.candidate.name} is not usable on this machine: {refused.reason}" if refused else "",
         plan=tuple(PlanRow(s.candidate.name, s.decision, s.reason, s.hint) for s in plan.steps),
         effective=given.shown,
+        device=device,
+        copies=traffic(contents, device, plain=first.provider.ort_name == _runtime.CPU_ORT_NAME),
+        graph=graph,
         notes=(*wanted.notes, *meddling(wanted.chain)),
-        script=script(contents, plan, given),
+        script=script(contents, plan, given, captures=captures),
     )
 
 
-def script(model: Model, plan: Plan, given: Effective) -> str:
+def script(model: Model, plan: Plan, given: Effective, *, captures: bool = False) -> str:
     """Write the same session in plain ONNX Runtime."""
     source = repr(str(model.source)) if not isinstance(model.source, bytes) else "MODEL_BYTES"
     enums = _runtime.ENUMS
@@ -92,7 +108,7 @@ def script(model: Model, plan: Plan, given: Effective) -> str:
         lines.append(f"options.add_free_dimension_override_by_denotation({name!r}, {size})")
     lines += [f"options.register_custom_ops_library({library!r})" for library in given.settings.custom_ops]
     for candidate in plan.chain:
-        lines += ["", *_added(candidate)]
+        lines += ["", *_added(capturing(candidate) if captures and candidate is plan.chain[0] else candidate)]
     lines += [
         "",
         "# no providers= here: with it, what cannot be loaded is replaced by the CPU without an error",

@@ -30,6 +30,9 @@ def explain(model: str, target: str | None, config: str | None, refresh: bool, a
     _show.table(("provider", "decision", "why"), [(row.provider, row.decision, row.reason) for row in told.plan])
     _show.advice((row.provider, row.hint) for row in told.plan)
     _show.table(("key", "value", "origin"), [(one.key, _value(one.value), one.origin) for one in told.effective])
+    _show.line(f"buffers of a binding: {told.device}")
+    _show.table(("call", "inputs", "outputs"), [(one.call, one.inputs, one.outputs) for one in told.copies])
+    _show.line(told.graph.summary())
     for note in told.notes:
         _show.line(f"note: {note}")
     _show.title("the same without epkit:")
