@@ -8,11 +8,13 @@ let go before that. What such a run holds is held until it ends, and closing the
 from __future__ import annotations
 
 import asyncio
+import numbers
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
-from epkit.errors import ConfigError, RunTimeout
+from epkit.errors import ConfigError, RunTimeout, SessionClosed
 from epkit.run.caller import Caller
 
 # How long a run may take to stop before it counts as one that goes on.
@@ -29,7 +31,7 @@ class Background:
     def run(self, feed: Mapping[str, Any], names: Sequence[str] | None, seconds: float) -> dict[str, Any]:
         """Run once, and wait `seconds` at most; raises RunTimeout, and what `Caller.run` raises."""
         options, future = self._begun(feed, names, seconds)
-        wait([future], seconds)
+        wait([future], min(seconds, threading.TIMEOUT_MAX))
         if future.done():
             return future.result()
         options.terminate = True
@@ -53,8 +55,8 @@ class Background:
         finally:
             if not waiting.done():
                 options.terminate = True
-                waiting.add_done_callback(_heard)
-                future.cancel()
+                # Then nobody is told how it ended, not even a loop that is closed by then.
+                waiting.cancel()
             elif not waiting.cancelled():
                 waiting.exception()
 
@@ -65,10 +67,17 @@ class Background:
     def _begun(
         self, feed: Mapping[str, Any], names: Sequence[str] | None, seconds: float | None
     ) -> tuple[Any, Future[dict[str, Any]]]:
-        if seconds is not None and not seconds > 0:
+        if seconds is not None and not (_is_number(seconds) and seconds > 0):
             raise ConfigError(f"timeout is {seconds!r}", hint="give seconds above 0, or None for no limit")
         options = self._caller.options()
-        return options, self._pool.submit(self._caller.run, feed, names, options)
+        try:
+            return options, self._pool.submit(self._caller.run, feed, names, options)
+        except RuntimeError as error:  # the pool is shut down, or Python is
+            raise SessionClosed(f"the session is closed: {error}", hint="open it again with epkit.open") from error
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _too_long(seconds: float, future: Future[dict[str, Any]]) -> RunTimeout:
@@ -76,9 +85,3 @@ def _too_long(seconds: float, future: Future[dict[str, Any]]) -> RunTimeout:
         return RunTimeout(f"the run took longer than {seconds:g} s and was stopped", hint="give it a longer timeout")
     told = f"the run took longer than {seconds:g} s and goes on: its provider does not stop within a node"
     return RunTimeout(told, hint="give it a longer timeout; closing the session waits for the run")
-
-
-def _heard(waiting: asyncio.Future[dict[str, Any]]) -> None:
-    """Take note of how a run ended that nobody waits for any more."""
-    if not waiting.cancelled():
-        waiting.exception()

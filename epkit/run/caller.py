@@ -134,10 +134,10 @@ class Caller:
         if self._leases is not None:
             self._leases.stop()
         self.lent = _none_lent
-        for binding in tuple(self.bindings):
-            binding.close()
         while self.under_way.running:
             time.sleep(LOOK_AGAIN_S)
+        for binding in tuple(self.bindings):  # no further one is bound by now
+            binding.close()
         with self.turn:
             self.session = self.graphs = self._leases = None
 
