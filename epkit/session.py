@@ -192,8 +192,8 @@ class Session:
         self.outputs = tuple(_info(one, declared) for one in opening.session.get_outputs())
         """Name, dtype and shape of each output."""
         self._names = tuple(one.name for one in self.outputs)
-        self._overridable = [_info(one, declared) for one in opening.session.get_overridable_initializers()]
-        self._inputs = Inputs(self.inputs, cast=opening.plan.target.cast, overridable=self._overridable)
+        overridable = [_info(one, declared) for one in opening.session.get_overridable_initializers()]
+        self._inputs = Inputs(self.inputs, cast=opening.plan.target.cast, overridable=overridable)
         self._narrowed = Narrowed(self.inputs, _narrows(opening))
         active = next((one for one in opening.plan.chain if one.name == opening.provider), None)
         self._place = asked(active.provider.buffers, active.device) if active else "cpu"
@@ -274,7 +274,7 @@ class Session:
         if place not in ("cpu", self._place):
             raise InputError(f"device is {device!r}", hint=f'device="cpu", or {self._place!r}, where the provider runs')
         wanted = [one for one in self.outputs if one.name in names]
-        why_not = unbindable((*self.inputs, *self._overridable, *wanted))
+        why_not = unbindable((*self.inputs, *wanted))
         if why_not:
             place = "cpu"  # where a run without a binding takes and leaves its tensors
         runtime = self._caller.runtime

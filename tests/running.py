@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import functools
+import gc
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnxruntime
+import pytest
 from hypothesis import strategies as st
 from models import identity, mlp, model, value
 from onnx import TensorProto, helper, numpy_helper
 
 import epkit
+from epkit.errors import InputError, RunError
 from epkit.run.feeds import SMALL
 
 Call = Callable[[Any], dict[str, Any]]
@@ -111,7 +114,9 @@ def check_runs(call: Call, contents: bytes, feeds: Sequence[Mapping[str, Any]]) 
         check_same(results, wanted_of(contents, feed))
 
 
-def check_in_threads(sessions: Sequence[tuple[epkit.Session, bytes]], way: Way, threads: int = 8, turns: int = 8) -> None:
+def check_in_threads(
+    sessions: Sequence[tuple[epkit.Session, bytes]], way: Way, threads: int = 8, turns: int = 8
+) -> None:
     """Run sessions of `mlp` from many threads, each with a way of its own and inputs of its own."""
     faults: list[BaseException] = []
     together = threading.Barrier(threads)
@@ -302,3 +307,176 @@ def check_joining(call: Call, dtype: str, rounds: Sequence[tuple[int, int, int, 
         for rows, more, columns, seed in rounds
     ]
     check_runs(call, joining(dtype), feeds)
+
+
+# -- what every binding promises, wherever it is
+
+Open = Callable[[bytes], epkit.Session]
+ADD = model(
+    [node("Add", ["a", "b"], ["y"]), node("Sub", ["a", "b"], ["z"])],
+    [value("a", ["N"]), value("b", ["N"])],
+    [value("y", ["N"]), value("z", ["N"])],
+)
+SIZES = (4, LARGE)
+
+
+def full(number: float, size: int) -> np.ndarray:
+    return np.full(size, number, np.float32)
+
+
+def refused_refills_change_nothing(open_: Open) -> None:
+    session = open_(ADD)
+    for size in SIZES:
+        with session.bind({"a": full(1, size), "b": full(2, size)}) as binding:
+            for wrong in (
+                {"a": full(7, size), "b": np.ones(size, np.float64)},
+                {"a": full(7, size), "b": np.ones((size, 1), np.float32)},
+                {"a": full(7, size), "b": None},
+                {"a": full(7, size), "c": full(1, size)},
+                {"a": full(7, 2 * size), "b": "text"},
+                full(7, size),
+                3,
+            ):
+                with pytest.raises(InputError):
+                    binding.run(wrong)
+                check_same(owned(binding.run()), {"y": full(3, size), "z": full(-1, size)})
+            check_same(owned(binding.run({"a": full(5, size)})), {"y": full(7, size), "z": full(3, size)})
+
+
+def a_run_that_fails_leaves_the_next_one_right(open_: Open) -> None:
+    session = open_(ADD)
+    with session.bind({"a": full(1, 4), "b": full(2, 4)}) as binding:
+        for _ in range(3):  # the second and third run go shorter ways than the first
+            binding.run()
+            with pytest.raises(RunError):
+                binding.run({"a": full(1, 3), "b": full(1, 5)})  # ONNX Runtime finds out that they do not go together
+            with pytest.raises(RunError):
+                binding.run()
+            check_same(owned(binding.run({"a": full(1, 4), "b": full(4, 4)}))["y"], full(5, 4))
+            check_same(owned(binding.run({"a": full(2, 4)}))["y"], full(6, 4))
+
+
+def a_partial_refill_keeps_the_rest(open_: Open) -> None:
+    session = open_(ADD)
+    for size in SIZES:
+        b = full(2, size)
+        with session.bind({"a": full(1, size), "b": b}) as binding:
+            for number in range(4):
+                check_same(owned(binding.run({"a": full(number, size)}))["y"], full(number + 2, size))
+            check_same(owned(binding.run({"a": full(1, 1)}))["y"], full(3, size))  # other shapes, too
+            check_same(owned(binding.run({"b": full(3, 1), "a": full(1, size)}))["y"], full(4, size))
+
+
+def results_outlive_everything(open_: Open) -> None:
+    for name in ("identity", "shape from data", "input passed through", "initializer as output", "reshaped"):
+        for feed in FEEDS[name]:
+            session = open_(MODELS[name])
+            binding = session.bind({key: array.copy() for key, array in feed.items()})
+            binding.run()
+            results = binding.run()
+            binding.close()
+            del binding
+            gc.collect()
+            others = [np.full_like(array, 7) for array in feed.values() for _ in range(20)]
+            check_same(owned(results), wanted_of(MODELS[name], feed))
+            del others
+
+
+def results_are_written_over_by_the_next_run(open_: Open) -> None:
+    for size in SIZES:
+        with open_(mlp()).bind({"x": floats(size, 16)}) as binding:
+            first = binding.run()["y"]
+            before = np.array(first)
+            second = binding.run({"x": floats(size, 16, seed=1)})["y"]
+            check_same(np.array(first), np.array(second))
+            assert not np.array_equal(before, np.asarray(second))
+
+
+def its_own_results_may_be_fed_to_it(open_: Open) -> None:
+    double = model([node("Add", ["x", "x"], ["y"])], [value("x", ["N"])], [value("y", ["N"])])
+    session = open_(double)
+    for size in SIZES:
+        with session.bind(full(1, size)) as binding:
+            result = binding.run()
+            for power in range(2, 6):
+                result = binding.run(result["y"])
+                check_same(owned(result)["y"], full(2**power, size))
+
+
+def one_binding_serves_one_thread_at_a_time(open_: Open) -> None:
+    session = open_(mlp())
+    told: list[BaseException] = []
+    with session.bind({"x": floats(20_000, 16)}) as binding:
+        right = owned(binding.run())
+        stop = threading.Event()
+
+        def work() -> None:
+            while not stop.is_set():
+                try:
+                    binding.run()
+                except RunError as error:
+                    told.append(error)
+                    stop.set()
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for one in threads:
+            one.start()
+        stop.wait(30)
+        stop.set()
+        for one in threads:
+            one.join()
+        assert told
+        assert all("in another thread" in str(one) for one in told)
+        check_same(owned(binding.run()), right)
+
+
+def what_is_closed_says_so(open_: Open) -> None:
+    session = open_(ADD)
+    binding = session.bind({"a": full(1, 4), "b": full(1, 4)})
+    for _ in range(3):
+        binding.run({"a": full(1, 4), "b": full(1, 4)})
+    binding.close()
+    binding.close()
+    with pytest.raises(RunError, match="the binding is closed"):
+        binding.run()
+    with pytest.raises(RunError, match="the binding is closed"):
+        binding.run({"a": full(1, 4), "b": full(1, 4)})
+    assert binding.copies == ()
+    assert "closed" in repr(binding)
+    with session.bind({"a": full(1, 4), "b": full(1, 4)}) as other:
+        other.run()
+    with pytest.raises(RunError, match="the binding is closed"):
+        other.run()
+
+
+def bad_requests_are_errors_before_anything_is_bound(open_: Open) -> None:
+    session = open_(ADD)
+    right = {"a": full(1, 4), "b": full(1, 4)}
+    for wrong in ({}, {"a": full(1, 4)}, {**right, "c": 1}, {**right, "b": None}, {**right, "b": np.ones(4)}, 3):
+        with pytest.raises(InputError):
+            session.bind(wrong)
+    for outputs in (["y", "nope"], [], "nope", {"nope": None}, {"y": 3}):
+        with pytest.raises(InputError):
+            session.bind(right, outputs)
+    for device in ("nowhere", "cuda:7", 0):
+        with pytest.raises(InputError):
+            session.bind(right, device=device)  # type: ignore[arg-type]
+    for outputs in ("y", ["y"], ("y",), {"y": None}):
+        with session.bind(right, outputs) as binding:
+            assert list(binding.run()) == ["y"]
+
+
+PROMISES = {
+    one.__name__: one
+    for one in (
+        refused_refills_change_nothing,
+        a_run_that_fails_leaves_the_next_one_right,
+        a_partial_refill_keeps_the_rest,
+        results_outlive_everything,
+        results_are_written_over_by_the_next_run,
+        its_own_results_may_be_fed_to_it,
+        one_binding_serves_one_thread_at_a_time,
+        what_is_closed_says_so,
+        bad_requests_are_errors_before_anything_is_bound,
+    )
+}

@@ -173,26 +173,25 @@ class Binding:
         """Check and convert what was given, then bind it: nothing is bound unless all of it fits."""
         named = self._model.inputs.named(given, some=some)
         ready = {name: self._ready(name, value) for name, value in named.items()}
-        gone = given.keys() - named.keys() if isinstance(given, Mapping) else set()
         if self._bound is None:
-            kept = {name: value for name, value in self._feed.items() if name not in gone}
+            gone = given.keys() - named.keys() if isinstance(given, Mapping) else ()
+            feed = {name: value for name, value in self._feed.items() if name not in gone} | ready
             if self._model.narrowed:
-                self._model.narrowed.check(kept | ready)
-            self._feed = kept | ready
+                self._model.narrowed.check(feed)
+            self._feed = feed
             return
+        for name in ready.keys() - {one.name for one in self._model.wanted}:
+            told = f"input {name!r} stands for an initializer, which ONNX Runtime's Python interface cannot bind"
+            raise InputError(told, hint="give it to session.run")
         feeds = self._bound.feeds
         if self._model.narrowed:
             self._model.narrowed.check(feeds.held | ready)
         values = {name: (value, conversion(named[name], value)) for name, value in ready.items()}
-        shapes = {name: shape for name, shape in feeds.shapes.items() if name not in gone}
-        shapes |= {name: value.shape for name, value in ready.items()}
+        shapes = {**feeds.shapes, **{name: value.shape for name, value in ready.items()}}
         try:
             if self._captures and feeds.shapes not in ({}, shapes):
-                kept = {name: array for name, array in feeds.read().items() if name in shapes}
-                values = {name: (array, "") for name, array in kept.items()} | values
+                values = {name: (array, "") for name, array in feeds.read().items()} | values
                 self._bound = self._for_shapes(self._bound, shapes)
-            else:
-                feeds.forget(gone)
             self._bound.put(values)
         except BaseException:
             # What failed to bind once aborts the process when it is bound again.

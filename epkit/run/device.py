@@ -32,9 +32,7 @@ def parts(place: str) -> tuple[str, int]:
 def overlap(one: Any, other: Any) -> bool:
     """Whether two of ONNX Runtime's values on one device share memory."""
     begin, start = one.data_ptr(), other.data_ptr()
-    return bool(
-        begin < start + other.tensor_size_in_bytes() and start < begin + one.tensor_size_in_bytes()
-    )
+    return bool(begin < start + other.tensor_size_in_bytes() and start < begin + one.tensor_size_in_bytes())
 
 
 def shares(place: str) -> bool:

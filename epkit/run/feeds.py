@@ -5,7 +5,7 @@ Large arrays that are where the binding is are read where they are. The rest is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -144,14 +144,6 @@ class Feeds:
         """
         self._refilled = _NONE
         self._bind_held()
-
-    def forget(self, names: Iterable[str]) -> None:
-        """Unbind inputs, which then have no value; the rest stays bound."""
-        known = [name for name in names if self._inputs.pop(name, None)]
-        if known:
-            self._binding.clear_binding_inputs()
-            for one in self._inputs.values():
-                self._bind(one)
 
     @property
     def held(self) -> dict[str, Array]:
