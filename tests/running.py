@@ -150,14 +150,34 @@ LARGE = SMALL // 4 + 1
 """So many floats are not copied into a binding, but bound where they are."""
 
 
+def floats(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
 def passing(nodes: Sequence[Any], outputs: Sequence[Any]) -> bytes:
     """Build a model of one input "x" that may itself be an output."""
     return model(nodes, [value("x", ["N"])], outputs)
 
 
 node = helper.make_node
+
+
+def convolutions() -> bytes:
+    weights = [numpy_helper.from_array(floats(8, 8, 3, 3, seed=seed) / 9, name) for seed, name in enumerate("ab")]
+    nodes = [
+        node("Conv", ["x", "a"], ["c"], pads=[1, 1, 1, 1]),
+        node("Relu", ["c"], ["r"]),
+        node("Conv", ["r", "b"], ["d"], strides=[2, 2]),
+        node("GlobalAveragePool", ["d"], ["p"]),
+        node("Flatten", ["p"], ["f"]),
+        node("Softmax", ["f"], ["y"]),
+    ]
+    return model(nodes, [value("x", ["N", 8, 8, 8])], [value("y", ["N", 8])], weights)
+
+
 MODELS = {
     "mlp": mlp(),
+    "convolutions": convolutions(),
     "identity": identity(),
     "scalar": identity(shape=()),
     "two in, two out": model(
@@ -229,16 +249,13 @@ MODELS = {
 NOT_BINDABLE = ("strings", "strings beside floats", "sequence", "sequence in", "no value")
 
 
-def floats(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
-
-
 def _vectors(*sizes: int) -> list[dict[str, Any]]:
     return [{"x": floats(size, seed=seed)} for seed, size in enumerate(sizes)]
 
 
 FEEDS: dict[str, list[dict[str, Any]]] = {
     "mlp": [{"x": floats(rows, 16, seed=seed)} for seed, rows in enumerate((1, 5, 5, 0, 1, LARGE // 16 + 1, 2))],
+    "convolutions": [{"x": floats(rows, 8, 8, 8, seed=seed)} for seed, rows in enumerate((1, 1, 2, 40, 1))],
     "identity": _vectors(3, 3, LARGE, LARGE, 0, 3, 2 * LARGE, 1),
     "scalar": [{"x": np.array(number, np.float32)} for number in (1, 2, np.nan)],
     "two in, two out": [

@@ -253,7 +253,7 @@ class _Bound:
         self.run_bound = session.run_with_iobinding
         self.graph: Graph | None = caller.graphs.new(self.binding) if captures and caller.graphs else None
         self._uncaptured = caller.graphs.uncaptured if caller.graphs else None
-        trusts = caller.checks_outputs and model.place == model.runs_at
+        trusts = caller.writes_in_place(model.place) and model.place in (CPU, model.runs_at)
         # Buffers for the outputs, once their shapes are known; until then, ONNX Runtime makes new ones in each run.
         self._fixes = captures or (trusts and settled(model.wanted, model.outputs))
         names = [one.name for one in model.outputs]
