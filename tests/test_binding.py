@@ -39,6 +39,7 @@ from running import (
 
 import epkit
 from epkit.errors import InputError, RunError, SessionClosed
+from epkit.run.graph import other
 
 PROVIDERS = ("cpu", "openvino")
 # OpenVINO takes an input of unknown rank for a scalar, and refuses the others.
@@ -601,3 +602,20 @@ def test_a_run_of_a_steady_binding_that_is_small_does_not_keep_its_session_open(
     session.close()
     worker.join(60)
     assert "closed" in str(ended)
+
+
+# -- the data that a captured graph is proven with
+
+
+@given(
+    st.sampled_from(sorted(DTYPES)), st.lists(st.integers(-3, 3) | st.integers(-100, 100), max_size=9), st.booleans()
+)
+def test_the_other_data_differ_in_each_element_and_an_index_stays_one(dtype, numbers, matrix):
+    array = np.abs(numbers).astype(dtype) if dtype[0] in "ub" else np.array(numbers, dtype)
+    array = array.reshape(1, -1) if matrix else array
+    found = other(array)
+    assert (found.dtype, found.shape) == (array.dtype, array.shape)
+    assert (found != array).all()
+    if array.size and dtype != "bool" and "float" not in dtype and array.min() >= 0:
+        assert found.min() >= 0
+        assert found.max() <= max(1, array.max())

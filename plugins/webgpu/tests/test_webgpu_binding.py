@@ -206,9 +206,9 @@ def test_buffers_on_the_device_are_written_into(opened: Opened):
             other = {"a": full(1, size), "b": full(2, size)}
             with session.bind(other, {"y": y}) as binding, pytest.raises(RunError, match="buffer"):
                 binding.run()
-    for given in (np.zeros(4, np.float32), [0.0] * 4):
+    for elsewhere in (np.zeros(4, np.float32), [0.0] * 4):
         with pytest.raises(InputError, match="on cpu"):
-            session.bind(feed, {"y": given})
+            session.bind(feed, {"y": elsewhere})
     with session.bind(feed, {"y": np.zeros(4, np.float32)}, device="cpu") as binding:
         assert {one.name for one in binding.copies} == {"a", "b"}
         check_same(binding.run()["y"], full(3, 4))
