@@ -8,11 +8,12 @@ let go before that. What such a run holds is held until it ends, and closing the
 from __future__ import annotations
 
 import asyncio
-import numbers
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
+
+import numpy as np
 
 from epkit.errors import ConfigError, RunTimeout, SessionClosed
 from epkit.run.caller import Caller
@@ -30,8 +31,9 @@ class Background:
 
     def run(self, feed: Mapping[str, Any], names: Sequence[str] | None, seconds: float) -> dict[str, Any]:
         """Run once, and wait `seconds` at most; raises RunTimeout, and what `Caller.run` raises."""
-        options, future = self._begun(feed, names, seconds)
-        wait([future], min(seconds, threading.TIMEOUT_MAX))
+        seconds = _limit(seconds)
+        options, future = self._begun(feed, names)
+        wait([future], seconds)
         if future.done():
             return future.result()
         options.terminate = True
@@ -43,7 +45,8 @@ class Background:
         self, feed: Mapping[str, Any], names: Sequence[str] | None, seconds: float | None
     ) -> dict[str, Any]:
         """Run once, while the event loop goes on; a cancelled task tells the run to stop."""
-        options, future = self._begun(feed, names, seconds)
+        seconds = None if seconds is None else _limit(seconds)
+        options, future = self._begun(feed, names)
         waiting = asyncio.wrap_future(future)
         try:
             await asyncio.wait([waiting], timeout=seconds)
@@ -64,11 +67,7 @@ class Background:
         """Begin no further run; those that are waiting for a thread fail as the session is closed."""
         self._pool.shutdown(wait=False)
 
-    def _begun(
-        self, feed: Mapping[str, Any], names: Sequence[str] | None, seconds: float | None
-    ) -> tuple[Any, Future[dict[str, Any]]]:
-        if seconds is not None and not (_is_number(seconds) and seconds > 0):
-            raise ConfigError(f"timeout is {seconds!r}", hint="give seconds above 0, or None for no limit")
+    def _begun(self, feed: Mapping[str, Any], names: Sequence[str] | None) -> tuple[Any, Future[dict[str, Any]]]:
         options = self._caller.options()
         try:
             return options, self._pool.submit(self._caller.run, feed, names, options)
@@ -76,8 +75,11 @@ class Background:
             raise SessionClosed(f"the session is closed: {error}", hint="open it again with epkit.open") from error
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+def _limit(seconds: object) -> float:
+    """Return for how long to wait; raises ConfigError."""
+    if isinstance(seconds, int | float | np.floating) and not isinstance(seconds, bool) and seconds > 0:
+        return float(min(seconds, threading.TIMEOUT_MAX))
+    raise ConfigError(f"timeout is {seconds!r}", hint="give seconds above 0, or None for no limit")
 
 
 def _too_long(seconds: float, future: Future[dict[str, Any]]) -> RunTimeout:
