@@ -497,3 +497,78 @@ PROMISES = {
         bad_requests_are_errors_before_anything_is_bound,
     )
 }
+
+
+# -- any course of things
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(
+            st.sampled_from(["both", "a", "b"]),
+            st.sampled_from([1, 3, LARGE, LARGE + 1]),
+            st.sampled_from(["as it is", "list", "big-endian", "every second"]),
+            st.integers(0, 9),
+        ),
+        st.tuples(st.sampled_from(["again", "wrong", "own y", "own z as both", "edit", "older y"])),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+def _made(kind: str, array: np.ndarray) -> object:
+    match kind:
+        case "list":
+            return array.tolist() if array.size < LARGE else array.astype(np.float16)
+        case "big-endian":
+            return array.astype(">f4")
+        case "every second":
+            return np.repeat(array, 2)[::2]
+    return array
+
+
+def check_any_course(session: epkit.Session, steps: Sequence[tuple[Any, ...]], *, live: bool) -> None:
+    """Do one thing after the other with a binding of ADD; `live` says that large arrays are read where they are."""
+    now = {"a": full(1, 3), "b": full(2, 3)}
+    bound: dict[str, np.ndarray] = {}  # large arrays that were bound as they are
+    older: list[tuple[Any, np.ndarray]] = []  # results of shapes that the binding has given up
+    with session.bind({name: array.copy() for name, array in now.items()}) as binding:
+        results = binding.run()
+        for step in steps:
+            given: dict[str, Any] = {}
+            before = len(now["a"])
+            match step:
+                case ("both" | "a" | "b" as which, size, kind, seed):
+                    size = size if which == "both" else before
+                    for number, name in enumerate("ab" if which == "both" else which):
+                        now[name] = np.round(floats(size, seed=seed + number))
+                        bound.pop(name, None)
+                        given[name] = _made(kind, now[name].copy())
+                        if live and kind == "as it is" and size >= LARGE:
+                            bound[name] = given[name]
+                case ("wrong",):
+                    with pytest.raises(InputError):
+                        binding.run({"a": full(9, before), "b": np.ones(before, complex)})
+                case ("own y",):
+                    now["a"] = np.array(results["y"])
+                    bound.pop("a", None)
+                    given = {"a": results["y"]}
+                case ("own z as both",):
+                    now["a"] = now["b"] = np.array(results["z"])
+                    bound.clear()
+                    given = {"a": results["z"], "b": results["z"]}
+                case ("edit",):
+                    for name, array in bound.items():
+                        array += 1
+                        now[name] = array.copy()
+                case ("older y",) if older:
+                    value_, kept = older[-1]
+                    now["a"], now["b"] = np.array(value_), np.array(value_)
+                    bound.clear()
+                    given = {"a": value_, "b": value_}
+            if given and len(now["a"]) != before:
+                older.append((results["y"], np.array(results["y"])))
+            results = binding.run(given or None)
+            check_same(owned(results), {"y": now["a"] + now["b"], "z": now["a"] - now["b"]}, str(step))
+        for result, kept in older:
+            assert np.array(result).shape == kept.shape

@@ -25,8 +25,10 @@ from running import (
     PROMISES,
     ROUNDS,
     SIZES,
+    STEPS,
     WAYS,
     by_bind,
+    check_any_course,
     check_in_threads,
     check_joining,
     check_runs,
@@ -96,6 +98,13 @@ def test_every_plain_type_and_any_shape_come_through(opened, provider, way, dtyp
 def test_two_sessions_and_eight_threads_give_right_numbers(opened, provider, way):
     pair = [(opened(provider, contents), contents) for contents in (mlp(), mlp("N"))]
     check_in_threads(pair, WAYS[way], turns=20)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@settings(max_examples=80)
+@given(STEPS)
+def test_a_binding_is_right_whatever_is_done_one_after_the_other(opened, provider, steps):
+    check_any_course(opened(provider, ADD), steps, live=True)
 
 
 @pytest.mark.parametrize("name", NOT_BINDABLE)

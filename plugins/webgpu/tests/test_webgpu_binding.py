@@ -21,9 +21,11 @@ from running import (
     MODELS,
     PROMISES,
     SIZES,
+    STEPS,
     WAYS,
     by_bind,
     by_bind_for_each,
+    check_any_course,
     check_in_threads,
     check_joining,
     check_runs,
@@ -130,6 +132,23 @@ def test_threads_whose_results_are_new_buffers_in_each_run_give_right_numbers(op
 @pytest.mark.parametrize("promise", PROMISES)
 def test_a_binding_keeps_its_promises(opened: Opened, promise: str):
     PROMISES[promise](opened)
+
+
+@pytest.mark.parametrize("cuda_graph", [False, True])
+@settings(max_examples=40)
+@given(STEPS)
+def test_a_binding_is_right_whatever_is_done_one_after_the_other(adding, cuda_graph: bool, steps):
+    check_any_course(adding[cuda_graph], steps, live=False)
+
+
+@pytest.fixture(scope="module")
+def adding() -> Iterator[dict[bool, epkit.Session]]:
+    """A session without and with captured graphs."""
+    targets = {f"{graphs}": {"provider": "webgpu", "cuda_graph": graphs} for graphs in (False, True)}
+    found = {graphs: epkit.open(ADD, f"{graphs}", config={"targets": targets}) for graphs in (False, True)}
+    yield found
+    for session in found.values():
+        session.close()
 
 
 # What is on the device
