@@ -506,10 +506,10 @@ STEPS = st.lists(
         st.tuples(
             st.sampled_from(["both", "a", "b"]),
             st.sampled_from([1, 3, LARGE, LARGE + 1]),
-            st.sampled_from(["as it is", "list", "big-endian", "every second"]),
+            st.sampled_from(["as it is", "as it is", "as it is", "list", "big-endian", "every second"]),
             st.integers(0, 9),
         ),
-        st.tuples(st.sampled_from(["again", "wrong", "own y", "own z as both", "edit", "older y"])),
+        st.tuples(st.sampled_from(["again", "wrong", "own y", "own z as both", "edit", "edit b and refill a", "older y"])),
     ),
     min_size=1,
     max_size=12,
@@ -557,10 +557,14 @@ def check_any_course(session: epkit.Session, steps: Sequence[tuple[Any, ...]], *
                     now["a"] = now["b"] = np.array(results["z"])
                     bound.clear()
                     given = {"a": results["z"], "b": results["z"]}
-                case ("edit",):
+                case ("edit" | "edit b and refill a" as which,):
                     for name, array in bound.items():
                         array += 1
                         now[name] = array.copy()
+                    if which != "edit":
+                        bound.pop("a", None)
+                        now["a"] = full(5, before)
+                        given = {"a": full(5, before)}
                 case ("older y",) if older:
                     value_, kept = older[-1]
                     now["a"], now["b"] = np.array(value_), np.array(value_)
