@@ -273,7 +273,8 @@ class Session:
         place = self._place if device is None else device
         if place not in ("cpu", self._place):
             raise InputError(f"device is {device!r}", hint=f'device="cpu", or {self._place!r}, where the provider runs')
-        wanted = [one for one in self.outputs if one.name in names]
+        known = {one.name: one for one in self.outputs}
+        wanted = [known[name] for name in dict.fromkeys(names)]
         why_not = unbindable((*self.inputs, *wanted))
         if why_not:
             place = "cpu"  # where a run without a binding takes and leaves its tensors
@@ -309,7 +310,9 @@ class Session:
             raise InputError("no output is asked for", hint=f"outputs: {', '.join(self._names)}")
         for name in wanted:
             if name not in self._names:
-                raise InputError(f"the model has no output {name!r}", hint=nearest(name, self._names, what="outputs"))
+                raise InputError(
+                    f"the model has no output {name!r}", hint=nearest(str(name), self._names, what="outputs")
+                )
         return wanted
 
 

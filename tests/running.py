@@ -472,7 +472,7 @@ def bad_requests_are_errors_before_anything_is_bound(open_: Open) -> None:
     for wrong in ({}, {"a": full(1, 4)}, {**right, "c": 1}, {**right, "b": None}, {**right, "b": np.ones(4)}, 3):
         with pytest.raises(InputError):
             session.bind(wrong)
-    for outputs in (["y", "nope"], [], "nope", {"nope": None}, {"y": 3}):
+    for outputs in (["y", "nope"], [], "nope", [1], {"nope": None}, {1: None}, {"y": 3}, {}):
         with pytest.raises(InputError):
             session.bind(right, outputs)
     for device in ("nowhere", "cuda:7", 0):
@@ -481,6 +481,10 @@ def bad_requests_are_errors_before_anything_is_bound(open_: Open) -> None:
     for outputs in ("y", ["y"], ("y",), {"y": None}):
         with session.bind(right, outputs) as binding:
             assert list(binding.run()) == ["y"]
+    for outputs in (["z", "y"], {"z": None, "y": None}, ["z", "y", "z"]):
+        with session.bind(right, outputs) as binding:
+            for _ in range(3):
+                assert list(binding.run(right)) == ["z", "y"] == list(session.run(right, list(outputs)))
 
 
 PROMISES = {
@@ -509,7 +513,9 @@ STEPS = st.lists(
             st.sampled_from(["as it is", "as it is", "as it is", "list", "big-endian", "every second"]),
             st.integers(0, 9),
         ),
-        st.tuples(st.sampled_from(["again", "wrong", "own y", "own z as both", "edit", "edit b and refill a", "older y"])),
+        st.tuples(
+            st.sampled_from(["again", "wrong", "own y", "own z as both", "edit", "edit b and refill a", "older y"])
+        ),
     ),
     min_size=1,
     max_size=12,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
 import subprocess
 import sys
 import threading
@@ -45,6 +46,15 @@ def session():
         opened.run(LONG)
         assert time.monotonic() - started > 0.5, "it must take long enough to be stopped"
         yield opened
+
+
+def all_ended(session: epkit.Session) -> bool:
+    """Wait until no run is under way, for far less than the run would take."""
+    running = session._caller.under_way.running
+    started = time.monotonic()
+    while running and time.monotonic() - started < 20:
+        time.sleep(0.01)
+    return not running
 
 
 def test_a_run_that_takes_too_long_stops_and_the_session_goes_on(session):
@@ -135,6 +145,25 @@ def test_a_limit_beyond_what_can_be_waited_for_is_none(provider, seconds):
         check_same(asyncio.run(opened.run_async(feed, timeout=seconds)), wanted_of(mlp(), feed))
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no timers that interrupt")
+def test_a_wait_that_is_interrupted_stops_the_run(session):
+    class Interrupted(BaseException):
+        """What Ctrl-C raises, by another name."""
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(Interrupted):
+            session.run(np.tile(LONG, (40, 1)), timeout=600)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert all_ended(session)
+
+
 # -- awaited
 
 
@@ -181,11 +210,7 @@ def test_a_task_that_is_cancelled_stops_its_run(session, after):
             await asyncio.wait_for(session.run_async(LONG), 0.05)
 
     asyncio.run(cancelled())
-    running = session._caller.under_way.running
-    started = time.monotonic()
-    while running and time.monotonic() - started < 60:
-        time.sleep(0.01)
-    assert not running
+    assert all_ended(session)
     check_same(session.run(SHORT), {"y": SHORT})
 
 

@@ -33,11 +33,13 @@ class Background:
         """Run once, and wait `seconds` at most; raises RunTimeout, and what `Caller.run` raises."""
         seconds = _limit(seconds)
         options, future = self._begun(feed, names)
-        wait([future], seconds)
-        if future.done():
-            return future.result()
-        options.terminate = True
-        future.cancel()
+        try:
+            wait([future], seconds)
+            if future.done():
+                return future.result()
+        finally:  # also where Ctrl-C ends the wait
+            options.terminate = True
+            future.cancel()
         wait([future], _GRACE_S)
         raise _too_long(seconds, future)
 
