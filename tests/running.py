@@ -423,7 +423,7 @@ def its_own_results_may_be_fed_to_it(open_: Open) -> None:
 def one_binding_serves_one_thread_at_a_time(open_: Open) -> None:
     session = open_(mlp())
     told: list[BaseException] = []
-    with session.bind({"x": floats(20_000, 16)}) as binding:
+    with session.bind({"x": floats(1_000, 16)}) as binding:
         right = owned(binding.run())
         stop = threading.Event()
 
