@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ from epkit.run.graph import Graphs
 from epkit.run.inputs import Inputs
 from epkit.run.narrow import Narrowed
 from epkit.run.outputs import targets_of
+from epkit.run.settled import unbindable
 from epkit.target import Candidate, Target
 from epkit.target import read as read_target
 from epkit.warmup import WarmupFault, check_names, course, suspicious, warm_up
@@ -268,17 +269,19 @@ class Session:
 
         Raises InputError for what does not fit the model, or cannot be bound as it is; RunError, SessionClosed.
         """
-        names = self._names if not outputs else self._known(tuple(outputs))
+        names = self._names if outputs is None else self._known(outputs)
         place = self._place if device is None else device
         if place not in ("cpu", self._place):
             raise InputError(f"device is {device!r}", hint=f'device="cpu", or {self._place!r}, where the provider runs')
-        wanted = [one for one in self.outputs if one.name in names]
+        known = {one.name: one for one in self.outputs}
+        wanted = [known[name] for name in dict.fromkeys(names)]
+        why_not = unbindable((*self.inputs, *wanted))
+        if why_not:
+            place = "cpu"  # where a run without a binding takes and leaves its tensors
         runtime = self._caller.runtime
         targets = targets_of(outputs if isinstance(outputs, Mapping) else {}, wanted, place, runtime)
-        model = Bindable(self._inputs, self._narrowed, self.inputs, wanted, targets, place, self._place)
-        binding = Binding(self._caller, model, inputs)
-        self._caller.bindings.add(binding)
-        return binding
+        model = Bindable(self._inputs, self._narrowed, self.inputs, wanted, targets, place, self._place, why_not)
+        return Binding(self._caller, model, inputs)
 
     def close(self) -> None:
         """Wait for the runs in flight, then let go of the model; later calls raise SessionClosed."""
@@ -301,13 +304,15 @@ class Session:
             self._narrowed.check(feed)
         return feed, names
 
-    def _known(self, outputs: Sequence[str]) -> tuple[str, ...]:
+    def _known(self, outputs: Iterable[str]) -> tuple[str, ...]:
         wanted = (outputs,) if isinstance(outputs, str) else tuple(outputs)
         if not wanted:
             raise InputError("no output is asked for", hint=f"outputs: {', '.join(self._names)}")
         for name in wanted:
             if name not in self._names:
-                raise InputError(f"the model has no output {name!r}", hint=nearest(name, self._names, what="outputs"))
+                raise InputError(
+                    f"the model has no output {name!r}", hint=nearest(str(name), self._names, what="outputs")
+                )
         return wanted
 
 

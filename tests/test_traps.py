@@ -5,6 +5,7 @@ Each test names the trap: what plain ONNX Runtime 1.31 does with the same reques
 
 from __future__ import annotations
 
+import gc
 import threading
 from pathlib import Path
 
@@ -19,7 +20,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 import epkit
 from epkit import registry
-from epkit.errors import ConfigError, InputError, ModelError, ProviderUnavailable, UnknownTarget
+from epkit.errors import (
+    ConfigError,
+    EpkitError,
+    InputError,
+    ModelError,
+    ProviderUnavailable,
+    RunError,
+    RunTimeout,
+    UnknownTarget,
+)
 from epkit.probe import ask
 
 
@@ -157,6 +167,12 @@ def test_buffers_on_a_device_that_no_provider_has_quietly_live_on_the_host():
     with epkit.open(identity(), "cpu") as session:
         with pytest.raises(InputError, match="cuda"):
             session.run(OnTheGpu())
+        with pytest.raises(InputError, match="cuda"):
+            session.bind(OnTheGpu())
+        with pytest.raises(InputError, match="not on the CPU"):
+            session.bind([1.0], {"y": OnTheGpu()})
+        with pytest.raises(InputError, match="device is 'cuda:0'"):
+            session.bind([1.0], device="cuda:0")
         assert type(session.run([1.0])["y"]) is np.ndarray
 
 
@@ -365,8 +381,234 @@ def test_a_device_that_the_plugin_library_does_not_offer_becomes_another(tmp_pat
         epkit.open(mlp(), "t", config=target("openvino", device="NPU", strict=True))
 
 
-@pytest.mark.parametrize("provider", ["cpu", "openvino"])
-def test_terminating_a_run_works_between_nodes_only_so_no_time_limit_is_taken(provider):
-    """On a provider that fuses a model into one node, a run goes on to its end: a limit would be a false promise."""
-    with epkit.open(mlp(), provider) as session, pytest.raises(TypeError, match="timeout"):
-        session.run(np.ones((1, 16), np.float32), timeout=0.01)  # type: ignore[call-arg]
+# -- arrays, bindings and runs
+
+
+TWO_INPUTS = model(
+    [helper.make_node("Add", ["a", "b"], ["y"])], [value("a", ["N", 2]), value("b", ["N", 2])], [value("y", ["N", 2])]
+)
+WAYS = {
+    "run": lambda session: session.run,
+    "bind": lambda session: lambda feed: session.bind(feed).run(),
+    "refill": lambda session: lambda feed: session.bind({"a": TABLE, "b": TABLE}).run(feed),
+}
+TABLE = np.arange(6, dtype=np.float32).reshape(3, 2)
+
+
+@pytest.fixture(params=WAYS)
+def way(request):
+    return WAYS[request.param]
+
+
+@pytest.fixture(params=["cpu", "openvino"])
+def adding(request):
+    with epkit.open(TWO_INPUTS, request.param) as session:
+        yield session
+
+
+@pytest.mark.parametrize("array", [TABLE.T.copy().T, np.repeat(TABLE, 2, axis=1)[:, ::2], TABLE[::-1], TABLE[:, ::-1]])
+def test_an_address_of_what_is_not_contiguous_is_read_as_if_it_were(adding, way, array):
+    np.testing.assert_array_equal(way(adding)({"a": array, "b": TABLE})["y"], array + TABLE)
+
+
+@pytest.mark.parametrize("wrong", [np.float64, np.int32, np.int8, np.uint32, np.complex64, bool])
+def test_filling_a_buffer_checks_the_count_of_elements_alone(adding, way, wrong):
+    """It takes int32's bits for float32, half of a float64, and reads past the end of an int8."""
+    feed = {"a": TABLE.astype(wrong), "b": TABLE}
+    if np.can_cast(wrong, np.float32):  # then it is converted
+        np.testing.assert_array_equal(way(adding)(feed)["y"], feed["a"] + TABLE)
+    else:
+        with pytest.raises(InputError, match=r"input 'a' wants float32 \[N, 2\]"):
+            way(adding)(feed)
+
+
+def test_lists_are_converted_silently(adding, way):
+    np.testing.assert_array_equal(way(adding)({"a": TABLE.tolist(), "b": TABLE})["y"], 2 * TABLE)
+    with pytest.raises(InputError, match="rows"):
+        way(adding)({"a": [[1.0], [1.0, 2.0]], "b": TABLE})
+
+
+@pytest.mark.parametrize(
+    ("feed", "told"),
+    [
+        ({"a": TABLE, "b": TABLE, "c": TABLE}, "no input 'c'"),
+        ({"a": TABLE[0], "b": TABLE}, "input 'a' wants"),
+        ({"a": TABLE[:, :1], "b": TABLE}, "input 'a' wants"),
+        ({"a": TABLE, "b": None}, "None"),
+    ],
+)
+def test_a_feed_that_does_not_fit_dies_in_one_of_four_exceptions(adding, way, feed, told):
+    with pytest.raises(InputError, match=told):
+        way(adding)(feed)
+
+
+def test_a_binding_without_an_input_crashes_the_process_on_webgpu(adding):
+    """On the CPU and OpenVINO it is an error of the run, of two kinds."""
+    for feed in ({}, {"a": TABLE}):
+        with pytest.raises(InputError, match="missing"):
+            adding.run(feed)
+        with pytest.raises(InputError, match="missing"):
+            adding.bind(feed)
+
+
+def test_a_bound_array_is_kept_alive_by_nobody_where_its_address_was_given(adding):
+    large = np.ones((20_000, 2), np.float32)
+    binding = adding.bind({"a": large.copy(), "b": large[::-1]}, {"y": np.empty_like(large)})
+    gc.collect()
+    others = [np.full_like(large, 7) for _ in range(20)]
+    for _ in range(2):
+        np.testing.assert_array_equal(binding.run()["y"], 2 * large)
+    del others
+
+
+def test_an_output_that_is_bound_without_a_buffer_keeps_the_one_it_got_and_no_other_shape_fits(adding):
+    first = adding.run({"a": TABLE, "b": TABLE})["y"]
+    binding = adding.bind({"a": TABLE, "b": TABLE})
+    for rows in (3, 1, 3, 2, 0):
+        feed = {"a": TABLE[:rows], "b": TABLE[:rows] + rows}
+        np.testing.assert_array_equal(binding.run(feed)["y"], 2 * TABLE[:rows] + rows)
+        adding.run(feed)
+    np.testing.assert_array_equal(first, 2 * TABLE)
+
+
+@pytest.mark.parametrize("buffer", [np.empty((3, 2)), np.empty((2, 3), np.float32), np.empty((4, 2), np.float32)])
+def test_an_output_buffer_that_does_not_fit_is_an_error_of_a_run_at_best(adding, buffer):
+    with pytest.raises(EpkitError, match="buffer"):
+        adding.bind({"a": TABLE, "b": TABLE}, {"y": buffer}).run()
+
+
+def test_an_unknown_output_only_fails_at_the_run_and_none_at_all_too(adding):
+    for outputs in (["nope"], []):
+        with pytest.raises(InputError):
+            adding.bind({"a": TABLE, "b": TABLE}, outputs)
+        with pytest.raises(InputError):
+            adding.run({"a": TABLE, "b": TABLE}, outputs)
+
+
+@pytest.mark.parametrize("device", ["cuda:0", "cuda", "webgpu:0", "dml", "nowhere"])
+def test_an_output_on_a_device_that_no_provider_has_quietly_comes_back_on_the_host(adding, device):
+    with pytest.raises(InputError, match="device is"):
+        adding.bind({"a": TABLE, "b": TABLE}, device=device)
+
+
+def test_read_only_arrays_scalars_and_empty_arrays_are_fine():
+    frozen = np.frombuffer(TABLE.tobytes(), np.float32).reshape(3, 2)
+    with epkit.open(identity(shape=None), "cpu") as session:
+        for array in (frozen, np.float32(3), np.array(3, np.float32), np.empty((0, 3), np.float32)):
+            for _ in range(3):
+                assert session.run(array)["y"].shape == np.shape(array)
+            np.testing.assert_array_equal(session.bind(array).run()["y"], array)
+
+
+def test_a_zero_batch_can_break_a_model_that_reshapes():
+    shape = numpy_helper.from_array(np.array([0, -1]), "s")
+    contents = model(
+        [helper.make_node("Reshape", ["x", "s"], ["y"])], [value("x", ["N", 2, 2])], [value("y", ["N", 4])], [shape]
+    )
+    with epkit.open(contents, "cpu") as session:
+        empty = np.empty((0, 2, 2), np.float32)
+        for run in (lambda: session.run(empty), lambda: session.bind(empty).run()):
+            with pytest.raises(RunError, match="the run failed"):
+                run()
+        np.testing.assert_array_equal(session.run(np.ones((1, 2, 2), np.float32))["y"], np.ones((1, 4)))
+
+
+@pytest.mark.parametrize("texts", [["ä", "b"], np.array(["ä", "b"]), np.array(["ä".encode(), b"b"])])
+def test_texts_cannot_be_bound_and_bytes_are_decoded_by_chance(texts):
+    with epkit.open(identity(TensorProto.STRING), "cpu") as session:
+        assert session.run(texts)["y"].tolist() == ["ä", "b"]
+        assert session.bind(texts).run()["y"].tolist() == ["ä", "b"]
+        for run in (session.run, session.bind):
+            with pytest.raises(InputError, match="UTF-8"):
+                run(np.array([b"\xff"]))
+
+
+def test_four_bit_integers_have_no_array():
+    contents = model(
+        [helper.make_node("Cast", ["x"], ["y"], to=TensorProto.INT8)],
+        [value("x", ["N"], TensorProto.INT4)],
+        [value("y", ["N"], TensorProto.INT8)],
+        opset=21,
+        ir=10,
+    )
+    given = np.array([-8, 7, 1], ml_dtypes.int4)
+    with epkit.open(contents, "cpu") as session:
+        assert session.run(given)["y"].tolist() == [-8, 7, 1]
+        assert session.bind(given).run()["y"].tolist() == [-8, 7, 1]
+    with pytest.raises(ModelError, match="Identity"):
+        epkit.open(identity(TensorProto.INT4, opset=21), "cpu")
+
+
+def test_one_binding_in_two_threads_raises_nothing_and_mixes_their_numbers():
+    told: list[str] = []
+    with epkit.open(mlp(), "cpu") as session, session.bind(np.ones((20_000, 16), np.float32)) as binding:
+
+        def work() -> None:
+            while not told:
+                try:
+                    binding.run()
+                except RunError as error:
+                    told.append(str(error))
+
+        threads = [threading.Thread(target=work) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert "in another thread" in told[0]
+
+
+def test_nodes_of_branches_count_on_the_cpu_and_as_one_on_openvino():
+    def branch(name: str, operator: str) -> onnx.GraphProto:
+        return helper.make_graph([helper.make_node(operator, ["x"], ["z"])], name, [], [value("z", ["N"])])
+
+    node = helper.make_node("If", ["c"], ["y"], then_branch=branch("yes", "Relu"), else_branch=branch("no", "Neg"))
+    contents = model([node], [value("x", ["N"]), value("c", [], TensorProto.BOOL)], [value("y", ["N"])])
+    for provider in ("cpu", "openvino"):
+        with epkit.open(contents, provider) as session:
+            assert session.report.provider == provider
+            assert session.report.placement[provider].share == 1
+            for chosen, wanted in ((True, [0, 2]), (False, [1, -2])):
+                feed = {"x": np.array([-1, 2], np.float32), "c": np.array(chosen)}
+                assert session.run(feed)["y"].tolist() == wanted
+                assert session.bind(feed).run()["y"].tolist() == wanted
+
+
+def endless() -> bytes:
+    """Build a model that counts to "n"."""
+    body = helper.make_graph(
+        [helper.make_node("Add", ["v", "one"], ["w"]), helper.make_node("Identity", ["c"], ["d"])],
+        "body",
+        [value("i", [], TensorProto.INT64), value("c", [], TensorProto.BOOL), value("v", [1])],
+        [value("d", [], TensorProto.BOOL), value("w", [1])],
+    )
+    return model(
+        [helper.make_node("Loop", ["n", "", "zero"], ["y"], body=body)],
+        [value("n", [], TensorProto.INT64)],
+        [value("y", [1])],
+        [
+            numpy_helper.from_array(np.ones(1, np.float32), "one"),
+            numpy_helper.from_array(np.zeros(1, np.float32), "zero"),
+        ],
+    )
+
+
+def test_a_run_that_was_terminated_poisons_its_options():
+    """The next run with them ends at once, too: each run has options of its own."""
+    with epkit.open(endless(), "cpu") as session:
+        for _ in range(2):
+            with pytest.raises(RunTimeout, match="was stopped"):
+                session.run(np.array(2**40), timeout=0.05)
+            assert session.run(np.array(7), timeout=600)["y"].tolist() == [7]
+            assert session.run(np.array(7))["y"].tolist() == [7]
+
+
+def test_a_provider_that_made_one_node_of_a_model_is_not_terminated():
+    weight = numpy_helper.from_array(np.eye(768, dtype=np.float32), "w")
+    nodes = [helper.make_node("MatMul", [f"h{turn}", "w"], [f"h{turn + 1}"]) for turn in range(300)]
+    contents = model(nodes, [value("h0", ["N", 768])], [value("h300", ["N", 768])], [weight])
+    array = np.ones((500, 768), np.float32)
+    with epkit.open(contents, "openvino") as session:
+        with pytest.raises(RunTimeout, match="goes on"):
+            session.run(array, timeout=0.02)
+        np.testing.assert_array_equal(session.run(array)["h300"], array)

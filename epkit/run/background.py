@@ -8,11 +8,14 @@ let go before that. What such a run holds is held until it ends, and closing the
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
-from epkit.errors import ConfigError, RunTimeout
+import numpy as np
+
+from epkit.errors import ConfigError, RunTimeout, SessionClosed
 from epkit.run.caller import Caller
 
 # How long a run may take to stop before it counts as one that goes on.
@@ -28,12 +31,15 @@ class Background:
 
     def run(self, feed: Mapping[str, Any], names: Sequence[str] | None, seconds: float) -> dict[str, Any]:
         """Run once, and wait `seconds` at most; raises RunTimeout, and what `Caller.run` raises."""
-        options, future = self._begun(feed, names, seconds)
-        wait([future], seconds)
-        if future.done():
-            return future.result()
-        options.terminate = True
-        future.cancel()
+        seconds = _limit(seconds)
+        options, future = self._begun(feed, names)
+        try:
+            wait([future], seconds)
+            if future.done():
+                return future.result()
+        finally:  # also where Ctrl-C ends the wait
+            options.terminate = True
+            future.cancel()
         wait([future], _GRACE_S)
         raise _too_long(seconds, future)
 
@@ -41,7 +47,8 @@ class Background:
         self, feed: Mapping[str, Any], names: Sequence[str] | None, seconds: float | None
     ) -> dict[str, Any]:
         """Run once, while the event loop goes on; a cancelled task tells the run to stop."""
-        options, future = self._begun(feed, names, seconds)
+        seconds = None if seconds is None else _limit(seconds)
+        options, future = self._begun(feed, names)
         waiting = asyncio.wrap_future(future)
         try:
             await asyncio.wait([waiting], timeout=seconds)
@@ -53,8 +60,8 @@ class Background:
         finally:
             if not waiting.done():
                 options.terminate = True
-                waiting.add_done_callback(_heard)
-                future.cancel()
+                # Then nobody is told how it ended, not even a loop that is closed by then.
+                waiting.cancel()
             elif not waiting.cancelled():
                 waiting.exception()
 
@@ -62,13 +69,19 @@ class Background:
         """Begin no further run; those that are waiting for a thread fail as the session is closed."""
         self._pool.shutdown(wait=False)
 
-    def _begun(
-        self, feed: Mapping[str, Any], names: Sequence[str] | None, seconds: float | None
-    ) -> tuple[Any, Future[dict[str, Any]]]:
-        if seconds is not None and not seconds > 0:
-            raise ConfigError(f"timeout is {seconds!r}", hint="give seconds above 0, or None for no limit")
+    def _begun(self, feed: Mapping[str, Any], names: Sequence[str] | None) -> tuple[Any, Future[dict[str, Any]]]:
         options = self._caller.options()
-        return options, self._pool.submit(self._caller.run, feed, names, options)
+        try:
+            return options, self._pool.submit(self._caller.run, feed, names, options)
+        except RuntimeError as error:  # the pool is shut down, or Python is
+            raise SessionClosed(f"the session is closed: {error}", hint="open it again with epkit.open") from error
+
+
+def _limit(seconds: object) -> float:
+    """Return for how long to wait; raises ConfigError."""
+    if isinstance(seconds, int | float | np.floating) and not isinstance(seconds, bool) and seconds > 0:
+        return float(min(seconds, threading.TIMEOUT_MAX))
+    raise ConfigError(f"timeout is {seconds!r}", hint="give seconds above 0, or None for no limit")
 
 
 def _too_long(seconds: float, future: Future[dict[str, Any]]) -> RunTimeout:
@@ -76,9 +89,3 @@ def _too_long(seconds: float, future: Future[dict[str, Any]]) -> RunTimeout:
         return RunTimeout(f"the run took longer than {seconds:g} s and was stopped", hint="give it a longer timeout")
     told = f"the run took longer than {seconds:g} s and goes on: its provider does not stop within a node"
     return RunTimeout(told, hint="give it a longer timeout; closing the session waits for the run")
-
-
-def _heard(waiting: asyncio.Future[dict[str, Any]]) -> None:
-    """Take note of how a run ended that nobody waits for any more."""
-    if not waiting.cancelled():
-        waiting.exception()

@@ -27,7 +27,7 @@ from epkit.run.inputs import Inputs
 from epkit.run.narrow import Narrowed
 from epkit.run.outputs import Target
 from epkit.run.results import Result, Results
-from epkit.run.settled import OTHER_SHAPE, PLAIN, settled
+from epkit.run.settled import OTHER_SHAPE, settled
 from epkit.run.values import kind_of
 
 MOST_GRAPHS = 8
@@ -51,12 +51,8 @@ class Bindable:
     runs_at: str
     """Where the provider runs."""
 
-    @property
-    def why_not(self) -> str:
-        """Why ONNX Runtime's Python interface cannot bind the model's tensors; empty when it can."""
-        tensors = (*self.wanted, *self.outputs)
-        found = next((one for one in tensors if one.dtype not in PLAIN), None)
-        return f"{found.name!r} is {found.dtype}, which ONNX Runtime's Python interface cannot bind" if found else ""
+    why_not: str = ""
+    """Why the tensors cannot be bound; empty when they can."""
 
 
 class Binding:
@@ -86,6 +82,7 @@ class Binding:
             if not self._why_not:
                 self._bound = _Bound(caller, model, captures=self._captures)
             self._refill(inputs, some=False)
+            caller.bindings.add(self)
 
     def run(self, inputs: Mapping[str, object] | object | None = None) -> dict[str, Result]:
         """Run once, and return the outputs by name: NumPy arrays on the CPU, `DeviceArray`s on a device.
@@ -111,6 +108,8 @@ class Binding:
             try:
                 run_bound(binding)
             except Exception as error:
+                if OTHER_SHAPE in str(error):
+                    return self._run(inputs)
                 raise RunError(f"the run failed: {cause(error)}") from error
             return fixed.copy()
         finally:
@@ -126,6 +125,8 @@ class Binding:
     def close(self) -> None:
         """Let go of the buffers, and of what was bound as it is. Results that were handed out stay valid."""
         while True:
+            # Each time, since a run that ends may set it: one after the other must not keep the door shut.
+            self._closed, self._steady = True, None
             try:
                 self._free.pop()
                 break
@@ -135,7 +136,6 @@ class Binding:
             for bound in (*self._graphs.values(), self._bound):
                 if bound is not None and bound.graph is not None:
                     bound.graph.release()
-            self._closed = True
             self._bound = self._steady = None
             self._graphs.clear()
             self._feed.clear()
@@ -159,6 +159,8 @@ class Binding:
             if self._bound is None:
                 return self._plain(inputs)
             if inputs is None:
+                if self._model.narrowed:
+                    self._model.narrowed.check(self._bound.feeds.held)
                 self._bound.feeds.again()
             elif not self._bound.feeds.copy(inputs):
                 self._refill(inputs, some=True)
@@ -171,17 +173,25 @@ class Binding:
         """Check and convert what was given, then bind it: nothing is bound unless all of it fits."""
         named = self._model.inputs.named(given, some=some)
         ready = {name: self._ready(name, value) for name, value in named.items()}
-        if self._model.narrowed:
-            self._model.narrowed.check(ready)
         if self._bound is None:
-            self._feed |= ready
+            gone = given.keys() - named.keys() if isinstance(given, Mapping) else ()
+            feed = {name: value for name, value in self._feed.items() if name not in gone} | ready
+            if self._model.narrowed:
+                self._model.narrowed.check(feed)
+            self._feed = feed
             return
+        for name in ready.keys() - {one.name for one in self._model.wanted}:
+            told = f"input {name!r} stands for an initializer, which ONNX Runtime's Python interface cannot bind"
+            raise InputError(told, hint="give it to session.run")
+        feeds = self._bound.feeds
+        if self._model.narrowed:
+            self._model.narrowed.check(feeds.held | ready)
         values = {name: (value, conversion(named[name], value)) for name, value in ready.items()}
-        shapes = {**self._bound.feeds.shapes, **{name: value.shape for name, value in ready.items()}}
-        if self._captures and self._bound.feeds.shapes not in ({}, shapes):
-            values = {name: (array, "") for name, array in self._bound.feeds.read().items()} | values
-            self._bound = self._for_shapes(self._bound, shapes)
+        shapes = {**feeds.shapes, **{name: value.shape for name, value in ready.items()}}
         try:
+            if self._captures and feeds.shapes not in ({}, shapes):
+                values = {name: (array, "") for name, array in feeds.read().items()} | values
+                self._bound = self._for_shapes(self._bound, shapes)
             self._bound.put(values)
         except BaseException:
             # What failed to bind once aborts the process when it is bound again.
@@ -243,7 +253,7 @@ class _Bound:
         self.run_bound = session.run_with_iobinding
         self.graph: Graph | None = caller.graphs.new(self.binding) if captures and caller.graphs else None
         self._uncaptured = caller.graphs.uncaptured if caller.graphs else None
-        trusts = caller.checks_outputs and model.place == model.runs_at
+        trusts = caller.writes_in_place(model.place) and model.place in (CPU, model.runs_at)
         # Buffers for the outputs, once their shapes are known; until then, ONNX Runtime makes new ones in each run.
         self._fixes = captures or (trusts and settled(model.wanted, model.outputs))
         names = [one.name for one in model.outputs]
@@ -256,13 +266,13 @@ class _Bound:
             model.place,
             model.runs_at,
             self.results.is_output,
-            in_place=caller.in_place(model.place),
+            in_place=caller.in_place(model.place) and not model.narrowed,
             pinned=captures,
         )
 
     def steady(self) -> _Steady | None:
         """Return what further runs need, where that is nothing but new contents of the inputs' buffers."""
-        if self.graph is None and self.results.fixed is not None and self.results.proven():
+        if self.graph is None and self.results.fixed is not None and self.results.seen_there:
             return _Steady(self.feeds.copy, self.run_bound, self.binding, self.results.fixed)
         return None
 
@@ -283,15 +293,14 @@ class _Bound:
         try:
             self.run_bound(self.binding)
         except RuntimeError as error:
-            if OTHER_SHAPE not in str(error) or self.results.given:
+            if OTHER_SHAPE not in str(error):
                 raise self._misfit(error) from error
             # The model declares a shape that follows from the inputs', and it does not.
-            self._fixes = False
-            return self._first()
-        if self.results.proven():
-            return dict(self.results.fixed)
-        self._fixes, self.results.fixed = False, None
-        return self.results.taken(self.feeds.holds)
+        else:
+            if self.results.proven():
+                return dict(self.results.fixed)
+        self._fixes = False
+        return self._first()
 
     def _first(self) -> dict[str, Result]:
         """Run with new buffers for the outputs, and keep such buffers where that can be."""

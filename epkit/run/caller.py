@@ -79,6 +79,7 @@ class Caller:
         self.runtime = runtime
         self.checks_outputs = checks_outputs
         self._on_cpu = [one.name == CPU_MEMORY for one in session.get_input_memory_infos()]
+        self._from_cpu = [one.name == CPU_MEMORY for one in session.get_output_memory_infos()]
         self.graphs = graphs
         turns: dict[Concurrency, Any] = {"free": None, "per-session": threading.RLock(), "per-process": PROCESS}
         self.turn: AbstractContextManager[Any] = turns[concurrency] or nullcontext()
@@ -124,6 +125,13 @@ class Caller:
         """
         return all(on_cpu == (place == CPU) for on_cpu in self._on_cpu)
 
+    def writes_in_place(self, place: str) -> bool:
+        """Whether outputs are written into buffers at a place, and those of another shape refused.
+
+        What is made on another device is copied into the buffer, whatever its shape.
+        """
+        return self.checks_outputs and all(from_cpu == (place == CPU) for from_cpu in self._from_cpu)
+
     def options(self) -> Any:
         """Return options for one run, which may be told to stop by setting their `terminate`."""
         return self.graphs.options(-1) if self.graphs is not None else self.runtime.RunOptions()
@@ -134,10 +142,10 @@ class Caller:
         if self._leases is not None:
             self._leases.stop()
         self.lent = _none_lent
-        for binding in tuple(self.bindings):
-            binding.close()
         while self.under_way.running:
             time.sleep(LOOK_AGAIN_S)
+        for binding in tuple(self.bindings):  # no further one is bound by now
+            binding.close()
         with self.turn:
             self.session = self.graphs = self._leases = None
 

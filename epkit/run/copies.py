@@ -26,10 +26,13 @@ def conversion(given: object, array: object) -> str:
     """Say what had to be made of a value; empty where the array is its memory."""
     if given is array or not isinstance(array, np.ndarray):
         return ""
-    if not isinstance(given, list | tuple | int | float | str) and hasattr(given, "__array__"):
-        with suppress(BufferError, RuntimeError, TypeError, ValueError):
-            if np.may_share_memory(np.asarray(given), array):
-                return ""
+    with suppress(AttributeError, BufferError, RuntimeError, TypeError, ValueError):
+        if isinstance(given, np.ndarray):
+            seen = given
+        else:  # another look at the same memory; a list has none, and a device's is elsewhere
+            seen = np.asarray(given) if hasattr(given, "__array_interface__") else np.from_dlpack(given)  # type: ignore[arg-type]
+        if np.may_share_memory(seen, array):
+            return ""
     return f"{_described(given)} made into {_described(array)}"
 
 

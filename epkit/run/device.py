@@ -29,6 +29,12 @@ def parts(place: str) -> tuple[str, int]:
     return kind, int(index or 0)
 
 
+def overlap(one: Any, other: Any) -> bool:
+    """Whether two of ONNX Runtime's values on one device share memory."""
+    begin, start = one.data_ptr(), other.data_ptr()
+    return bool(begin < start + other.tensor_size_in_bytes() and start < begin + one.tensor_size_in_bytes())
+
+
 def shares(place: str) -> bool:
     """Whether the memory of a place can be handed to other libraries through DLPack, and be taken from them."""
     return parts(place)[0] in _DLPACK

@@ -5,7 +5,7 @@ Large arrays that are where the binding is are read where they are. The rest is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -19,6 +19,7 @@ from epkit.run.dtypes import Array, DType
 SMALL = 64 * 1024
 _NDARRAY = np.ndarray  # looked up once
 _NONE: frozenset[str] = frozenset()
+_WRITTEN = "the run writes over it"
 
 
 _Small: TypeAlias = tuple[str, DType, tuple[int, ...], Array]
@@ -83,7 +84,9 @@ class Feeds:
         self._inputs: dict[str, _Input] = {}
         self._small: list[_Small] | None = None
         self._only: _Small | None = None
-        self._all = self._refilled = _NONE
+        self._refilled = _NONE
+        self._quickly = _NONE
+        """What `copy` refills: a set of its own, by which it is known that nothing had to be converted."""
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -99,7 +102,7 @@ class Feeds:
             if type(array) is not _NDARRAY or array.dtype is not dtype or array.shape != shape:
                 return False
             buffer[...] = array
-            self._refilled = self._all
+            self._refilled = self._quickly
             return True
         small = self._small
         if small is None:
@@ -112,7 +115,7 @@ class Feeds:
                 return False
         for name, _, _, buffer in small:
             buffer[...] = inputs[name]
-        self._refilled = self._all
+        self._refilled = self._quickly
         return True
 
     def put(self, values: dict[str, tuple[Array | OnDevice, str]]) -> None:
@@ -127,8 +130,9 @@ class Feeds:
                 one.value.update_inplace(value)
                 self._bind(one)
             self._inputs[name].converted = converted or self._inputs[name].converted
+        self._bind_held(but=values)
         self._refilled = frozenset(values)
-        self._all = frozenset(self._inputs)
+        self._quickly = frozenset(self._inputs)
         small = [(one.name, one.dtype, one.shape, one.array) for one in self._inputs.values() if one.array is not None]
         self._small = small if self._in_place and len(small) == len(self._inputs) else None
         self._only = small[0] if self._small is not None and len(small) == 1 else None
@@ -139,10 +143,12 @@ class Feeds:
         For a provider with memory of its own, binding copies what is consumed elsewhere than where it is.
         """
         self._refilled = _NONE
-        if not self._in_place:
-            for one in self._inputs.values():
-                if one.held is not None:
-                    self._bind(one)
+        self._bind_held()
+
+    @property
+    def held(self) -> dict[str, Array]:
+        """The arrays on the CPU that are bound as they are, and may have been edited since."""
+        return {name: one.held for name, one in self._inputs.items() if isinstance(one.held, np.ndarray)}
 
     def read(self) -> dict[str, Array]:
         """Return what is bound as arrays of their own."""
@@ -167,8 +173,9 @@ class Feeds:
 
     def _put_on_cpu(self, name: str, array: Array) -> None:
         one = self._inputs.get(name)
-        if array.nbytes > SMALL and not self._is_output(array):
-            if one is None or one.held is not array or not self._in_place:
+        written = array.nbytes > SMALL and self._is_output(array)
+        if array.nbytes > SMALL and not written:
+            if one is None or one.held is not array or one.shape != array.shape or not self._in_place:
                 one = self._inputs[name] = _Input(name, array.dtype, array.shape, array.nbytes, held=array)
                 self._bind(one)
             one.converted = ""
@@ -177,6 +184,7 @@ class Feeds:
         one = self._buffer(name, array)
         assert one.array is not None
         one.array[...] = array
+        one.converted = _WRITTEN if written else ""
         if not bound or not self._in_place:
             self._bind(one)
 
@@ -188,7 +196,7 @@ class Feeds:
         else:
             one = self._buffer(name, given)
             one.value.update_inplace(given.value)
-            one.converted = "the run writes over it" if written else "a captured graph reads one address only"
+            one.converted = _WRITTEN if written else "a captured graph reads one address only"
         self._bind(one)
 
     def _buffer(self, name: str, like: Array | OnDevice) -> _Input:
@@ -205,6 +213,12 @@ class Feeds:
         one.converted = ""
         return one
 
+    def _bind_held(self, but: Container[str] = ()) -> None:
+        if not self._in_place:
+            for one in self._inputs.values():
+                if one.held is not None and one.name not in but:
+                    self._bind(one)
+
     def _bind(self, one: _Input) -> None:
         if self._pinned:
             return
@@ -217,7 +231,7 @@ class Feeds:
 
     def _why_copied(self, one: _Input) -> str:
         fresh = one.name in self._refilled
-        if fresh and one.converted:
+        if fresh and one.converted and self._refilled is not self._quickly:
             return one.converted
         if fresh and one.value is not None:
             return f"from the CPU to {self._place}"

@@ -10,7 +10,7 @@ import numpy as np
 
 from epkit.errors import InputError
 from epkit.model import TensorInfo, parse_ort_type
-from epkit.run.device import CPU, DeviceArray, dlpack_place, taken
+from epkit.run.device import CPU, DeviceArray, dlpack_place, overlap, taken
 from epkit.run.dtypes import Array, name_of, numpy_dtype
 from epkit.run.settled import PLAIN
 from epkit.run.values import kind_of, sized
@@ -33,6 +33,12 @@ class Target:
             return int(self.value.data_ptr())
         return int(self.array.ctypes.data) if self.array.nbytes else None
 
+    def overlaps(self, other: Target) -> bool:
+        """Whether a byte of it is a byte of another's."""
+        if self.value is None or other.value is None:
+            return np.may_share_memory(self.array, other.array)
+        return overlap(self.value, other.value)
+
     def bind(self, binding: Any) -> None:
         """Let ONNX Runtime write into it."""
         if self.value is not None:
@@ -52,7 +58,7 @@ def targets_of(
     }
     for name, target in found.items():
         for other, one in found.items():
-            if other != name and np.may_share_memory(target.array, one.array):
+            if other != name and target.overlaps(one):
                 raise InputError(f"outputs {name!r} and {other!r} are given the same buffer", hint="give each its own")
     return found
 
@@ -62,7 +68,7 @@ def check(output: TensorInfo, given: object, place: str, runtime: Any) -> Target
     if output.dtype not in PLAIN:
         told = f"output {output.name!r} is {output.dtype}, which cannot be written into a buffer"
         raise InputError(told, hint="leave it out of outputs")
-    target = _on_cpu(output, given) if place == CPU else _on_device(output, given, place, runtime)
+    target = _on_cpu(output, given, runtime) if place == CPU else _on_device(output, given, place, runtime)
     if target.value is not None:
         dtype, shape = parse_ort_type(target.value.data_type()), tuple(target.value.shape())
     else:
@@ -73,7 +79,7 @@ def check(output: TensorInfo, given: object, place: str, runtime: Any) -> Target
     return target
 
 
-def _on_cpu(output: TensorInfo, given: object) -> Target:
+def _on_cpu(output: TensorInfo, given: object, runtime: Any) -> Target:
     if isinstance(given, DeviceArray) or dlpack_place(given):
         told = f"the buffer of output {output.name!r} is not on the CPU, where the binding is"
         raise InputError(told, hint="bind where it is: session.bind(inputs, outputs)")
@@ -82,6 +88,9 @@ def _on_cpu(output: TensorInfo, given: object) -> Target:
     else:
         try:
             array = np.from_dlpack(given)  # type: ignore[arg-type]
+            if not array.flags.writeable:
+                # NumPy takes whatever comes through DLPack 0 for read-only; ONNX Runtime does not, and refuses bool.
+                array = runtime.OrtValue.from_dlpack(given).numpy()
         except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as error:
             told = f"the buffer of output {output.name!r} is {kind_of(given)}, which NumPy cannot see"
             raise InputError(told, hint="give a NumPy array") from error

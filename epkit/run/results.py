@@ -13,7 +13,7 @@ import numpy as np
 
 from epkit.errors import RunError
 from epkit.run.copies import Copy
-from epkit.run.device import CPU, DeviceArray, parts
+from epkit.run.device import CPU, DeviceArray, overlap, parts
 from epkit.run.dtypes import Array
 from epkit.run.feeds import allocated
 from epkit.run.outputs import Target
@@ -51,7 +51,8 @@ class Results:
         self._targets = targets
         self._trusts = trusts
         self._turn = turn
-        self._proven = False
+        self.seen_there = False
+        """Whether a run was seen to write the outputs into their buffers."""
 
     @property
     def given(self) -> bool:
@@ -101,7 +102,7 @@ class Results:
 
     def fix(self, results: Mapping[str, Result]) -> dict[str, Result]:
         """Bind buffers of these results' shapes, for every further run of these inputs' shapes, and return them."""
-        self._proven = False
+        self.seen_there = False
         self.fixed = {}
         for name, result in results.items():
             target = self._targets.get(name)
@@ -124,12 +125,12 @@ class Results:
 
         An output that is an input passed through is not: ONNX Runtime puts the input's memory into its place.
         """
-        if not self._proven:
+        if not self.seen_there:
             assert self.fixed is not None
             addresses = [self._address(name, result) for name, result in self.fixed.items()]
             found = [value.data_ptr() for value in self._binding.get_outputs()]
-            self._proven = all(one in (None, other) for one, other in zip(addresses, found, strict=True))
-        return self._proven
+            self.seen_there = all(one in (None, other) for one, other in zip(addresses, found, strict=True))
+        return self.seen_there
 
     def is_output(self, memory: Any) -> bool:
         """Whether an array on the CPU, or a value on this device, is memory that a run writes to."""
@@ -138,9 +139,7 @@ class Results:
             return any(isinstance(one, np.ndarray) and np.may_share_memory(memory, one) for one in results)
         values = [one._value for one in results if isinstance(one, DeviceArray)]
         values += [target.value for target in self._targets.values() if target.value is not None]
-        begin = memory.data_ptr()
-        end = begin + memory.tensor_size_in_bytes()
-        return any(one.data_ptr() < end and begin < one.data_ptr() + one.tensor_size_in_bytes() for one in values)
+        return any(overlap(memory, one) for one in values)
 
     def read(self) -> dict[str, Array]:
         """Return the fixed buffers' contents as arrays of their own."""

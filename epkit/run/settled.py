@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from epkit.model import TensorInfo
 
@@ -12,6 +12,12 @@ PLAIN = frozenset(["float16", "float32", "float64", "bool", *_INTEGERS])
 
 OTHER_SHAPE = "but the computed output shape for this run is"
 """ONNX Runtime's words for a bound output whose shape came out differently."""
+
+
+def unbindable(tensors: Iterable[TensorInfo]) -> str:
+    """Say which of a model's tensors cannot be bound; empty when all can."""
+    found = next((one for one in tensors if one.dtype not in PLAIN), None)
+    return f"{found.name!r} is {found.dtype}, which ONNX Runtime's Python interface cannot bind" if found else ""
 
 
 def settled(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> bool:
