@@ -17,6 +17,7 @@ from epkit.resolve import Plan
 from epkit.session import EXTERNAL_FOLDER, check_fit, meddling, plan_for
 from epkit.target import Candidate
 from epkit.target import read as read_target
+from epkit.warmup import Course, PlannedRun, course
 
 SCHEMA = "epkit.explain/1"
 
@@ -40,6 +41,10 @@ class Explanation:
     refusal: str
     plan: tuple[PlanRow, ...]
     effective: tuple[Setting, ...]
+    warmup: tuple[PlannedRun, ...]
+    """What warm-up would run if every provider that is opened took nodes."""
+    warmup_why: str
+    """The same in one line, with the reasons."""
     notes: tuple[str, ...]
     script: str
 
@@ -66,13 +71,20 @@ def explain(
     plan, _ = plan_for(wanted, registry, refresh=refresh)
     given = effective(plan, _platform.core_limit(), _runtime.default_properties())
     refused = plan.refusal
+    planned = Course(why="a model in ORT format names its inputs only when it is opened")
+    if contents.format == "onnx":
+        sizes = wanted.session_options.free_dimension_overrides
+        shrinks = wanted.shrink_above is not None
+        planned = course(contents.inputs, wanted.warmup, [one.provider for one in plan.chain], sizes, shrinks=shrinks)
     return Explanation(
         target=wanted.name,
         why=wanted.why,
         refusal=f"{refused.candidate.name} is not usable on this machine: {refused.reason}" if refused else "",
         plan=tuple(PlanRow(s.candidate.name, s.decision, s.reason, s.hint) for s in plan.steps),
         effective=given.shown,
-        notes=(*wanted.notes, *meddling(wanted.chain)),
+        warmup=planned.runs,
+        warmup_why=planned.summary(),
+        notes=(*wanted.notes, *meddling(wanted.chain), *planned.notes),
         script=script(contents, plan, given),
     )
 

@@ -30,6 +30,13 @@ def explain(model: str, target: str | None, config: str | None, refresh: bool, a
     _show.table(("provider", "decision", "why"), [(row.provider, row.decision, row.reason) for row in told.plan])
     _show.advice((row.provider, row.hint) for row in told.plan)
     _show.table(("key", "value", "origin"), [(one.key, _value(one.value), one.origin) for one in told.effective])
+    _show.line(f"warm-up: {told.warmup_why}")
+    if len(told.warmup) > 1:
+        rows = [
+            (_show.shapes(one.shapes), f"{one.runs} to {one.most}" if one.most > one.runs else one.runs, one.why)
+            for one in told.warmup
+        ]
+        _show.table(("warm-up", "runs", "why"), rows, numbers=("runs",))
     for note in told.notes:
         _show.line(f"note: {note}")
     _show.title("the same without epkit:")
