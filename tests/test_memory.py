@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -122,6 +123,35 @@ def test_a_large_output_is_given_back_with_the_first_run_after_it_was_dropped():
     assert whole
     assert held - before > 32 * MIB
     assert later - before < (held - before) / 2
+
+
+LENT = """
+session = epkit.open(mlp(), "t", config={"targets": {"t": {"provider": "cpu", "shrink_above": "1 MiB"}}})
+small = np.zeros((1, 16), np.float32)
+for _ in range(5): session.run(small)
+before = rss()
+session.run(np.zeros((500_000, 16), np.float32))
+held = rss()
+session.run(small)
+print(json.dumps([before, held, rss()]))
+"""
+
+
+@linux
+def test_a_run_that_would_borrow_a_binding_gives_back_too():
+    before, held, later = child(LENT)
+    assert held - before > 16 * MIB
+    assert later - before < (held - before) / 2
+
+
+def test_runs_with_a_time_limit_and_runs_that_are_awaited_give_back_too(monkeypatch):
+    told = []
+    monkeypatch.setattr(Shrink, "tell", lambda self, options: told.append(options))
+    array = np.zeros((4096, 16), np.float32)
+    with epkit.open(mlp(), "t", config=chain(shrink_above="64 KiB", warmup={"runs": 0})) as session:
+        session.run(array, timeout=60)
+        asyncio.run(session.run_async(array))
+    assert len(told) == 2
 
 
 @settings(max_examples=30)
