@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,13 +24,17 @@ _NEWEST = {"1.31": (13, 26)}
 class Memory:
     """An estimate in bytes, of what can be known without running: each dynamic dimension counts as 1 unless said.
 
-    All intermediate tensors are added up, though ONNX Runtime uses their memory again; its own needs are left out.
+    A tensor lives from the node that computes it to the last one that reads it, in the order of the file. What ONNX
+    Runtime needs for itself is left out.
     """
 
     weights: int
     inputs: int
     outputs: int
     intermediates: int
+    """All intermediate tensors that are known, one beside the other."""
+    at_once: int
+    """The most of them that live at once: memory is used again."""
     declared: int
     """Intermediate tensors whose type and shape the model declares: the only ones in `intermediates`."""
     computed: int
@@ -40,14 +46,14 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """The sum of the four."""
-        return self.weights + self.inputs + self.outputs + self.intermediates
+        """Weights, inputs, outputs, and the intermediate tensors that live at once."""
+        return self.weights + self.inputs + self.outputs + self.at_once
 
     @property
     def covers(self) -> str:
         """What the estimate is made of, in words."""
         without = f", without {', '.join(self.unknown)}" if self.unknown else ""
-        tensors = f"{self.declared} of {self.computed} intermediate tensors with declared shapes"
+        tensors = f"those alive at once of {self.declared} of {self.computed} intermediate tensors with declared shapes"
         sizes = "dynamic dimensions as 1" if self.batch is None else f"batch as {self.batch}, other dynamic sizes as 1"
         return f"weights + inputs + outputs{without} + {tensors}, {sizes}"
 
@@ -160,18 +166,30 @@ def of_batch(model: Model, batch: int) -> Memory:
 
 
 def _memory(model: Model, sizes: Mapping[str, int], batch: int | None) -> Memory:
-    inner = [_size(one, sizes, batch) for one in model.intermediates]
+    inner = {one.name: _size(one, sizes, batch) for one in model.intermediates}
+    known = {name: size for name, size in inner.items() if size is not None}
     outer = {one.name: _size(one, sizes, batch) for one in (*model.inputs, *model.outputs)}
     return Memory(
         weights=model.weight_bytes,
         inputs=sum(outer[one.name] or 0 for one in model.inputs),
         outputs=sum(outer[one.name] or 0 for one in model.outputs),
-        intermediates=sum(size for size in inner if size is not None),
-        declared=sum(size is not None for size in inner),
+        intermediates=sum(known.values()),
+        at_once=_at_once(known, model.lifetimes),
+        declared=len(known),
         computed=len(inner),
         unknown=tuple(name for name, size in outer.items() if size is None),
         batch=batch,
     )
+
+
+def _at_once(sizes: Mapping[str, int], lifetimes: Mapping[str, tuple[int, int]]) -> int:
+    """Return the most bytes that live at one node."""
+    changes: Counter[int] = Counter()
+    for name, size in sizes.items():
+        made, read = lifetimes[name]
+        changes[made] += size
+        changes[read + 1] -= size
+    return max(itertools.accumulate(changes[place] for place in sorted(changes)), default=0)
 
 
 def _size(one: TensorInfo, sizes: Mapping[str, int], batch: int | None) -> int | None:

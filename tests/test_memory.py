@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import subprocess
@@ -348,7 +349,22 @@ def test_an_estimate_grows_with_the_batch_but_for_the_weights(width, batch, othe
 def test_intermediate_tensors_are_estimated_where_the_model_declares_them():
     one, four = (row.estimate for row in epkit.inspect(sample.path(), (1, 4)).batches)
     assert four.intermediates == pytest.approx(4 * one.intermediates, rel=0.01)
+    assert one.at_once < one.intermediates / 4
     assert four.declared == four.computed > 50
+
+
+@given(st.integers(2, 12), st.integers(1, 50), st.booleans())
+def test_an_intermediate_tensor_counts_from_its_node_to_the_last_one_that_reads_it(depth, batch, residual):
+    names = ["x", *(f"h{index}" for index in range(depth))]
+    nodes = [helper.make_node("Sin", [read], [made]) for read, made in itertools.pairwise(names)]
+    # The first one lives to the end where the last node reads it once more.
+    nodes.append(helper.make_node("Add", [names[-1], names[1] if residual else names[-1]], ["y"]))
+    graph = helper.make_graph(nodes, "deep", [value("x", ["n"])], [value("y", ["n"])])
+    graph.value_info.extend(value(name, ["n"]) for name in names[1:])
+    contents = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (row,) = epkit.inspect(contents.SerializeToString(), (batch,)).batches
+    assert row.estimate.intermediates == depth * batch * 4
+    assert row.estimate.at_once == min(depth, 3 if residual else 2) * batch * 4
 
 
 def test_a_first_dimension_without_a_name_is_the_batch():

@@ -51,14 +51,18 @@ def inspect(model: str, batch: str | None, target: str | None, config: str | Non
 
 
 def _batches(found: Inspection) -> None:
-    parts = ("weights", "inputs", "outputs", "intermediates", "total")
-    rows = [(one.batch, *(_show.size(getattr(one.estimate, part)) for part in parts)) for one in found.batches]
+    rows = []
+    for row in found.batches:
+        held = row.estimate
+        parts = (held.weights, held.inputs, held.outputs, held.at_once, held.total, held.intermediates)
+        rows.append((row.batch, *map(_show.size, parts)))
+    columns = ("batch", "weights", "inputs", "outputs", "in between", "together", "all in between")
     _show.title("estimated, by batch size:")
-    _show.table(("batch", *parts), rows, numbers=("batch", *parts))
+    _show.table(columns, rows, numbers=columns)
     estimate = found.batches[0].estimate
     _show.line(
-        f"estimated are {estimate.declared} of {estimate.computed} intermediate tensors, all at once; left out are "
-        "ONNX Runtime's own needs, copies and scratch memory of operators, and what its arena rounds up"
+        f"in between: those alive at once of {estimate.declared} of {estimate.computed} intermediate tensors with "
+        "declared shapes; left out: ONNX Runtime's own needs, scratch memory of operators, what its arena rounds up"
     )
     measured = [(one.batch, one.measured) for one in found.batches if one.measured is not None]
     if not measured:
