@@ -67,6 +67,7 @@ def facts(provider: Provider) -> str:
     asked = "the ordinal of the GPU, from 0 on" if provider.device_option else "none: leave it out"
     warmup = provider.warmup
     runs = f"{warmup.runs} run{'s' if warmup.runs != 1 else ''}"
+    timed = "and more until they are steady" if warmup.steady else "and one more that is timed"
     again = "is paid for again" if warmup.shapes == "each" else "costs nothing more"
     automatic = "yes" if provider.automatic else "only where a config lists it under `automatic`"
     concurrency = {"free": "any number", "per-session": "one in each session", "per-process": "one in the process"}
@@ -76,7 +77,8 @@ def facts(provider: Provider) -> str:
         ("in the automatic chain", automatic),
         ("`device`", ", ".join(code(f'"{kind}"') for kind in provider.device_kinds) or asked),
         ("runs at once", concurrency[provider.concurrency]),
-        ("warm-up", f"{runs}, and one more that is timed; a new shape {again}: {warmup.why}"),
+        ("warm-up", f"{runs}, {timed}; a new shape {again}: {warmup.why}"),
+        ("memory arena", f"ONNX Runtime's, {code(f'{provider.arena}:N')}" if provider.arena else "none, or its own"),
         ("reported when set", ", ".join(map(code, provider.environment)) or "nothing"),
         ("options that load native code", ", ".join(map(code, provider.native_options)) or "none"),
         ("time limit of its proof", f"{provider.proof_seconds:g} s"),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from epkit.catalogue import providers
     from epkit.checkup import doctor
     from epkit.explanation import explain
-    from epkit.inspection import inspect
+    from epkit.footprint import inspect
     from epkit.run.binding import Binding
     from epkit.run.copies import Copy
     from epkit.run.device import DeviceArray
@@ -52,7 +52,7 @@ _HOMES = {
     "bench": "epkit.benchmark.measure",
     "doctor": "epkit.checkup",
     "explain": "epkit.explanation",
-    "inspect": "epkit.inspection",
+    "inspect": "epkit.footprint",
     "open": "epkit.session",
     "providers": "epkit.catalogue",
 }

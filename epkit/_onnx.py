@@ -65,8 +65,11 @@ class Graph:
     declared: dict[str, TensorInfo] = field(default_factory=dict)
     """Types of values that are neither, by name."""
     initializers: set[str] = field(default_factory=set)
-    computed: dict[str, None] = field(default_factory=dict)
-    """What the nodes compute, in order. What Constant nodes give is stored, not computed."""
+    computed: dict[str, int] = field(default_factory=dict)
+    """What the nodes compute, with the position of the node. What Constant nodes give is stored, not computed."""
+    last_read: dict[str, int] = field(default_factory=dict)
+    """The position of the last node that reads a value; subgraphs are not looked into."""
+    nodes: int = 0
 
 
 @dataclass(slots=True)
@@ -132,7 +135,10 @@ def _graph(message: Message, graph: Graph, contents: Contents) -> None:
     for one in message:
         match one:
             case 1, Message() as node:
-                graph.computed.update(dict.fromkeys(_node(node, contents)))
+                read, made = _node(node, contents)
+                graph.last_read.update(dict.fromkeys(read, graph.nodes))
+                graph.computed.update(dict.fromkeys(made, graph.nodes))
+                graph.nodes += 1
             case 5, Message() as tensor:
                 graph.initializers.add(_tensor(tensor, contents))
             case 15, Message() as sparse:
@@ -146,11 +152,13 @@ def _graph(message: Message, graph: Graph, contents: Contents) -> None:
                 graph.declared[info.name] = info
 
 
-def _node(message: Message, contents: Contents) -> list[str]:
-    """Count the node, and return the names of what it computes."""
-    outputs, operator, domain = [], "", ""
+def _node(message: Message, contents: Contents) -> tuple[list[str], list[str]]:
+    """Count the node, and return the names of what it reads and of what it computes."""
+    inputs, outputs, operator, domain = [], [], "", ""
     for one in message:
         match one:
+            case 1, Message() as text:
+                inputs.append(text.text())
             case 2, Message() as text:
                 outputs.append(text.text())
             case 4, Message() as text:
@@ -161,7 +169,7 @@ def _node(message: Message, contents: Contents) -> list[str]:
                 _attribute(attribute, contents)
     plain = domain in ("", "ai.onnx")
     contents.operators[operator if plain else f"{domain}.{operator}"] += 1
-    return [] if plain and operator == "Constant" else [name for name in outputs if name]
+    return inputs, [] if plain and operator == "Constant" else [name for name in outputs if name]
 
 
 def _attribute(message: Message, contents: Contents) -> None:

@@ -5,6 +5,7 @@ Linux is where this was tried. What is written for Windows and macOS follows the
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import math
 import os
@@ -158,6 +159,44 @@ def memory_limit() -> int | None:
     limit = _cgroup_limit("memory", memory_bytes, {2: ("memory.max",), 1: ("memory.limit_in_bytes",)})
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return int(limit) if limit is not None and limit < machine else None
+
+
+def peak_rss() -> int | None:
+    """Return the most memory that this process has held, in bytes; None where the system does not tell.
+
+    Linux hands `ru_maxrss` on from the process that started this one, so there it is read from /proc.
+    """
+    if sys.platform == "linux":
+        return _status("VmHWM")
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak_of_self = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak_of_self if sys.platform == "darwin" else peak_of_self * 1024
+
+
+def rss() -> int | None:
+    """Return the memory that this process holds now, in bytes; None where the system does not tell."""
+    return _status("VmRSS") if sys.platform == "linux" else None
+
+
+def reset_peak() -> None:
+    """Let `peak_rss` count anew from what is held now, where the system can."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def trim() -> None:
+    """Give memory that was freed back to the system, where the allocator would keep it: glibc does, by tens of MiB."""
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # musl keeps none, and has no such function
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def _status(key: str) -> int | None:
+    found = re.search(rf"^{key}:\s*(\d+) kB", _read(Path("/proc/self/status")), re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
 
 
 def ranges(cpus: Iterable[int]) -> str:

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from epkit.dimensions import bound
 from epkit.errors import ConfigError, InputError, nearest
 from epkit.model import TensorInfo
-from epkit.warmup import stand_in
+from epkit.stand_in import stand_in
 
 
 def load_inputs(given: Sequence[str], inputs: Sequence[TensorInfo]) -> tuple[dict[str, object], tuple[str, ...]]:
@@ -37,19 +38,9 @@ def load_inputs(given: Sequence[str], inputs: Sequence[TensorInfo]) -> tuple[dic
             raise InputError(f"input {name!r} is given twice", hint="give it once")
         feed[name] = read(Path(file))
     missing = [one for one in inputs if one.name not in feed]
-    made = stand_in(missing, dimensions=_sizes(feed, inputs)).feed
+    shapes = {name: value.shape for name, value in feed.items() if isinstance(value, np.ndarray)}
+    made = stand_in(missing, dimensions=bound(inputs, shapes)).feed
     return {**feed, **made}, tuple(made)
-
-
-def _sizes(feed: Mapping[str, object], inputs: Sequence[TensorInfo]) -> dict[str, int]:
-    sizes: dict[str, int] = {}
-    for one in inputs:
-        given = feed.get(one.name)
-        if isinstance(given, np.ndarray) and one.shape is not None and given.ndim == len(one.shape):
-            for name, size in zip(one.shape, given.shape, strict=True):
-                if isinstance(name, str):
-                    sizes.setdefault(name, size)
-    return sizes
 
 
 def read(file: Path) -> np.ndarray[Any, Any]:

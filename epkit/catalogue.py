@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Literal, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ByteSize
 
 from epkit import probe
 from epkit.provider import Unusable, Usable
@@ -80,6 +80,8 @@ def spelt(annotation: object) -> str:
     kind, inside = get_origin(annotation) or annotation, get_args(annotation)
     if kind is Annotated:
         return spelt(inside[0])
+    if kind is ByteSize:
+        return "integer | text"
     if kind is Literal:
         return " | ".join(f'"{choice}"' if isinstance(choice, str) else str(choice) for choice in inside)
     if isinstance(kind, type) and issubclass(kind, (*names, BaseModel)):

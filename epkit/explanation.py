@@ -20,6 +20,7 @@ from epkit.session import EXTERNAL_FOLDER, check_fit, meddling, plan_for
 from epkit.target import Candidate
 from epkit.target import read as read_target
 from epkit.traffic import Traffic, traffic
+from epkit.warmup import Course, PlannedRun, course
 
 SCHEMA = "epkit.explain/1"
 
@@ -47,6 +48,10 @@ class Explanation:
     """Where the buffers of a binding would be, if the first provider of the plan takes the nodes."""
     copies: tuple[Traffic, ...]
     graph: Capture
+    warmup: tuple[PlannedRun, ...]
+    """What warm-up would run if every provider that is opened took nodes."""
+    warmup_why: str
+    """The same in one line, with the reasons."""
     notes: tuple[str, ...]
     script: str
 
@@ -79,6 +84,11 @@ def explain(
     given = effective(plan, _platform.core_limit(), _runtime.default_properties(), captures=captures)
     first = (plan.chain or wanted.chain)[0]
     device = asked(first.provider.buffers, first.device)
+    planned = Course(why="a model in ORT format names its inputs only when it is opened")
+    if contents.format == "onnx":
+        sizes = wanted.session_options.free_dimension_overrides
+        shrinks = wanted.shrink_above is not None
+        planned = course(contents.inputs, wanted.warmup, [one.provider for one in plan.chain], sizes, shrinks=shrinks)
     return Explanation(
         target=wanted.name,
         why=wanted.why,
@@ -88,7 +98,9 @@ def explain(
         device=device,
         copies=traffic(contents, device, plain=first.provider.ort_name == _runtime.CPU_ORT_NAME),
         graph=graph,
-        notes=(*wanted.notes, *meddling(wanted.chain)),
+        warmup=planned.runs,
+        warmup_why=planned.summary(),
+        notes=(*wanted.notes, *meddling(wanted.chain), *planned.notes),
         script=script(contents, plan, given, captures=captures),
     )
 

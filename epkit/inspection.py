@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from epkit import wheels
+from epkit.dimensions import batch_dimensions, dynamic
+from epkit.errors import ConfigError
 from epkit.model import BITS, Model, Source, TensorInfo, read
 
 SCHEMA = "epkit.inspect/1"
@@ -18,37 +22,87 @@ _NEWEST = {"1.31": (13, 26)}
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """An estimate in bytes, of what can be known without running: each dynamic dimension counts as 1.
+    """An estimate in bytes, of what can be known without running: each dynamic dimension counts as 1 unless said.
 
-    All intermediate tensors are added up, though ONNX Runtime uses their memory again; its own needs are left out.
+    A tensor lives from the node that computes it to the last one that reads it, in the order of the file. What ONNX
+    Runtime needs for itself is left out.
     """
 
     weights: int
     inputs: int
     outputs: int
     intermediates: int
+    """All intermediate tensors that are known, one beside the other."""
+    at_once: int
+    """The most of them that live at once: memory is used again."""
     declared: int
     """Intermediate tensors whose type and shape the model declares: the only ones in `intermediates`."""
     computed: int
     """All intermediate tensors of the main graph."""
     unknown: tuple[str, ...] = ()
     """Inputs and outputs that are left out: their size cannot be known from type and shape."""
+    batch: int | None = None
+    """The size that the batch dimension counts as."""
 
     @property
     def total(self) -> int:
-        """The sum of the four."""
-        return self.weights + self.inputs + self.outputs + self.intermediates
+        """Weights, inputs, outputs, and the intermediate tensors that live at once."""
+        return self.weights + self.inputs + self.outputs + self.at_once
 
     @property
     def covers(self) -> str:
         """What the estimate is made of, in words."""
         without = f", without {', '.join(self.unknown)}" if self.unknown else ""
-        tensors = f"{self.declared} of {self.computed} intermediate tensors with declared shapes"
-        return f"weights + inputs + outputs{without} + {tensors}, dynamic dimensions as 1"
+        tensors = f"those alive at once of {self.declared} of {self.computed} intermediate tensors with declared shapes"
+        sizes = "dynamic dimensions as 1" if self.batch is None else f"batch as {self.batch}, other dynamic sizes as 1"
+        return f"weights + inputs + outputs{without} + {tensors}, {sizes}"
 
     def as_json(self) -> dict[str, object]:
         """Return it as JSON values, all in bytes but the counts."""
         return {**asdict(self), "unknown": list(self.unknown), "total": self.total, "covers": self.covers}
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a process of its own held in bytes on the host, opening the model and running one batch size twice.
+
+    `opened` is what it held more with the session open, `run` what it held more than that at most while it ran, inputs
+    included. None where the system does not tell, or `fault` says what went wrong.
+    """
+
+    provider: str | None
+    """The provider that took nodes."""
+    summary: str
+    """Who runs the nodes, in words."""
+    opened: int | None = None
+    run: int | None = None
+    kept: int | None = None
+    """What it still held more after the runs, inputs and outputs dropped: the arena, mostly."""
+    fault: str = ""
+    hint: str = ""
+
+    @property
+    def total(self) -> int | None:
+        """The most that the model took: `opened` and `run`."""
+        return None if self.opened is None or self.run is None else self.opened + self.run
+
+    def as_json(self) -> dict[str, object]:
+        """Return it as JSON values."""
+        return {**asdict(self), "total": self.total}
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSize:
+    """What one batch size takes: estimated, and where a target was named, measured."""
+
+    batch: int
+    estimate: Memory
+    measured: Measured | None = None
+
+    def as_json(self) -> dict[str, object]:
+        """Return it as JSON values."""
+        measured = None if self.measured is None else self.measured.as_json()
+        return {"batch": self.batch, "estimate": self.estimate.as_json(), "measured": measured}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +116,8 @@ class Inspection:
     """None for the ORT format, of which nothing is known."""
     notes: tuple[str, ...]
     """What is worth knowing before running it."""
+    batches: tuple[BatchSize, ...] = ()
+    """What each batch size takes that was asked for."""
 
     def as_json(self) -> dict[str, object]:
         """Return it as JSON values."""
@@ -84,47 +140,70 @@ class Inspection:
             "external_data": [{"path": str(one.path), "bytes": one.bytes} for one in model.external],
             "memory_estimate": self.memory and self.memory.as_json(),
             "notes": list(self.notes),
+            "batches": [one.as_json() for one in self.batches],
         }
 
 
-def inspect(model: Source | Model) -> Inspection:
-    """Read a model and say what is in it. Raises ModelError when it cannot be read."""
+def inspect(model: Source | Model, batches: Sequence[int] = ()) -> Inspection:
+    """Read a model and say what is in it, and what each of the batch sizes would take by estimate.
+
+    Raises ModelError when it cannot be read, ConfigError when it has no batch dimension to vary.
+    """
     found = model if isinstance(model, Model) else read(model)
     if found.format == "ort":
+        if batches:
+            raise ConfigError("a model in ORT format says nothing of its memory", hint="inspect the ONNX file")
         note = "a model in ORT format says nothing of itself: inspect the ONNX file that it was made from"
         return Inspection(found, {}, None, (note,))
-    dynamic = _dynamic(found.inputs)
-    return Inspection(found, dynamic, _memory(found), tuple(_notes(found, dynamic)))
+    by_name = dynamic(found.inputs)
+    sizes = tuple(BatchSize(batch, of_batch(found, batch)) for batch in batches)
+    return Inspection(found, by_name, _memory(found, {}, None), tuple(_notes(found, by_name)), sizes)
 
 
-def _dynamic(inputs: Iterable[TensorInfo]) -> dict[str, tuple[str, ...]]:
-    users: dict[str, dict[str, None]] = {}
-    for one in inputs:
-        for axis, dimension in enumerate(one.shape or ()):
-            if not isinstance(dimension, int):
-                users.setdefault(dimension or f"{one.name}[{axis}]", {})[one.name] = None
-    return {name: tuple(used) for name, used in users.items()}
+def of_batch(model: Model, batch: int) -> Memory:
+    """Estimate the memory for one batch size. Raises ConfigError when the model has no batch dimension to vary."""
+    return _memory(model, dict.fromkeys(batch_dimensions(model.inputs), batch), batch)
 
 
-def _memory(model: Model) -> Memory:
-    sizes = [size for one in model.intermediates if (size := _size(one)) is not None]
+def _memory(model: Model, sizes: Mapping[str, int], batch: int | None) -> Memory:
+    inner = {one.name: _size(one, sizes, batch) for one in model.intermediates}
+    known = {name: size for name, size in inner.items() if size is not None}
+    outer = {one.name: _size(one, sizes, batch) for one in (*model.inputs, *model.outputs)}
     return Memory(
         weights=model.weight_bytes,
-        inputs=sum(_size(one) or 0 for one in model.inputs),
-        outputs=sum(_size(one) or 0 for one in model.outputs),
-        intermediates=sum(sizes),
-        declared=len(sizes),
-        computed=len(model.intermediates),
-        unknown=tuple(one.name for one in (*model.inputs, *model.outputs) if _size(one) is None),
+        inputs=sum(outer[one.name] or 0 for one in model.inputs),
+        outputs=sum(outer[one.name] or 0 for one in model.outputs),
+        intermediates=sum(known.values()),
+        at_once=_at_once(known, model.lifetimes),
+        declared=len(known),
+        computed=len(inner),
+        unknown=tuple(name for name, size in outer.items() if size is None),
+        batch=batch,
     )
 
 
-def _size(one: TensorInfo) -> int | None:
-    """Return the bytes of one tensor; None for strings, sequences, maps, and where the rank is unknown."""
+def _at_once(sizes: Mapping[str, int], lifetimes: Mapping[str, tuple[int, int]]) -> int:
+    """Return the most bytes that live at one node."""
+    changes: Counter[int] = Counter()
+    for name, size in sizes.items():
+        made, read = lifetimes[name]
+        changes[made] += size
+        changes[read + 1] -= size
+    return max(itertools.accumulate(changes[place] for place in sorted(changes)), default=0)
+
+
+def _size(one: TensorInfo, sizes: Mapping[str, int], batch: int | None) -> int | None:
+    """Return the bytes of one tensor; None for strings, sequences, maps, and where the rank is unknown.
+
+    A first dimension without a name is taken for the batch.
+    """
     bits = BITS.get(one.dtype)
     if one.shape is None or not bits:
         return None
-    return (math.prod(size if isinstance(size, int) else 1 for size in one.shape) * bits + 7) // 8
+    shape = [size if isinstance(size, int) else sizes.get(size or "", 1) for size in one.shape]
+    if batch is not None and one.shape[:1] == (None,):
+        shape[0] = batch
+    return (math.prod(shape) * bits + 7) // 8
 
 
 def _notes(model: Model, dynamic: dict[str, tuple[str, ...]]) -> Iterator[str]:

@@ -53,6 +53,8 @@ class Model:
     outputs: tuple[TensorInfo, ...] = ()
     intermediates: tuple[TensorInfo, ...] = field(default=(), repr=False)
     """What the nodes of the main graph compute beside the outputs; without a declared type it is "undefined"."""
+    lifetimes: dict[str, tuple[int, int]] = field(default_factory=dict, repr=False)
+    """For each of them, the positions of the node that computes it and of the last one that reads it."""
     operators: dict[str, int] = field(default_factory=dict)
     """Nodes by operator ("Conv", "ai.onnx.ml.Scaler"), most frequent first; subgraphs and functions are included."""
     parameters: int = 0
@@ -139,6 +141,11 @@ def _read(buffer: Buffer, source: Path | bytes, name: str, folder: Path) -> Mode
             for one in graph.computed
             if one not in outputs
         ),
+        lifetimes={
+            one: (made, max(made, graph.last_read.get(one, made)))
+            for one, made in graph.computed.items()
+            if one not in outputs
+        },
         operators=dict(contents.operators.most_common()),
         parameters=sum(one.elements for one in contents.stored),
         weight_bytes=sum(one.bytes for one in contents.stored),

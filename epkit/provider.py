@@ -90,6 +90,8 @@ class WarmupNeed:
     runs: int = 1
     shapes: Literal["each", "first"] = "first"
     why: str = "the first run allocates memory"
+    steady: bool = False
+    """Whether to go on, within bounds, until the times of the runs no longer fall."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,11 @@ class Provider:
     narrows: ClassVar[Mapping[str, str]] = {}
     """Tensor types that it computes in a narrower one: `{"int64": "int32"}`; larger numbers are refused."""
     warmup: ClassVar[WarmupNeed] = WarmupNeed()
+    arena: ClassVar[Literal["cpu", "gpu"] | None] = None
+    """Where it takes memory through ONNX Runtime's arena, which keeps what the largest run needed; None: it does not.
+
+    `device_option` numbers the device.
+    """
     proof: ClassVar[Proof | None] = None
     """A better tiny model than epkit's own (one convolution), where a provider needs one."""
     proof_seconds: ClassVar[float] = 60.0

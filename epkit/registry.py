@@ -234,6 +234,7 @@ def _contradiction(provider: object) -> str:
         ("lacks", _texts(provider.lacks), "a tuple of texts"),
         ("narrows", isinstance(provider.narrows, Mapping), "a mapping from type to type"),
         ("warmup", isinstance(provider.warmup, WarmupNeed), "a WarmupNeed"),
+        ("arena", provider.arena in ("cpu", "gpu", None), "'cpu', 'gpu' or None"),
         ("proof", provider.proof is None or isinstance(provider.proof, Proof), "a Proof, or None"),
         ("proof_seconds", isinstance(provider.proof_seconds, int | float) and provider.proof_seconds > 0, "above 0"),
         ("concurrency", provider.concurrency in get_args(Concurrency), f"one of {', '.join(get_args(Concurrency))}"),

@@ -36,8 +36,16 @@ class WarmedUp:
 
     shapes: Mapping[str, tuple[int, ...]]
     runs: int
+    """All that were done, the timed ones included."""
     first_s: float
     steady_s: float | None
+    steady: bool | None = None
+    """Whether the runs came to rest; None where no provider asked for that."""
+    peak_bytes: int | None = None
+    """The most memory that the process has held by then, on the host; None where the system does not tell."""
+    grew_bytes: int | None = None
+    """By how much this shape raised it."""
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,12 +34,13 @@ from epkit.run.binding import Bindable, Binding
 from epkit.run.caller import Caller
 from epkit.run.graph import Graphs
 from epkit.run.inputs import Inputs
+from epkit.run.memory import Shrink
 from epkit.run.narrow import Narrowed
 from epkit.run.outputs import targets_of
 from epkit.run.settled import unbindable
-from epkit.target import Candidate, Target
+from epkit.target import Candidate, Target, arenas
 from epkit.target import read as read_target
-from epkit.warmup import WarmupFault, check_names, course, suspicious, warm_up
+from epkit.warmup import WarmupFault, check_warmup, course, suspicious, warm_up
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -84,7 +85,7 @@ def check_fit(model: Model, target: Target) -> None:
         if name not in dynamic:
             told = f"free_dimension_overrides names {name!r}, which is not a dimension of the model"
             raise ConfigError(f"target {target.name!r}: {told}", hint=nearest(name, dynamic, "dynamic dimensions"))
-    check_names(model.inputs, target.warmup)
+    check_warmup(model.inputs, target.warmup, target.session_options.free_dimension_overrides)
     shapes = {one.name: one.shape for one in model.inputs}
     for candidate in target.chain:
         fault = asked(candidate.provider.check_inputs, candidate.options, shapes)
@@ -208,6 +209,7 @@ class Session:
             checks_outputs=all(one.provider.checks_outputs for one in opening.remaining),
             lends=not self._narrowed,
             graphs=Graphs(opening.session, runtime) if opening.captures else None,
+            shrink=_shrink(opening),
         )
         self._background = Background(self._caller)
 
@@ -284,9 +286,10 @@ class Session:
         return Binding(self._caller, model, inputs)
 
     def close(self) -> None:
-        """Wait for the runs in flight, then let go of the model; later calls raise SessionClosed."""
+        """Wait for the runs in flight, then give the memory back; later calls raise SessionClosed."""
         self._background.close()
         self._caller.close()
+        _platform.trim()
 
     def __enter__(self) -> Session:
         return self
@@ -322,6 +325,15 @@ def _narrows(opening: Opening) -> dict[str, tuple[str, str]]:
     return {wide: (narrow, one.name) for one in reversed(active) for wide, narrow in one.provider.narrows.items()}
 
 
+def _shrink(opening: Opening) -> Shrink | None:
+    target = opening.plan.target
+    if target.shrink_above is None:
+        return None
+    held = arenas(opening.remaining, target.session_options)
+    # A captured graph goes on using device memory that the arena counts as free.
+    return Shrink(target.shrink_above, [one for one in held if not opening.captures or one.startswith("cpu")])
+
+
 def _strictest(chain: Sequence[Candidate], *, captures: bool) -> Concurrency:
     declared = {one.provider.concurrency for one in chain}
     if captures:
@@ -348,9 +360,10 @@ def _warmed_up(session: Session, opening: Opening) -> tuple[tuple[WarmedUp, ...]
     """Warm up; a failure is the first provider's that took a node, unless the CPU alone fails in the same way."""
     target = opening.plan.target
     active = [one for one in opening.remaining if one.name in opening.placed]
-    planned = course(session.inputs, target.warmup, {one.name: one.provider.warmup for one in active})
+    shrinks = target.shrink_above is not None
+    planned = course(session.inputs, target.warmup, [one.provider for one in active], shrinks=shrinks)
     try:
-        return warm_up(session.run, planned, session.outputs), planned.why, planned.notes, None
+        return warm_up(session.run, planned, session.inputs, session.outputs), planned.why, planned.notes, None
     except WarmupFault as fault:
         culprit = next((one for one in active if not is_cpu(one)), None)
         if culprit is not None and _sane_on_cpu(opening, session, fault):

@@ -10,7 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
 
 from epkit._foreign import asked
 from epkit.config import Config, Table, Value, merged, origin_of, table_of
@@ -23,17 +33,31 @@ from epkit.validation import validated
 CPU = "cpu"
 
 
+def _no_flag(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError(f"must be a number of bytes, not {value!r}")
+    return value
+
+
 class Warmup(BaseModel):
     """What to run before the first request."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
+    batches: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Batch sizes to run: sizes of the first dimension of the inputs, where it is dynamic."""
     shapes: tuple[dict[str, tuple[Annotated[int, Field(ge=0)], ...]], ...] = ()
     """Shapes to run, each a table from input name to shape; inputs left out take their declared shape."""
     dimensions: dict[str, Annotated[int, Field(ge=1)]] = {}
     """Sizes for dynamic dimensions, by name; the others are guessed as 1, and the report says so."""
     runs: Annotated[int, Field(ge=0)] | None = None
-    """How many runs per shape; what the provider needs unless given, and 0 for none."""
+    """How many runs per shape, and one more is timed; what the provider needs unless given, and 0 for none."""
+
+    @model_validator(mode="after")
+    def _say_the_batch_once(self) -> Warmup:
+        if self.batches and self.shapes:
+            raise ValueError("batches and shapes both say the size of the batch: keep one of them")
+        return self
 
 
 class TargetTable(BaseModel):
@@ -63,6 +87,8 @@ class TargetTable(BaseModel):
     """What to run before the first request."""
     cuda_graph: StrictBool = False
     """Whether bindings capture each combination of shapes as a graph, and replay it; of CUDA, TensorRT and WebGPU."""
+    shrink_above: Annotated[ByteSize, BeforeValidator(_no_flag), Field(gt=0)] | None = None
+    """Bytes of inputs or outputs (`64 MiB`) above which a run's memory goes back to the system afterwards."""
     cast: StrictBool = False
     """Whether inputs may be converted within their kind where precision is lost: float64 to float32."""
     extends: StrictStr | None = None
@@ -103,6 +129,7 @@ class Target:
     session_options: SessionOptions = field(default_factory=SessionOptions)
     warmup: Warmup = field(default_factory=Warmup)
     cuda_graph: bool = False
+    shrink_above: int | None = None
     cast: bool = False
     written: Table = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -218,6 +245,7 @@ def _from_table(name: str, why: str, table: Table, registry: Registry, config: C
         session_options=session_options,
         warmup=written.warmup,
         cuda_graph=written.cuda_graph,
+        shrink_above=written.shrink_above,
         cast=written.cast,
         written=table,
         notes=(*_native_code(chain, session_options, config), *session_options.notes()),
@@ -283,6 +311,19 @@ def _chain(where: str, written: TargetTable) -> list[str]:
             hint = nearest(key, names, what="in its chain")
             raise ConfigError(f"{where}: options_for.{key} is for a provider that is not in its chain", hint=hint)
     return names
+
+
+def arenas(chain: Sequence[Candidate], session_options: SessionOptions) -> tuple[str, ...]:
+    """Name the memory arenas of a session of these providers, as ONNX Runtime does: `cpu:0`, `gpu:1`."""
+    # The CPU's is there whatever runs beside it. It comes first: ONNX Runtime 1.31 fails a run only where the first
+    # that it is told of does not exist.
+    cpu = ("cpu:0",) if session_options.enable_cpu_mem_arena is not False else ()
+    others = [
+        f"{one.provider.arena}:{one.sent.get(one.provider.device_option or '', '0')}"
+        for one in chain
+        if one.provider.arena not in (None, "cpu")
+    ]
+    return tuple(dict.fromkeys((*cpu, *others)))
 
 
 def _at(table: Table, path: Sequence[str]) -> Table:

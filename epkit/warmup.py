@@ -1,25 +1,33 @@
-"""What do the first requests cost, and is what comes out sane?
+"""What is run before the first request, why, and is what comes out sane?
 
-Runs what the providers of a session declare that they need, with inputs that the model accepts: shapes from the target,
-and for dynamic dimensions that nobody named a guess of 1, which is said.
+The plan is pure data: shapes from the target, with a guess of 1 for dynamic dimensions that nobody named, and for each
+the runs that the providers of a session declare that they need.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
+from epkit._platform import peak_rss
+from epkit.dimensions import batch_dimensions, dynamic
 from epkit.errors import ConfigError, InputError, nearest
 from epkit.model import TensorInfo
-from epkit.provider import WarmupNeed
+from epkit.provider import Provider, WarmupNeed
 from epkit.report import WarmedUp
-from epkit.run.dtypes import numpy_dtype
+from epkit.stand_in import Sized, filled, sized
+from epkit.steady import is_steady, no_longer_falls
 from epkit.target import Warmup
 
 Run = Callable[[Mapping[str, object]], Mapping[str, object]]
+
+MOST_RUNS = 12
+MOST_SECONDS = 5.0
+"""Where a provider wants runs until they are steady, each shape gets no more than this."""
 
 
 class WarmupFault(Exception):
@@ -32,106 +40,127 @@ class WarmupFault(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class StandIn:
-    """Inputs that stand in for those that nobody gave, and the dimensions whose size was guessed."""
+class PlannedRun:
+    """One shape to run: how often at least and at most, the last run being the steady one, and who wants it why."""
 
-    feed: Mapping[str, object]
-    guessed: tuple[str, ...] = ()
+    shapes: Mapping[str, tuple[int, ...]]
+    runs: int
+    most: int
+    """More than `runs` where a provider wants runs until they are steady."""
+    providers: tuple[str, ...]
+    """Whose need it is; empty where only the target wants it."""
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """What warm-up will run: the inputs, the runs for each, and why."""
+    """What warm-up will run, in order, and why."""
 
-    feeds: tuple[StandIn, ...] = ()
-    runs: int = 0
+    runs: tuple[PlannedRun, ...] = ()
     why: str = ""
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+
+    def summary(self) -> str:
+        """Say it in one line: "3 shapes, 2 runs each: cpu: the first run allocates the arena"."""
+        if not self.runs:
+            return f"none: {self.why or '; '.join(self.notes)}"
+        counts = sorted({one.runs for one in self.runs})
+        each = f"{_many(counts[0], 'run')}{' each' if len(self.runs) > 1 else ''}"
+        if len(counts) > 1:
+            each = f"{counts[0]} to {_many(counts[-1], 'run')}"
+        return f"{_many(len(self.runs), 'shape')}, {each}: {self.why}"
 
 
-def stand_in(
-    inputs: Sequence[TensorInfo],
-    shapes: Mapping[str, Sequence[int]] | None = None,
-    dimensions: Mapping[str, int] | None = None,
-) -> StandIn:
-    """Make inputs that the model accepts: seeded numbers in [0, 1) for floats, 1 for integers, "a" for text.
+def check_warmup(inputs: Sequence[TensorInfo], wanted: Warmup, sizes: Mapping[str, int]) -> None:
+    """Compare a target's warm-up with the inputs of the model; raises ConfigError.
 
-    Integers are 1, since 0 may be divided by and anything larger may be past the end of a table. Raises InputError
-    for an input that cannot be made up.
+    `sizes` are those of dynamic dimensions that the session options say.
     """
-    shapes, dimensions = shapes or {}, dimensions or {}
-    random = np.random.default_rng(0)
-    guessed: list[str] = []
-    feed: dict[str, object] = {}
-    for wanted in inputs:
-        if wanted.dtype.startswith("optional("):
-            continue
-        inner = wanted.dtype.removeprefix("sequence(").removesuffix(")")
-        if "(" in inner:
-            raise InputError(f"input {wanted.name!r} is {wanted.dtype}, which cannot be made up", hint="give it")
-        if wanted.shape is None and inner != wanted.dtype:
-            guessed.append(f"the rank of {wanted.name}")  # a sequence of scalars suits few operators
-        shape = shapes.get(wanted.name) or _shape(wanted, dimensions, guessed)
-        value = _array(inner, tuple(shape), random)
-        feed[wanted.name] = value if inner == wanted.dtype else [value]
-    return StandIn(feed, tuple(dict.fromkeys(guessed)))
-
-
-def check_names(inputs: Sequence[TensorInfo], wanted: Warmup) -> None:
-    """Compare the names in a target's warm-up with those of the model; raises ConfigError."""
     for key in (name for shape in wanted.shapes for name in shape):
         if key not in {one.name for one in inputs}:
             hint = nearest(key, [one.name for one in inputs], what="inputs")
             raise ConfigError(f"warmup.shapes names {key!r}, which is not an input of the model", hint=hint)
-    dynamic = {d for one in inputs for d in one.shape or () if isinstance(d, str)}
+    known = dynamic(inputs)
     for key in wanted.dimensions:
-        if key not in dynamic:
-            hint = nearest(key, dynamic, what="dynamic dimensions")
+        if key not in known:
+            hint = nearest(key, known, what="dynamic dimensions")
             raise ConfigError(f"warmup.dimensions names {key!r}, which is not a dimension of the model", hint=hint)
+    if wanted.batches:
+        _batch(inputs, wanted, sizes)
 
 
-def course(inputs: Sequence[TensorInfo], wanted: Warmup, needs: Mapping[str, WarmupNeed]) -> Course:
-    """Decide what to run, given the target's wishes and what each active provider needs."""
-    runs = max((need.runs for need in needs.values()), default=0) if wanted.runs is None else wanted.runs
-    if runs == 0:
-        return Course(why="the target says runs = 0" if wanted.runs == 0 else "no provider has a node")
-    why = "; ".join(f"{name}: {need.why}" for name, need in needs.items())
+def course(
+    inputs: Sequence[TensorInfo],
+    wanted: Warmup,
+    providers: Sequence[Provider],
+    sizes: Mapping[str, int] | None = None,
+    *,
+    shrinks: bool = False,
+) -> Course:
+    """Decide what to run, given the target's wishes and the providers that have nodes.
+
+    Every shape that the target names is run; without any, one that is guessed. A provider that pays once needs its
+    runs on the first shape only. Where memory is an arena the largest shape is run first: smaller ones then find room
+    in what it took. But an arena that is to give memory back (`shrinks`) never gives back what it took first, so then
+    it is the smallest. `sizes` are those of dynamic dimensions that are settled elsewhere.
+    """
+    declared = bool(wanted.shapes or wanted.batches)
+    if wanted.runs == 0:
+        return Course(why="the target says runs = 0")
+    if not providers:
+        return Course(why="no provider has a node")
+    if not declared and wanted.runs is None and not any(one.warmup.runs for one in providers):
+        return Course(why="no provider needs it")
     try:
-        feeds = tuple(stand_in(inputs, shape, wanted.dimensions) for shape in wanted.shapes or ({},))
+        shapes = _shapes(inputs, wanted, sizes or {})
     except InputError as error:
-        return Course(why=why, notes=(f"not warmed up: {error.message}",))
-    guessed = list(dict.fromkeys(dimension for feed in feeds for dimension in feed.guessed))
-    notes: list[str] = []
-    if guessed:
-        sizes = ", ".join(f"{dimension} = 1" for dimension in guessed)
-        payers = [name for name, need in needs.items() if need.shapes == "each"]
-        told = f"warm-up guessed {sizes}"
-        if payers:
-            told += f"; {' and '.join(payers)} pays again for each new shape"
-        notes.append(f"{told}; say warmup.shapes or warmup.dimensions in the target")
-    return Course(feeds, runs, why, tuple(notes))
+        return Course(notes=(f"not warmed up: {error.message}",))
+    arenas = [one.name for one in providers if one.arena is not None]
+    if arenas:
+        shapes.sort(key=lambda one: sum(map(math.prod, one.shapes.values())), reverse=not shrinks)
+    runs = tuple(_planned(one, wanted, providers, first=one is shapes[0]) for one in shapes)
+    why = [f"{one.name}: {one.warmup.why}" for one in providers if one.warmup.runs]
+    if len(runs) > 1 and arenas:
+        arena = f"the memory arena of {' and '.join(arenas)}"
+        why.append(
+            f"the smallest shape first, since {arena} never gives back what it took first"
+            if shrinks
+            else f"the largest shape first, since {arena} then grows once"
+        )
+    return Course(runs, "; ".join(why), tuple(_guesses(shapes, providers)))
 
 
-def warm_up(run: Run, planned: Course, outputs: Sequence[TensorInfo]) -> tuple[WarmedUp, ...]:
-    """Run the course and one more run each, which is the steady one; raises WarmupFault."""
+def warm_up(
+    run: Run, planned: Course, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]
+) -> tuple[WarmedUp, ...]:
+    """Run the course; raises WarmupFault, and ConfigError for shapes that the model does not take."""
     done = []
-    for one in planned.feeds:
-        seconds = []
-        for _ in range(planned.runs + 1):
+    for one in planned.runs:
+        feed = filled(inputs, one.shapes)
+        before = peak_rss()
+        seconds: list[float] = []
+        while not enough(seconds, one.runs, one.most):
             started = time.perf_counter()
             try:
-                result = run(one.feed)
+                result = run(feed)
             except InputError as error:
                 raise ConfigError(f"the warm-up does not fit the model: {error.message}", hint=error.hint) from error
             except Exception as error:
-                raise WarmupFault(str(getattr(error, "message", error)), one.feed) from error
+                raise WarmupFault(str(getattr(error, "message", error)), feed) from error
             seconds.append(time.perf_counter() - started)
-        suspicion = suspicious(result, outputs)
-        if suspicion:
-            raise WarmupFault(suspicion, one.feed)
-        shapes = {name: np.shape(value) for name, value in one.feed.items() if isinstance(value, np.ndarray)}
-        done.append(WarmedUp(shapes, planned.runs, seconds[0], seconds[-1]))
+            suspicion = suspicious(result, outputs)
+            if suspicion:
+                raise WarmupFault(suspicion, feed)
+            del result  # or two runs' outputs would count into the peak
+        done.append(_row(one, seconds, before, peak_rss()))
     return tuple(done)
+
+
+def enough(seconds: Sequence[float], runs: int, most: int) -> bool:
+    """Whether a shape has been run often enough: `runs` times, or until steady where `most` allows more."""
+    if len(seconds) < runs:
+        return False
+    return len(seconds) >= most or is_steady(seconds) or no_longer_falls(seconds) or sum(seconds) > MOST_SECONDS
 
 
 def suspicious(result: Mapping[str, object], outputs: Sequence[TensorInfo]) -> str:
@@ -152,25 +181,64 @@ def suspicious(result: Mapping[str, object], outputs: Sequence[TensorInfo]) -> s
     return ""
 
 
-def _shape(wanted: TensorInfo, dimensions: Mapping[str, int], guessed: list[str]) -> list[int]:
-    shape = []
-    if wanted.shape is None and wanted.dtype.startswith("sequence("):
-        return [1]
-    for axis, dimension in enumerate(wanted.shape or ()):
-        if isinstance(dimension, int):
-            shape.append(dimension)
-            continue
-        name = dimension or f"{wanted.name}[{axis}]"
-        if name not in dimensions:
-            guessed.append(name)
-        shape.append(dimensions.get(name, 1))
-    return shape
+def _batch(inputs: Sequence[TensorInfo], wanted: Warmup, sizes: Mapping[str, int]) -> tuple[str, ...]:
+    try:
+        return batch_dimensions(inputs, {*wanted.dimensions, *sizes})
+    except ConfigError as error:
+        raise ConfigError(f"warmup.batches: {error.message}", hint=error.hint) from error
 
 
-def _array(dtype: str, shape: tuple[int, ...], random: np.random.Generator) -> object:
-    if dtype == "string":
-        return np.full(shape, "a", dtype=object)
-    kind = numpy_dtype(dtype)
-    if kind.kind in "biu":
-        return np.ones(shape, dtype=kind)
-    return random.random(shape, dtype=np.float32).astype(kind)
+def _shapes(inputs: Sequence[TensorInfo], wanted: Warmup, sizes: Mapping[str, int]) -> list[Sized]:
+    """Return every shape that is wanted, once; raises InputError and ConfigError."""
+    dimensions = dict(sizes) | wanted.dimensions
+    if wanted.batches:
+        batch = _batch(inputs, wanted, sizes)
+        found = [sized(inputs, None, dimensions | dict.fromkeys(batch, size)) for size in wanted.batches]
+    else:
+        found = [sized(inputs, shape, dimensions) for shape in wanted.shapes or ({},)]
+    return list({tuple(one.shapes.items()): one for one in found}.values())
+
+
+def _planned(shape: Sized, wanted: Warmup, providers: Sequence[Provider], *, first: bool) -> PlannedRun:
+    needs: dict[str, WarmupNeed] = {
+        one.name: one.warmup for one in providers if one.warmup.runs and (first or one.warmup.shapes == "each")
+    }
+    if wanted.runs is not None:
+        runs = most = wanted.runs + 1
+        why = f"the target says runs = {wanted.runs}, and one more is timed"
+    else:
+        runs = most = max((need.runs for need in needs.values()), default=1) + 1
+        why = "; ".join(f"{name}: {need.why}" for name, need in needs.items())
+        why = why or "the target names this shape, and no provider pays for it again"
+        if any(need.steady for need in needs.values()):
+            most = max(runs, MOST_RUNS)
+            why += f"; until steady, at most {most} runs or {MOST_SECONDS:g} s"
+    return PlannedRun(shape.shapes, runs, most, tuple(needs), why)
+
+
+def _guesses(shapes: Sequence[Sized], providers: Sequence[Provider]) -> list[str]:
+    guessed = dict.fromkeys(dimension for one in shapes for dimension in one.guessed)
+    if not guessed:
+        return []
+    told = f"warm-up guessed {', '.join(f'{dimension} = 1' for dimension in guessed)}"
+    payers = [one.name for one in providers if one.warmup.shapes == "each"]
+    if payers:
+        told += f"; {' and '.join(payers)} pays again for each new shape"
+    return [f"{told}; say warmup.shapes, warmup.batches or warmup.dimensions in the target"]
+
+
+def _row(planned: PlannedRun, seconds: Sequence[float], before: int | None, after: int | None) -> WarmedUp:
+    return WarmedUp(
+        shapes=planned.shapes,
+        runs=len(seconds),
+        first_s=seconds[0],
+        steady_s=seconds[-1] if len(seconds) > 1 else None,
+        steady=(is_steady(seconds) or no_longer_falls(seconds)) if planned.most > planned.runs else None,
+        peak_bytes=after,
+        grew_bytes=None if before is None or after is None else after - before,
+        why=planned.why,
+    )
+
+
+def _many(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"

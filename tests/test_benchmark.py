@@ -22,6 +22,7 @@ from hypothesis.extra import numpy as npst
 from models import mlp, model, value
 from onnx import TensorProto, helper
 
+from epkit._platform import peak_rss
 from epkit.benchmark.agreement import TOLERANCE, agreement, difference
 from epkit.benchmark.candidates import Feed
 from epkit.benchmark.figures import counted, figures, percentile
@@ -29,8 +30,8 @@ from epkit.benchmark.measure import bench
 from epkit.benchmark.outputs import Outputs, flat, read, write
 from epkit.benchmark.result import Row, comparisons
 from epkit.benchmark.turns import Budget, orders
-from epkit.benchmark.worker import is_steady, peak_rss
 from epkit.errors import ConfigError, InputError, ModelError, RunError, UnknownTarget
+from epkit.steady import is_steady
 
 ROW_KEYS = {
     "target", "provider", "status", "reason", "hint", "median_s", "p90_s", "p99_s", "open_s", "first_run_s",

@@ -30,6 +30,7 @@ from epkit.effective import Setting
 from epkit.provider import Provider
 from epkit.registry import discover
 from epkit.target import read
+from epkit.warmup import PlannedRun
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -134,8 +135,8 @@ def test_every_error_is_documented():
 def test_every_key_of_the_json_documents_is_documented():
     page = (DOCS / "how-epkit-decides.md").read_text(encoding="utf-8")
     shapes = (
-        *(catalogue.Row, checkup.Finding, inspection.Memory),
-        *(explanation.Explanation, explanation.PlanRow, Setting),
+        *(catalogue.Row, checkup.Finding, inspection.Memory, inspection.Measured, inspection.BatchSize),
+        *(explanation.Explanation, explanation.PlanRow, PlannedRun, Setting),
         *(report.Report, report.Tried, report.WarmedUp, placement.Share),
         *(result.Benchmark, result.Row, result.Comparison, environment.Environment),
         *(agreement.Agreement, agreement.Difference),

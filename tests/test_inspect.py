@@ -68,10 +68,13 @@ def test_a_dynamic_dimension_names_the_inputs_that_use_it_and_one_without_name_i
 
 def test_the_memory_estimate_is_what_is_declared_and_says_what_it_covers() -> None:
     memory = inspect(PRODUCT).memory
-    assert memory == Memory(weights=128, inputs=16 + 16, outputs=32, intermediates=16, declared=1, computed=2)
+    assert memory == Memory(
+        weights=128, inputs=16 + 16, outputs=32, intermediates=16, at_once=16, declared=1, computed=2
+    )
     assert memory.total == 208
     assert memory.covers == (
-        "weights + inputs + outputs + 1 of 2 intermediate tensors with declared shapes, dynamic dimensions as 1"
+        "weights + inputs + outputs + those alive at once of 1 of 2 intermediate tensors with declared shapes, "
+        "dynamic dimensions as 1"
     )
 
 

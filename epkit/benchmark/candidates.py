@@ -9,6 +9,7 @@ from pathlib import Path
 
 from epkit import arrays
 from epkit.config import Config
+from epkit.dimensions import batch_dimensions
 from epkit.model import Model
 from epkit.probe import Answer
 from epkit.registry import Registry
@@ -77,6 +78,9 @@ def feed(files: Mapping[str, str], targets: Sequence[Target], model: Model) -> F
         Inputs(known, cast=any(target.cast for target in targets)).feed(given)
     dimensions: dict[str, int] = {}
     for target in reversed(targets):
-        dimensions |= target.session_options.free_dimension_overrides | target.warmup.dimensions
+        said = target.session_options.free_dimension_overrides | target.warmup.dimensions
+        if target.warmup.batches:
+            said |= dict.fromkeys(batch_dimensions(model.inputs, said), target.warmup.batches[0])
+        dimensions |= said
     shapes = next((target.warmup.shapes[0] for target in targets if target.warmup.shapes), {})
     return Feed(dict(files), shapes, dimensions)

@@ -9,17 +9,18 @@ from __future__ import annotations
 import hashlib
 import os
 import statistics
-import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from epkit._child import Parent
+from epkit._platform import peak_rss
 from epkit.errors import EpkitError
+from epkit.steady import is_steady
 
 if TYPE_CHECKING:
     from epkit.benchmark.candidates import Feed
@@ -32,7 +33,6 @@ Reply: TypeAlias = dict[str, object]
 WARM_WINDOW_S = 0.05
 WARM_LEAST_S = 0.3
 WARM_LEAST_RUNS = 3
-STEADY_WITHIN = 0.1
 
 
 def main() -> None:
@@ -158,29 +158,6 @@ class Worker:
         return {}
 
 
-def is_steady(windows: Sequence[float]) -> bool:
-    """Whether the last three windows lie within 10 % of each other."""
-    last = windows[-3:]
-    return len(last) == 3 and max(last) <= min(last) * (1 + STEADY_WITHIN)
-
-
-def peak_rss() -> int | None:
-    """Return the most memory that this process has held, in bytes; None where the system does not tell.
-
-    Linux hands `ru_maxrss` on from the process that started this one, so there it is read from /proc.
-    """
-    if sys.platform == "linux":
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-        peak = next((line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")), None)
-        return int(peak) * 1024 if peak else None
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    peak_of_self = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak_of_self if sys.platform == "darwin" else peak_of_self * 1024
-
-
 def _answer(told: Message) -> Answer:
     """Put together again what the parent's probe has found."""
     from epkit.probe import Answer
@@ -193,7 +170,7 @@ def _answer(told: Message) -> Answer:
 def _made(session: Session, wanted: Feed) -> tuple[Mapping[str, object], tuple[str, ...]]:
     """Read the inputs that were given, and make up the others; the same seed makes them the same everywhere."""
     from epkit import arrays
-    from epkit.warmup import stand_in
+    from epkit.stand_in import stand_in
 
     given = {name: arrays.read(Path(file)) for name, file in wanted.files.items()}
     missing = [one for one in session.inputs if one.name not in given]

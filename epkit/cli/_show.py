@@ -94,6 +94,11 @@ def size(value: float | None) -> str:
     return f"{value:.3g} GiB"
 
 
+def shapes(value: Mapping[str, Sequence[int]]) -> str:
+    """Write shapes by name: "image [1, 3, 128, 128], mask [1, 128]"."""
+    return ", ".join(f"{name} {list(shape)}" for name, shape in value.items())
+
+
 def _console() -> Console:
     from rich.console import Console
 

@@ -33,6 +33,13 @@ def explain(model: str, target: str | None, config: str | None, refresh: bool, a
     _show.line(f"buffers of a binding: {told.device}")
     _show.table(("call", "inputs", "outputs"), [(one.call, one.inputs, one.outputs) for one in told.copies])
     _show.line(told.graph.summary())
+    _show.line(f"warm-up: {told.warmup_why}")
+    if len(told.warmup) > 1:
+        rows = [
+            (_show.shapes(one.shapes), f"{one.runs} to {one.most}" if one.most > one.runs else one.runs, one.why)
+            for one in told.warmup
+        ]
+        _show.table(("warm-up", "runs", "why"), rows, numbers=("runs",))
     for note in told.notes:
         _show.line(f"note: {note}")
     _show.title("the same without epkit:")

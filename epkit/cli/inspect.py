@@ -1,4 +1,4 @@
-"""`epkit inspect`: what is in a model file."""
+"""`epkit inspect`: what is in a model file, and what it takes in memory."""
 
 from __future__ import annotations
 
@@ -9,17 +9,24 @@ import click
 from epkit.cli import _options, _show
 
 if TYPE_CHECKING:
+    from epkit.inspection import Inspection
     from epkit.model import TensorInfo
 
 
 @click.command()
 @click.argument("model")
+@click.option("--batch", metavar="1,4,16", help="Batch sizes to estimate the memory of.")
+@click.option("-t", "--target", metavar="NAME", help="Measure them too: a target of the config, or a provider.")
+@_options.config
 @_options.as_json
-def inspect(model: str, as_json: bool) -> None:
-    """Say what MODEL holds: inputs, outputs, opset and IR version, operators, weights, a memory estimate."""
-    from epkit import inspection
+def inspect(model: str, batch: str | None, target: str | None, config: str | None, as_json: bool) -> None:
+    """Say what MODEL holds: inputs, outputs, opset and IR version, operators, weights, a memory estimate.
 
-    found = inspection.inspect(model)
+    With --batch, it estimates the memory of each batch size, and with -t measures it in a process of its own.
+    """
+    from epkit import footprint
+
+    found = footprint.inspect(model, _sizes(batch), target, config)
     if as_json:
         _show.document(found.as_json())
         return
@@ -37,8 +44,50 @@ def inspect(model: str, as_json: bool) -> None:
         _show.line(f"external data: {one.path} ({_show.size(one.bytes)})")
     if found.memory is not None:
         _show.line(f"memory, estimated: {_show.size(found.memory.total)} ({found.memory.covers})")
+    if found.batches:
+        _batches(found)
     for note in found.notes:
         _show.line(f"note: {note}")
+
+
+def _batches(found: Inspection) -> None:
+    rows = []
+    for row in found.batches:
+        held = row.estimate
+        parts = (held.weights, held.inputs, held.outputs, held.at_once, held.total, held.intermediates)
+        rows.append((row.batch, *map(_show.size, parts)))
+    columns = ("batch", "weights", "inputs", "outputs", "in between", "together", "all in between")
+    _show.title("estimated, by batch size:")
+    _show.table(columns, rows, numbers=columns)
+    estimate = found.batches[0].estimate
+    _show.line(
+        f"in between: those alive at once of {estimate.declared} of {estimate.computed} intermediate tensors with "
+        "declared shapes; left out: ONNX Runtime's own needs, scratch memory of operators, what its arena rounds up"
+    )
+    measured = [(one.batch, one.measured) for one in found.batches if one.measured is not None]
+    if not measured:
+        return
+    rows = [
+        (batch, _show.size(one.opened), _show.size(one.run), _show.size(one.total), _show.size(one.kept), one.provider)
+        for batch, one in measured
+    ]
+    _show.title("measured, in a process each:")
+    figures = ("opened", "run, at most", "together", "kept after")
+    _show.table(("batch", *figures, "provider"), rows, numbers=("batch", *figures))
+    _show.line("measured is what the process holds on the host, not what a GPU holds")
+    for batch, one in measured:
+        if one.fault:
+            _show.line(f"batch {batch}: {one.fault}")
+    _show.advice((f"batch {batch}", one.hint) for batch, one in measured)
+    for summary in dict.fromkeys(one.summary for _, one in measured if one.summary):
+        _show.line(summary)
+
+
+def _sizes(text: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",")) if text is not None else ()
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a list of numbers such as 1,4,16", param_hint="--batch") from None
 
 
 def shape(one: TensorInfo) -> str:

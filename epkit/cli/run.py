@@ -74,10 +74,22 @@ def _report(report: Report) -> None:
     _show.advice((one.provider, one.hint) for one in report.tried)
     spent = ", ".join(f"{part} {_show.seconds(value)}" for part, value in report.seconds.items())
     _show.line(f"times: {spent}")
-    for one in report.warmup:
-        steady = f", steady {_show.seconds(one.steady_s)}" if one.steady_s is not None else ""
-        _show.line(f"warm-up: first run {_show.seconds(one.first_s)}{steady} ({report.warmup_why})")
     if report.graph is not None:
         _show.line(report.graph.summary())
+    if report.warmup_why:
+        _show.line(f"warm-up: {report.warmup_why}")
+    if report.warmup:
+        _show.table(
+            ("shapes", "runs", "first run", "last run", "", "peak memory", "grew by"),
+            [
+                (
+                    *(_show.shapes(one.shapes), one.runs, _show.seconds(one.first_s), _show.seconds(one.steady_s)),
+                    "" if one.steady is None else "steady" if one.steady else "not steady yet",
+                    *(_show.size(one.peak_bytes), _show.size(one.grew_bytes)),
+                )
+                for one in report.warmup
+            ],
+            numbers=("runs", "first run", "last run", "peak memory", "grew by"),
+        )
     for note in report.notes:
         _show.line(f"note: {note}")

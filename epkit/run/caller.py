@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from epkit._cause import cause
+from epkit._platform import trim
 from epkit.errors import EpkitError, RunError, SessionClosed
 from epkit.model import TensorInfo
 from epkit.provider import Concurrency
@@ -17,6 +18,7 @@ from epkit.run.device import CPU, CPU_MEMORY
 from epkit.run.dtypes import is_exotic
 from epkit.run.graph import Graphs
 from epkit.run.lease import Leases
+from epkit.run.memory import Shrink
 from epkit.run.raw import run_raw
 from epkit.run.turn import PROCESS
 
@@ -69,11 +71,13 @@ class Caller:
         checks_outputs: bool = False,
         lends: bool = False,
         graphs: Graphs | None = None,
+        shrink: Shrink | None = None,
     ) -> None:
         """`runtime` is the onnxruntime module. `exotic` sessions take types that plain `run` cannot carry.
 
         `checks_outputs` allows output buffers that are made beforehand: the providers refuse one of another shape.
         `lends` allows small inputs to borrow a binding. `graphs` are those of a session that captures.
+        `shrink` says which runs give memory back.
         """
         self.session = session
         self.runtime = runtime
@@ -81,6 +85,7 @@ class Caller:
         self._on_cpu = [one.name == CPU_MEMORY for one in session.get_input_memory_infos()]
         self._from_cpu = [one.name == CPU_MEMORY for one in session.get_output_memory_infos()]
         self.graphs = graphs
+        self._shrink = shrink
         turns: dict[Concurrency, Any] = {"free": None, "per-session": threading.RLock(), "per-process": PROCESS}
         self.turn: AbstractContextManager[Any] = turns[concurrency] or nullcontext()
         self.free = concurrency == "free"
@@ -96,7 +101,7 @@ class Caller:
         """Runs inputs as they came, where a binding waits for such; see `Leases.run`."""
         if lends and checks_outputs and self.in_place(CPU) and not self._raw and self.free:
             self._leases = Leases(session, inputs, outputs, self.under_way.running)
-            self.lent = self._leases.run
+            self.lent = self._leases.run if shrink is None else self._lent_unless_owed
 
     def run(
         self, feed: Mapping[str, Any], names: Sequence[str] | None = None, options: object | None = None
@@ -107,15 +112,38 @@ class Caller:
         """
         with self.under_way:
             wanted = self._names if names is None else names
+            if self._shrink is not None:
+                return self._frugal(self._shrink, feed, wanted, options)
             if options is None and self.graphs is not None:
                 options = self.graphs.uncaptured
-            if self._raw:
-                outputs = [self._outputs[name] for name in wanted]
-                return dict(zip(wanted, run_raw(self.session, outputs, feed, options), strict=True))
-            results = dict(zip(wanted, self.session.run(wanted, feed, options), strict=True))
-            if self._leases is not None:
-                self._leases.remember(feed, results)
-            return results
+            return self._run(feed, wanted, options)
+
+    def _run(self, feed: Mapping[str, Any], wanted: Sequence[str], options: object | None) -> dict[str, Any]:
+        if self._raw:
+            outputs = [self._outputs[name] for name in wanted]
+            return dict(zip(wanted, run_raw(self.session, outputs, feed, options), strict=True))
+        results = dict(zip(wanted, self.session.run(wanted, feed, options), strict=True))
+        if self._leases is not None:
+            self._leases.remember(feed, results)
+        return results
+
+    def _frugal(
+        self, shrink: Shrink, feed: Mapping[str, Any], wanted: Sequence[str], options: object | None
+    ) -> dict[str, Any]:
+        options = self.options() if options is None else options
+        gives_back = shrink.wanted(feed)
+        if gives_back:
+            shrink.tell(options)
+        results = self._run(feed, wanted, options)
+        if gives_back:
+            trim()
+        shrink.returned(results)
+        return results
+
+    def _lent_unless_owed(self, inputs: object) -> dict[str, Any] | None:
+        """Lend no binding while memory is to be given back: such a run carries options."""
+        leases, shrink = self._leases, self._shrink
+        return None if leases is None or shrink is None or shrink.owes else leases.run(inputs)
 
     def in_place(self, place: str) -> bool:
         """Whether what is bound at a place is read at each run.

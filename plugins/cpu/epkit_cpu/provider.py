@@ -26,6 +26,7 @@ class Cpu(Provider):
     automatic = True
     options = CpuOptions
     warmup = WarmupNeed(runs=1, why="the first run allocates the arena and starts the threads")
+    arena = "cpu"
 
     def probe(self) -> Availability:
         """Every build of ONNX Runtime has it."""

@@ -29,7 +29,9 @@ class Cuda(Provider):
         runs=2,
         shapes="each",
         why="cuDNN chooses its algorithms anew for each input shape, and the second run allocates by the first's plan",
+        steady=True,
     )
+    arena = "gpu"
 
     def probe(self) -> Availability:
         """Look for CUDA's libraries and cuDNN, and ask the driver for its version and its GPUs."""

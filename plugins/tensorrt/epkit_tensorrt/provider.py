@@ -35,6 +35,7 @@ class TensorRT(Provider):
         shapes="each",
         why="an engine is built for the shapes it has seen or was told of, and anew for one outside them",
     )
+    arena = "gpu"
     proof_seconds = 180.0
 
     def probe(self) -> Availability:

@@ -1,0 +1,98 @@
+"""What does a model take in memory, by batch size: estimated, and measured beside it?
+
+Each batch size is measured in a process of its own, since the memory that one has taken hides what the next one needs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from epkit._child import Child
+from epkit.dimensions import batch_dimensions
+from epkit.errors import ConfigError, ProviderUnavailable
+from epkit.inspection import Inspection, Measured
+from epkit.inspection import inspect as read_and_estimate
+
+if TYPE_CHECKING:
+    from epkit.config import ConfigSource
+    from epkit.model import Source
+
+WORKER = "epkit.footprint_worker"
+LIMIT_S = 600.0
+"""How long one batch size may take: TensorRT builds an engine for minutes."""
+
+
+def inspect(
+    model: Source,
+    batches: Sequence[int] = (),
+    target: str | None = None,
+    config: ConfigSource = None,
+) -> Inspection:
+    """Say what is in a model, and what each of the batch sizes takes in memory.
+
+    With a `target` (or a provider) that is measured too: each batch size is opened and run in a process of its own.
+    `config` is a file, or a mapping of the same shape.
+
+    Raises ModelError when the model cannot be read, ConfigError when it has no batch dimension, or the target is wrong,
+    ProviderUnavailable when a provider that was required cannot be had. What fails in a process is a `fault` there.
+    """
+    if any(isinstance(one, bool) or not isinstance(one, int) or one < 1 for one in batches):
+        raise ConfigError(f"batch sizes must be whole numbers from 1 on, not {list(batches)}", hint="--batch 1,4,16")
+    found = read_and_estimate(model, tuple(dict.fromkeys(batches)))
+    if target is None:
+        return found
+    if not batches:
+        raise ConfigError("a target is named to measure on, but no batch size", hint="--batch 1,4,16")
+    known = _checked(found, target, config)
+    with _as_file(model) as path:
+        request = {**known, "model": path, "in_memory": isinstance(model, bytes), "target": target}
+        rows = [replace(one, measured=_measured({**request, "batch": one.batch})) for one in found.batches]
+    return replace(found, batches=tuple(rows))
+
+
+def _checked(found: Inspection, target: str, config: ConfigSource) -> dict[str, object]:
+    """Find the faults that need no process to be found, and probe once for all of them."""
+    from epkit import config as files
+    from epkit.registry import discover
+    from epkit.session import check_fit, plan_for
+    from epkit.target import read
+
+    registry = discover()
+    written = files.load(config)
+    wanted = read(target, written, registry)
+    check_fit(found.model, wanted)
+    batch_dimensions(found.model.inputs, {*wanted.session_options.free_dimension_overrides, *wanted.warmup.dimensions})
+    plan, _ = plan_for(wanted, registry)
+    if plan.refusal is not None:
+        step = plan.refusal
+        raise ProviderUnavailable(f"{step.candidate.name} is not usable on this machine: {step.reason}", hint=step.hint)
+    return {"config": dict(config) if isinstance(config, Mapping) else None if config is None else str(config)}
+
+
+@contextlib.contextmanager
+def _as_file(model: Source) -> Iterator[str]:
+    """Give the path of a model; one given as bytes becomes a file for as long as it is needed."""
+    if not isinstance(model, bytes):
+        yield str(Path(model).absolute())
+        return
+    with tempfile.TemporaryDirectory(prefix="epkit-") as folder:
+        file = Path(folder) / "model.onnx"
+        file.write_bytes(model)
+        yield str(file)
+
+
+def _measured(request: Mapping[str, object]) -> Measured:
+    with Child(WORKER) as child:
+        child.send(request)
+        reply: Mapping[str, Any] | None = child.receive(LIMIT_S)
+        if reply is None:
+            told = child.ending()
+            said = "" if child.timed_out else child.last_words()
+            hint = f"epkit run MODEL -t {request['target']}"
+            return Measured(None, "", fault=f"its process {told}" + (f": {said}" if said else ""), hint=hint)
+        return Measured(**reply)

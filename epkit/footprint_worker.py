@@ -1,0 +1,84 @@
+"""What does one batch size take, in a process of its own?
+
+Memory is read before the model is opened, with it open, and while it runs.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from epkit._child import Parent
+from epkit._platform import peak_rss, reset_peak, rss
+from epkit.errors import EpkitError
+
+RUNS = 2
+"""ONNX Runtime plans the memory of a shape with its first run and allocates by that plan from the second on."""
+
+
+def main() -> None:
+    """Answer one request."""
+    parent = Parent()
+    request = parent.receive()
+    if request is None:
+        return
+    try:
+        reply = measure(request)
+    except EpkitError as error:
+        reply = {"provider": None, "summary": "", "fault": error.message, "hint": error.hint}
+    except Exception as error:  # noqa: BLE001 - the boundary of the process: whatever it is, the parent must know
+        traceback.print_exc()
+        reply = {"provider": None, "summary": "", "fault": f"{type(error).__name__}: {error}", "hint": ""}
+    parent.send(reply)
+
+
+def measure(request: Mapping[str, Any]) -> dict[str, object]:
+    """Open the model and run it."""
+    from dataclasses import replace
+
+    from epkit import _runtime
+    from epkit.config import load
+    from epkit.dimensions import batch_dimensions
+    from epkit.model import read
+    from epkit.registry import discover
+    from epkit.session import EXTERNAL_FOLDER, open_plan, plan_for
+    from epkit.stand_in import stand_in
+    from epkit.target import read as read_target
+
+    registry = discover()
+    wanted = read_target(request["target"], load(request["config"]), registry)
+    wanted = replace(wanted, warmup=wanted.warmup.model_copy(update={"runs": 0}))
+    path = Path(request["model"])
+    source = path.read_bytes() if request["in_memory"] else path
+    model = read(source, folder=wanted.session_options.entries().get(EXTERNAL_FOLDER))
+    plan, answers = plan_for(wanted, registry)
+    _runtime.load()
+    before = rss()
+    session = open_plan(model, plan, answers)
+    opened = rss()
+    dimensions = dict(wanted.warmup.dimensions)
+    sizes = dimensions | dict.fromkeys(batch_dimensions(session.inputs, dimensions), request["batch"])
+    reset_peak()
+    feed = stand_in(session.inputs, dimensions=sizes).feed
+    for _ in range(RUNS):
+        session.run(feed)
+    peak = peak_rss()
+    del feed
+    kept = rss()
+    return {
+        "provider": session.report.provider,
+        "summary": session.report.summary(),
+        "opened": _more(opened, before),
+        "run": _more(peak, opened),
+        "kept": _more(kept, opened),
+    }
+
+
+def _more(after: int | None, before: int | None) -> int | None:
+    return None if after is None or before is None else max(0, after - before)
+
+
+if __name__ == "__main__":
+    main()
