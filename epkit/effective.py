@@ -113,6 +113,7 @@ def _of_target(target: Target) -> list[Setting]:
         "min_placement": target.min_placement,
         "cpu": target.cpu,
         "cuda_graph": target.cuda_graph,
+        "cache": target.cache,
         "cast": target.cast,
     }
     return [

@@ -63,6 +63,8 @@ class TargetTable(BaseModel):
     """What to run before the first request."""
     cuda_graph: StrictBool = False
     """Whether bindings capture each combination of shapes as a graph, and replay it; of CUDA, TensorRT and WebGPU."""
+    cache: StrictBool | None = None
+    """Whether to start from what was compiled before, and to keep what is compiled; left out, start from it if kept."""
     cast: StrictBool = False
     """Whether inputs may be converted within their kind where precision is lost: float64 to float32."""
     extends: StrictStr | None = None
@@ -103,6 +105,7 @@ class Target:
     session_options: SessionOptions = field(default_factory=SessionOptions)
     warmup: Warmup = field(default_factory=Warmup)
     cuda_graph: bool = False
+    cache: bool | None = None
     cast: bool = False
     written: Table = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -218,6 +221,7 @@ def _from_table(name: str, why: str, table: Table, registry: Registry, config: C
         session_options=session_options,
         warmup=written.warmup,
         cuda_graph=written.cuda_graph,
+        cache=written.cache,
         cast=written.cast,
         written=table,
         notes=(*_native_code(chain, session_options, config), *session_options.notes()),
@@ -238,6 +242,9 @@ def _candidate(where: str, provider: Provider, names: Sequence[str], written: Ta
     misfit = asked(provider.check_options, options, candidate.device)
     if misfit:
         raise ConfigError(f"{origin_of(own, ()) or where}: {misfit}")
+    if written.cache is False and asked(provider.asked_cache, options) is not None:
+        told = f"{where} says cache = false, and the options of {provider.name} ask for a cache"
+        raise ConfigError(told, hint="drop one of the two")
     switch = provider.graph_option
     if switch is not None and options.written().get(switch):
         return replace(candidate, options=options.model_copy(update={switch: None}), captures=True)
