@@ -39,6 +39,8 @@ _UNRELATED = frozenset(
 # Named last, and only where nothing else differs: it follows from the options.
 _SENT = "what is sent"
 _UNTOLD = 60
+COMPILED_WITH = "what it was compiled with"
+"""How the parts begin that the provider names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,9 +255,7 @@ def shelf(provider: Provider, own: str | None = None) -> Path:
     return (Path(own) if own else cache.place("compiled")) / provider.name
 
 
-def parts_of(
-    model: Model, candidate: Candidate, before: Sequence[Candidate], settings: Settings
-) -> dict[str, str]:
+def parts_of(model: Model, candidate: Candidate, before: Sequence[Candidate], settings: Settings) -> dict[str, str]:
     """Return everything that the compiled form of a model depends on, by what a person calls it."""
     provider, options = candidate.provider, candidate.options
     written = options.written() | options.extra
@@ -265,9 +265,7 @@ def parts_of(
     parts |= {f"option {name}": str(value) for name, value in written.items() if name not in own}
     parts |= {name: _stamps(str(written[name])) for name in provider.native_options if name in written}
     parts |= {
-        f"session option {name}": str(value)
-        for name, value in settings.properties.items()
-        if name not in _UNRELATED
+        f"session option {name}": str(value) for name, value in settings.properties.items() if name not in _UNRELATED
     }
     parts |= {f"session option config.{key}": value for key, value in settings.entries.items()}
     parts |= {f"free dimension {key}": str(size) for key, size in settings.free_dimensions.items()}
@@ -288,7 +286,7 @@ def versions(provider: Provider, device: int | str | None) -> dict[str, str]:
         "epkit's cache format": FORMAT,
         "ONNX Runtime": _runtime_version(),
         "machine": f"{platform.system()} {platform.machine()}",
-    } | {f"what it was compiled with ({number})": told for number, told in enumerate(asked(_texts, provider, device), 1)}
+    } | {f"{COMPILED_WITH} ({at})": told for at, told in enumerate(asked(_texts, provider, device), 1)}
 
 
 def why_missed(parts: Mapping[str, str], path: str, there: Sequence[kept.Entry]) -> str:

@@ -27,9 +27,7 @@ def of_model(model: Model) -> dict[str, str]:
     Raises ModelError when a file can no longer be read.
     """
     try:
-        own = (
-            hashlib.sha256(model.source).hexdigest() if isinstance(model.source, bytes) else of_file(model.source)
-        )
+        own = hashlib.sha256(model.source).hexdigest() if isinstance(model.source, bytes) else of_file(model.source)
         beside = {f"external data {one.path.name!r}": of_file(one.path) for one in model.external}
     except OSError as error:
         raise ModelError(f"the model cannot be read any more: {error}", hint="check the file, and try again") from error

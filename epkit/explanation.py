@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from epkit import _platform, _runtime
+from epkit.compiled import Cached, Compiled
 from epkit.config import ConfigSource, load
+from epkit.context import check_context
 from epkit.effective import Effective, Setting, effective
 from epkit.model import Model
 from epkit.model import read as read_model
@@ -40,6 +43,7 @@ class Explanation:
     refusal: str
     plan: tuple[PlanRow, ...]
     effective: tuple[Setting, ...]
+    cache: tuple[Cached, ...]
     notes: tuple[str, ...]
     script: str
 
@@ -66,13 +70,15 @@ def explain(
     plan, _ = plan_for(wanted, registry, refresh=refresh)
     given = effective(plan, _platform.core_limit(), _runtime.default_properties())
     refused = plan.refusal
+    said = [] if refused else check_context(contents, plan)
     return Explanation(
         target=wanted.name,
         why=wanted.why,
         refusal=f"{refused.candidate.name} is not usable on this machine: {refused.reason}" if refused else "",
         plan=tuple(PlanRow(s.candidate.name, s.decision, s.reason, s.hint) for s in plan.steps),
         effective=given.shown,
-        notes=(*wanted.notes, *meddling(wanted.chain)),
+        cache=_looked_up(contents, plan, given.settings),
+        notes=(*wanted.notes, *meddling(wanted.chain), *said),
         script=script(contents, plan, given),
     )
 
@@ -101,6 +107,13 @@ def script(model: Model, plan: Plan, given: Effective) -> str:
         "    print(part.ep_name, [node.op_type for node in part.get_nodes()])",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _looked_up(model: Model, plan: Plan, settings: _runtime.Settings) -> tuple[Cached, ...]:
+    """Return what each provider that compiles would start from, without building anything."""
+    with contextlib.closing(Compiled(model, plan.target.cache)) as compiled:
+        compiled.look(plan.chain, settings, build=False)
+        return compiled.rows
 
 
 def _added(candidate: Candidate) -> list[str]:

@@ -1,8 +1,8 @@
 """Which compiled models are kept on disk, and are they sound?
 
-An entry is a folder, `<shelf>/<key>/`: `files/`, which a provider wrote, and `manifest.json`, which epkit writes last and
-in one step. So a folder without a manifest is a build that never ended, and whoever builds next clears it away. A lock
-file beside the folder is held while it is built or removed, and not while somebody starts from it.
+An entry is a folder, `<shelf>/<key>/`: `files/`, which a provider wrote, and `manifest.json`, which epkit writes last
+and in one step. So a folder without a manifest is a build that never ended, and whoever builds next clears it away. A
+lock file beside the folder is held while it is built or removed, and not while somebody starts from it.
 """
 
 from __future__ import annotations

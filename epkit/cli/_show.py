@@ -17,8 +17,12 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-GOOD = frozenset({"usable", "active", "ok", "fine"})
-BAD = frozenset({"unusable", "broken", "failed", "failed to open", "failed to warm up", "problem", "disagrees"})
+    from epkit.compiled import Cached
+
+GOOD = frozenset({"usable", "active", "ok", "fine", "sound"})
+BAD = frozenset(
+    {"unusable", "broken", "failed", "failed to open", "failed to warm up", "problem", "disagrees", "damaged"}
+)
 
 
 def document(data: Mapping[str, object]) -> None:
@@ -92,6 +96,15 @@ def size(value: float | None) -> str:
             return f"{value:.3g} {unit}" if value < 999.5 else f"{value:.0f} {unit}"
         value /= 1024
     return f"{value:.3g} GiB"
+
+
+def caches(rows: Iterable[Cached]) -> None:
+    """Print what became of the cache, a line a provider."""
+    for row in rows:
+        told = f"cache: {row.provider} {row.outcome}"
+        if row.outcome in ("hit", "built"):
+            told += f", {size(row.bytes)} in {row.folder}, built in {seconds(row.seconds)}"
+        line(told + (f" ({row.reason})" if row.reason else ""))
 
 
 def _console() -> Console:

@@ -30,6 +30,7 @@ def explain(model: str, target: str | None, config: str | None, refresh: bool, a
     _show.table(("provider", "decision", "why"), [(row.provider, row.decision, row.reason) for row in told.plan])
     _show.advice((row.provider, row.hint) for row in told.plan)
     _show.table(("key", "value", "origin"), [(one.key, _value(one.value), one.origin) for one in told.effective])
+    _show.caches(told.cache)
     for note in told.notes:
         _show.line(f"note: {note}")
     _show.title("the same without epkit:")

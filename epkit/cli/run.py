@@ -77,5 +77,6 @@ def _report(report: Report) -> None:
     for one in report.warmup:
         steady = f", steady {_show.seconds(one.steady_s)}" if one.steady_s is not None else ""
         _show.line(f"warm-up: first run {_show.seconds(one.first_s)}{steady} ({report.warmup_why})")
+    _show.caches(report.cache)
     for note in report.notes:
         _show.line(f"note: {note}")

@@ -90,7 +90,9 @@ class TensorRT(Provider):
         if installed is None:
             return ()
         names = [name for name in installed.needs(("tensorrt",)) if "nvinfer" in name or "nvonnxparser" in name]
-        found = [path.resolve() for name in names if (path := _platform.find_library(name, installed.wheel_directories))]
+        found = [
+            path.resolve() for name in names if (path := _platform.find_library(name, installed.wheel_directories))
+        ]
         libraries = [f"{path.name} {path.stat().st_size} bytes" for path in found]
         return [f"CUDA {installed.cuda}", ", ".join(libraries), _nvidia.gpu(device if isinstance(device, int) else 0)]
 
