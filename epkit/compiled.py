@@ -112,8 +112,8 @@ class Compiled:
         self._started = time.perf_counter()
 
     def doubt(self, cause: str) -> bool:
-        """After a failure: whether something came from the cache. It is then left out, to see if that was the fault."""
-        fresh = {name: entry for name, entry in self._hits.items() if name not in self._doubted}
+        """After a failure: whether the cache had a part in it. It is then left out, to see if that was the fault."""
+        fresh = {name: entry for name, entry in (self._hits | self._builds).items() if name not in self._doubted}
         self._doubted |= {name: (entry, cause) for name, entry in fresh.items()}
         return bool(fresh)
 
@@ -164,7 +164,7 @@ class Compiled:
             off = asked(provider.check_cache, candidate.options)
         if name in self._doubted:
             entry, cause = self._doubted[name]
-            self._rows[name] = Cached(name, "failed", f"opening from it failed: {cause}", str(entry.folder))
+            self._rows[name] = Cached(name, "failed", f"opening with it failed: {cause}", str(entry.folder))
             return None
         if off:
             self._rows[name] = Cached(name, "off", off)
