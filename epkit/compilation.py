@@ -17,6 +17,7 @@ from epkit.effective import effective
 from epkit.errors import ConfigError, ModelError, ProviderDropped
 from epkit.model import Model
 from epkit.model import read as read_model
+from epkit.opening import not_carried
 from epkit.registry import discover
 from epkit.resolve import Plan
 from epkit.session import EXTERNAL_FOLDER, check_fit, open_plan, plan_for
@@ -95,6 +96,10 @@ def _written(model: Model, plan: Plan, output: Path, *, force: bool) -> dict[str
     if not compilers:
         names = ", ".join(one.name for one in plan.chain)
         raise ProviderDropped(f"no provider that compiles models is usable here, only {names}", hint="epkit providers")
+    for candidate in compilers:
+        if (tensor := not_carried(candidate, model)) is not None:
+            told = f"{candidate.name} cannot carry {tensor.dtype} tensors, such as {tensor.name!r} of {_name(model)}"
+            raise ProviderDropped(told, hint="epkit inspect MODEL")
     if output.is_dir() or not output.parent.is_dir():
         raise ConfigError(f"{output} cannot be written: it is a folder, or its folder is missing", hint="--output FILE")
     if output.exists() and not force:

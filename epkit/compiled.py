@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from epkit import cache, digests, kept, wheels
 from epkit._foreign import asked
+from epkit.errors import ModelError
 from epkit.model import Model
 from epkit.provider import Provider
 
@@ -227,8 +228,8 @@ class Compiled:
         self.sent[name] = _sent(wish.candidate, files)
 
     def _keep(self, name: str, entry: kept.Entry, seconds: float, active: Sequence[str]) -> None:
-        fresh = digests.of_model(self._model)
         try:
+            fresh = digests.of_model(self._model)
             if name not in active:
                 refused = f"{name} took no node of the model"
             elif any(entry.parts.get(part) != digest for part, digest in fresh.items()):
@@ -243,7 +244,7 @@ class Compiled:
             reason = self._rows[name].reason
             self._rows[name] = Cached(name, "built", reason, str(entry.folder), done.bytes, seconds)
             kept.shrink([entry.folder.parent], kept.limit(), keep=[entry.folder])
-        except OSError as error:
+        except (OSError, ModelError) as error:
             self._fail(name, f"nothing can be kept: {error}")
 
     def _fail(self, name: str, reason: str) -> None:

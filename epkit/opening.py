@@ -20,7 +20,7 @@ from epkit.capture import Capture, capturing
 from epkit.compiled import Compiled
 from epkit.effective import without_cpu_rule
 from epkit.errors import ModelError, ProviderDropped
-from epkit.model import Model
+from epkit.model import Model, TensorInfo
 from epkit.placement import Share, elsewhere, placement
 from epkit.report import Outcome, Tried
 from epkit.resolve import Plan
@@ -75,14 +75,17 @@ def open_next(opening: Opening) -> None:
 
 def leave_out(opening: Opening, model: Model) -> None:
     """Drop the providers that crash on a tensor type of the model; raises ProviderDropped as `drop` does."""
-    tensors = (*model.inputs, *model.outputs, *model.intermediates)
     for candidate in tuple(opening.remaining):
-        found = next(
-            (one for one in tensors if any(lacking in one.dtype for lacking in candidate.provider.lacks)), None
-        )
+        found = not_carried(candidate, model)
         if found is not None:
             told = f"it cannot carry {found.dtype} tensors, such as {found.name!r}"
             drop(opening, candidate, told, "failed to open")
+
+
+def not_carried(candidate: Candidate, model: Model) -> TensorInfo | None:
+    """Return a tensor of the model on whose type a provider crashes; None when there is none."""
+    tensors = (*model.inputs, *model.outputs, *model.intermediates)
+    return next((one for one in tensors if any(lacking in one.dtype for lacking in candidate.provider.lacks)), None)
 
 
 def drop(opening: Opening, culprit: Candidate, cause: str, outcome: Outcome) -> None:
