@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -256,6 +257,10 @@ def _sha256(path: Path) -> str:
 
 
 def _flush(path: Path) -> None:
-    """Have a file on the disk before the manifest that vouches for it."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
+    """Have a file on the disk before the manifest that vouches for it.
+
+    Opened for reading, since OpenVINO writes files that may only be read; Windows cannot flush them then, and does not.
+    """
+    with path.open("rb") as file:
+        if sys.platform != "win32":
+            os.fsync(file.fileno())

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,49 @@ def test_cache_dir_is_kept_safe_below_the_folder_that_it_names(file, tmp_path):
     assert [*(tmp_path / "blobs").glob("*.blob")] == []
     with pytest.raises(ConfigError, match="cache = false"):
         row(file, cache=False, options=options)
+
+
+COMMON = """
+import json, os, sys, epkit
+from pathlib import Path
+
+def outcome(**keys):
+    written = {"targets": {"t": {"provider": "openvino", "cache": True} | keys}}
+    with epkit.open(sys.argv[1], "t", config=written) as session:
+        return session.report.cache[0].outcome
+
+place = Path(os.environ["EPKIT_CACHE_DIR"])
+os.environ["EPKIT_CACHE_DIR"] = str(place / "first")
+outcome(cache=None)  # everything is imported while it still can be: the interpreter may lie in root's home
+if os.geteuid() == 0:
+    os.chown(place, 65534, 65534)
+    os.seteuid(65534)
+os.environ["EPKIT_CACHE_DIR"] = str(place / "mine")
+found = [outcome(), outcome()]
+for folder in (place / "mine").rglob("*"):
+    if folder.is_dir():
+        folder.chmod(0o555)
+found += [outcome(), outcome(options={"NUM_STREAMS": 2})]
+for folder in (place / "mine").rglob("*"):
+    if folder.is_dir():
+        folder.chmod(0o755)
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions are others on Windows")
+def test_whoever_may_only_read_the_cache_starts_from_it_and_builds_nothing():
+    """OpenVINO writes blobs that their owner may only read."""
+    with tempfile.TemporaryDirectory(prefix="epkit-test-") as folder:
+        Path(folder).chmod(0o755)
+        (Path(folder) / "m.onnx").write_bytes(mlp())
+        cache = Path(folder) / "cache"
+        cache.mkdir()
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "EPKIT_CACHE_DIR": str(cache)}
+        arguments = [sys.executable, "-c", COMMON, f"{folder}/m.onnx"]
+        done = subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == ["built", "hit", "hit", "failed"]
 
 
 def flipped(blob: Path, position: int) -> None:
