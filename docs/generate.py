@@ -79,6 +79,7 @@ def facts(provider: Provider) -> str:
         ("warm-up", f"{runs}, and one more that is timed; a new shape {again}: {warmup.why}"),
         ("reported when set", ", ".join(map(code, provider.environment)) or "nothing"),
         ("options that load native code", ", ".join(map(code, provider.native_options)) or "none"),
+        ("compiles models", "yes: [caches](../caches.md)" if provider.compiles else "no"),
         ("time limit of its proof", f"{provider.proof_seconds:g} s"),
     ]
     return table(("", ""), rows)

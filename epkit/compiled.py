@@ -106,7 +106,8 @@ class Compiled:
         for wish in sorted(wishes, key=lambda one: str(one.folder)):
             name = wish.candidate.name
             if not self._hit(wish):
-                self._rows[name] = Cached(name, "miss", wish.reason, str(wish.folder) if wish.parts else "")
+                reason = wish.reason + ("; opening the model builds it" if wish.build and not build else "")
+                self._rows[name] = Cached(name, "miss", reason, str(wish.folder) if wish.parts else "")
                 if wish.build and build:
                     self._make_ready(wish)
         self._rows = {one.name: self._rows[one.name] for one in chain if one.name in self._rows}
@@ -127,16 +128,17 @@ class Compiled:
         seconds = time.perf_counter() - self._started
         for name, entry in self._hits.items():
             found = kept.fault(entry)
-            if found:
-                self._fail(name, f"{name} did not start from what was kept but compiled anew: {found}")
-                kept.drop(entry.folder)
-            else:
+            if not found:
                 kept.touch(entry)
+                continue
+            refused = f"{name} did not start from what was kept but compiled anew: {found}"
+            self._fail(name, refused if entry.used else "what was kept was removed while it was opened")
+            _forget(entry)
         for name, entry in self._builds.items():
             self._keep(name, entry, seconds, active)
         for name, (entry, _) in self._doubted.items():
             if name in active:
-                kept.drop(entry.folder)
+                _forget(entry)
         self._builds = {}
         self.close()
 
@@ -249,6 +251,15 @@ class Compiled:
 
     def _fail(self, name: str, reason: str) -> None:
         self._rows[name] = Cached(name, "failed", reason, self._rows[name].folder)
+
+
+def _forget(entry: kept.Entry) -> None:
+    """Remove an entry that is no good, unless another process has put a new one in its place."""
+    now = None
+    with contextlib.suppress(ValueError):
+        now = kept.read(entry.folder)
+    if now in (None, entry):
+        kept.drop(entry.folder)
 
 
 def shelf(provider: Provider, own: str | None = None) -> Path:

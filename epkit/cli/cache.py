@@ -36,7 +36,7 @@ def list_(folder: str | None, as_json: bool) -> None:
     _rows(found.rows)
     _show.line(f"{_count(found.rows)} in {found.folder}, {_show.size(found.bytes)} of {_show.size(found.limit_bytes)}")
     if found.answers:
-        _show.line(f"and {found.answers} answers of probes: epkit providers --refresh asks anew")
+        _show.line(f"answers of probes beside it: {found.answers}; epkit providers --refresh asks anew")
 
 
 @cache.command()
