@@ -196,10 +196,11 @@ class Provider:
             sent[self.device_option] = str(device)
         return sent | options.extra
 
-    def cached(self, options: Options, device: Device | None, folder: Path) -> Options:
+    def cached(self, options: Options, device: Device | None, folder: Path | None) -> Options:
         """Return the options under which it keeps what it compiles in `folder`, and starts from what is there.
 
-        epkit gives each model, with all that its compiled form depends on, a folder of its own.
+        epkit gives each model, with all that its compiled form depends on, a folder of its own. None is for keeping
+        nothing, whatever the options ask for: a provider's own cache may know less of what makes it stale.
         """
         return options
 

@@ -88,8 +88,11 @@ class Candidate:
 
     @property
     def sent(self) -> dict[str, str]:
-        """The options as ONNX Runtime gets them."""
-        return asked(self.provider.encode, self.options, self.device)
+        """The options as ONNX Runtime gets them, without a cache that they ask for: that is epkit's to give."""
+        provider, options = self.provider, self.options
+        if asked(provider.asked_cache, options) is not None and not asked(provider.check_cache, options):
+            options = asked(provider.cached, options, self.device, None)
+        return asked(provider.encode, options, self.device)
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ class Slow(Provider):
     compiles = True
 
     def cached(self, options, device, folder):
-        return SlowOptions(**options.written() | {"folder": str(folder)})
+        return SlowOptions(**options.written() | {"folder": str(folder) if folder else None})
 
     def asked_cache(self, options):
         return options.folder
@@ -385,6 +385,18 @@ def test_who_waits_too_long_goes_on_without(slow, file, monkeypatch):
     assert builds(slow) == 1
 
 
+def test_a_folder_that_options_name_is_never_used_behind_the_manifest(slow, file, tmp_path, monkeypatch):
+    """A provider's own cache there may know nothing of the weights, as TensorRT's in ONNX Runtime does not."""
+    options = {"folder": str(tmp_path / "own")}
+    folder = entry(row(file, options=options))
+    kept.remove(folder)
+    monkeypatch.setattr("epkit.compiled.WAIT_SECONDS", 0.1)
+    with kept.locked(folder, 1):
+        assert row(file, options=options).outcome == "failed"
+    assert [*(tmp_path / "own").glob("*.bin")] == []
+    assert builds(slow) == 1
+
+
 # -- what is damaged
 
 
@@ -628,6 +640,13 @@ def test_tensorrt_keeps_the_prefix_and_kernel_times_where_the_user_has_them():
 )
 def test_tensorrt_asks_for_a_cache_where_its_option_does(options, folder):
     assert TensorRT().asked_cache(TensorRTOptions.model_validate(options)) == folder
+
+
+def test_tensorrts_own_cache_is_off_unless_epkit_gives_it_a_folder():
+    options = TensorRTOptions(trt_engine_cache_enable=True, trt_engine_cache_path="engines")
+    assert Candidate(TensorRT(), options).sent == {"trt_engine_cache_enable": "False"}
+    tied = TensorRTOptions(trt_engine_cache_enable=True, trt_int8_enable=True, trt_int8_calibration_table_name="t")
+    assert Candidate(TensorRT(), tied).sent["trt_engine_cache_enable"] == "True"
 
 
 @pytest.mark.parametrize(

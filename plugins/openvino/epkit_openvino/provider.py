@@ -134,10 +134,10 @@ class OpenVino(Provider):
         sent = {name: _text(value, "true", "false") for name, value in given.items() if not name.isupper()}
         return sent | ({"load_config": json.dumps({kind: properties})} if properties else {})
 
-    def cached(self, options: Options, device: Device | None, folder: Path) -> Options:  # noqa: ARG002
+    def cached(self, options: Options, device: Device | None, folder: Path | None) -> Options:  # noqa: ARG002
         """Keep blobs in `folder`: OpenVINO names them by model, weights and version, and loads what it knows."""
         extra = {name: text for name, text in options.extra.items() if name != "CACHE_DIR"}
-        return options.model_copy(update={"CACHE_DIR": str(folder), "extra": extra})
+        return options.model_copy(update={"CACHE_DIR": folder and str(folder), "extra": extra})
 
     def asked_cache(self, options: Options) -> str | None:
         """Return CACHE_DIR."""

@@ -61,10 +61,13 @@ class TensorRT(Provider):
         chosen = (options.trt_profile_min_shapes, options.trt_profile_opt_shapes, options.trt_profile_max_shapes)
         return next((said for one in chosen if one and (said := profiles.misfit(profiles.parse(one), inputs))), "")
 
-    def cached(self, options: Options, device: Device | None, folder: Path) -> Options:  # noqa: ARG002
+    def cached(self, options: Options, device: Device | None, folder: Path | None) -> Options:  # noqa: ARG002
         """Keep engines and their profiles in `folder`; kernel times stay where they would have been, for all models."""
         given = options.written() | options.extra
-        update: dict[str, object] = {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(folder)}
+        update: dict[str, object] = {
+            "trt_engine_cache_enable": folder is not None,
+            "trt_engine_cache_path": folder and str(folder),
+        }
         if _on(given.get("trt_timing_cache_enable")) and not given.get("trt_timing_cache_path"):
             update["trt_timing_cache_path"] = str(given.get("trt_engine_cache_path") or ".")
         extra = {name: text for name, text in options.extra.items() if name not in update}
