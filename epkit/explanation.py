@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from epkit import _platform, _runtime
+from epkit.capture import capture, capturing
 from epkit.compiled import Cached, Compiled
 from epkit.config import ConfigSource, load
 from epkit.context import check_context
@@ -77,7 +78,7 @@ def explain(
         refusal=f"{refused.candidate.name} is not usable on this machine: {refused.reason}" if refused else "",
         plan=tuple(PlanRow(s.candidate.name, s.decision, s.reason, s.hint) for s in plan.steps),
         effective=given.shown,
-        cache=_looked_up(contents, plan, given.settings),
+        cache=_looked_up(contents, plan),
         notes=(*wanted.notes, *meddling(wanted.chain), *said),
         script=script(contents, plan, given),
     )
@@ -109,10 +110,15 @@ def script(model: Model, plan: Plan, given: Effective) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _looked_up(model: Model, plan: Plan, settings: _runtime.Settings) -> tuple[Cached, ...]:
+def _looked_up(model: Model, plan: Plan) -> tuple[Cached, ...]:
     """Return what each provider that compiles would start from, without building anything."""
+    if not plan.chain:
+        return ()
+    graph = capture(model, plan)
+    captures = graph.asked and graph.possible
+    chain = [capturing(plan.chain[0]), *plan.chain[1:]] if captures else plan.chain
     with contextlib.closing(Compiled(model, plan.target.cache)) as compiled:
-        compiled.look(plan.chain, settings, build=False)
+        compiled.look(chain, effective(plan, _platform.core_limit(), captures=captures).settings, build=False)
         return compiled.rows
 
 

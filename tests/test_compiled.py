@@ -48,6 +48,8 @@ class SlowOptions(Options):
     """How hard it tries."""
     folder: str | None = None
     """Where it keeps what it compiles."""
+    graph: bool | None = None
+    """Whether it captures graphs."""
 
 class Slow(Provider):
     """ONNX Runtime's CPU, said to compile."""
@@ -55,6 +57,7 @@ class Slow(Provider):
     ort_name = "CPUExecutionProvider"
     options = SlowOptions
     compiles = True
+    graph_option = "graph"
 
     def cached(self, options, device, folder):
         return SlowOptions(**options.written() | {"folder": str(folder) if folder else None})
@@ -326,6 +329,16 @@ def test_every_setting_of_a_session_is_part_of_the_key(changed):
     first = parts_of(model, plain, [], usual)
     assert kept.key_of(first) == kept.key_of(parts_of(model, plain, [], usual))
     assert kept.key_of(first) != kept.key_of(parts_of(model, candidate, before, settings))
+
+
+def test_what_is_compiled_is_kept_where_a_graph_was_asked_for_and_cannot_be_captured(slow):
+    fixed = mlp(batch=2)
+    assert row(fixed).outcome == "built"
+    with opened(fixed, cuda_graph=True) as session:
+        assert session.report.graph is not None
+        assert session.report.graph.obstacles
+        assert [one.outcome for one in session.report.cache] == ["hit"]
+    assert len(upkeep.look().rows) == 1
 
 
 # -- two at once, and builds that never end
