@@ -102,6 +102,8 @@ def _written(model: Model, plan: Plan, output: Path, *, force: bool) -> dict[str
             raise ProviderDropped(told, hint="epkit inspect MODEL")
     if output.is_dir() or not output.parent.is_dir():
         raise ConfigError(f"{output} cannot be written: it is a folder, or its folder is missing", hint="--output FILE")
+    if isinstance(model.source, Path) and output.exists() and output.samefile(model.source):
+        raise ConfigError(f"{output} is the model itself", hint="--output another file")
     if output.exists() and not force:
         raise ConfigError(f"{output} is there already", hint="--force replaces it")
     source = model.source if isinstance(model.source, bytes) else str(model.source.absolute())

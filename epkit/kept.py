@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -24,6 +25,8 @@ SCHEMA = "epkit.compiled/1"
 LIMIT = "10GiB"
 _MANIFEST = "manifest.json"
 _GONE = ".gone-"
+_KEY = re.compile("[0-9a-f]{32}")
+_REMOVED = re.compile(rf"{re.escape(_GONE)}{_KEY.pattern}-\d+-\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +129,18 @@ def entries(shelf: Path) -> Iterator[Entry]:
 
 
 def folders(shelf: Path) -> list[Path]:
-    """Return the folders of the entries of one provider, finished or not."""
+    """Return the folders of the entries of one provider, finished or not.
+
+    Whoever names a folder may keep other things there: an entry has a key for a name, and a manifest or a lock.
+    """
     with contextlib.suppress(OSError):
-        return sorted(one for one in shelf.iterdir() if one.is_dir() and not one.name.startswith("."))
+        return sorted(
+            one
+            for one in shelf.iterdir()
+            if _KEY.fullmatch(one.name)
+            and one.is_dir()
+            and ((one / _MANIFEST).exists() or one.with_name(f"{one.name}.lock").exists())
+        )
     return []
 
 
@@ -215,7 +227,8 @@ def shrink(shelves: Iterable[Path], limit: int, keep: Iterable[Path] = ()) -> li
             if not (folder / _MANIFEST).exists():
                 drop(folder, unfinished=True)
         for gone in shelf.glob(f"{_GONE}*"):
-            shutil.rmtree(gone, ignore_errors=True)
+            if _REMOVED.fullmatch(gone.name):
+                shutil.rmtree(gone, ignore_errors=True)
     there = sorted((one for shelf in shelves for one in entries(shelf)), key=lambda one: one.used)
     total, removed, spared = sum(one.bytes for one in there), [], set(keep)
     for entry in there:

@@ -549,6 +549,26 @@ def test_a_cache_folder_that_cannot_be_written_costs_the_cache_alone(slow, file,
         assert session.report.cache[0].outcome == "miss"
 
 
+@pytest.mark.parametrize("everything", [True, False])
+def test_prune_leaves_alone_what_is_not_epkits_in_a_folder_that_it_is_given(slow, file, tmp_path, everything):
+    folder = tmp_path / "own"
+    mine = entry(row(file, options={"folder": str(folder)}))
+    theirs = [
+        folder / "slow" / "precious",
+        folder / "work" / "thesis",
+        folder / "slow" / ("0" * 32),
+        folder / ".gone-x",
+    ]
+    theirs += [folder / "slow" / ".gone-fishing"]
+    for one in theirs:
+        one.mkdir(parents=True)
+        (one / "text.txt").write_text("years of work")
+    assert len(upkeep.look(folder).rows) == 1
+    upkeep.prune(folder, everything=everything)
+    assert mine.exists() is not everything
+    assert [(one / "text.txt").exists() for one in theirs] == [True] * len(theirs)
+
+
 def test_prune_stale_removes_what_other_versions_built(slow, file, monkeypatch):
     old = row(file)
     monkeypatch.setenv("SLOW_VERSION", "slow 2")

@@ -297,6 +297,13 @@ def test_what_is_there_is_not_replaced_unless_forced(file, context):
     assert len(context.read_bytes()) == len(before)
 
 
+def test_the_original_is_never_replaced(file):
+    before = file.read_bytes()
+    with pytest.raises(ConfigError, match="is the model itself"):
+        epkit.compile(file, "openvino", output=file.parent / "." / "m.onnx", force=True)
+    assert file.read_bytes() == before
+
+
 def test_a_model_of_which_nothing_can_be_compiled_writes_nothing(tmp_path):
     x = helper.make_tensor_value_info("x", onnx.TensorProto.STRING, [2])
     y = helper.make_tensor_value_info("y", onnx.TensorProto.STRING, [2])
