@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from epkit import cache, kept
-from epkit.compiled import COMPILED_WITH, versions
 from epkit.errors import EpkitError
 from epkit.registry import Registry, discover
+from epkit.staleness import COMPILED_WITH, versions
 
 SCHEMA = "epkit.cache/1"
 

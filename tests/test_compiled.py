@@ -30,10 +30,11 @@ from models import mlp
 import epkit
 from epkit import compilation, digests, kept, upkeep
 from epkit._runtime import Settings
-from epkit.compiled import parts_of, shelf, why_missed
+from epkit.compiled import shelf
 from epkit.errors import ConfigError, ModelError
 from epkit.model import read
 from epkit.provider import Provider
+from epkit.staleness import parts_of, why_missed
 from epkit.target import Candidate
 
 SLOW = '''
