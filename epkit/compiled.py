@@ -23,7 +23,7 @@ from epkit.staleness import parts_of, sent_with, why_missed
 
 if TYPE_CHECKING:
     from epkit._runtime import Settings
-    from epkit.target import Candidate
+    from epkit.target import Candidate, Target
 
 WAIT_SECONDS = 600.0
 """How long to wait for another process that builds the same."""
@@ -64,11 +64,11 @@ class _Wish:
 class Compiled:
     """The cache, as one opening uses it. Close it when the opening is over, however it ended."""
 
-    def __init__(self, model: Model, wanted: bool | None) -> None:
+    def __init__(self, model: Model, target: Target) -> None:
         self.sent: dict[str, dict[str, str]] = {}
         """By provider, the options under which it starts from the cache or fills it."""
         self._model = model
-        self._wanted = wanted
+        self._target = target
         self._rows: dict[str, Cached] = {}
         self._hits: dict[str, kept.Entry] = {}
         self._builds: dict[str, kept.Entry] = {}
@@ -143,10 +143,10 @@ class Compiled:
     def _wish(self, candidate: Candidate, before: Sequence[Candidate], settings: Settings) -> _Wish | None:
         """Work out where the entry of one provider is; None, with a row, where there can be none."""
         provider, name = candidate.provider, candidate.name
-        if not provider.compiles:
+        if provider.compiles == "never":
             return None
         off = ""
-        if self._wanted is False:
+        if self._target.cache is False:
             off = "the target says cache = false"
         elif self._model.compiled_for:
             off = "the model is compiled already"
@@ -161,11 +161,11 @@ class Compiled:
             return None
         own = asked(provider.asked_cache, candidate.options)
         # A folder of "" is asked for without being named.
-        wish = _Wish(candidate, self._wanted is True or own is not None, shelf(provider, own))
+        wish = _Wish(candidate, self._target.cache is True or own is not None, shelf(provider, own))
         there = tuple(kept.entries(wish.shelf))
         size = _bytes(self._model)
         if wish.build or any(one.model_bytes == size for one in there):
-            wish.parts = parts_of(self._model, candidate, before, settings)
+            wish.parts = parts_of(self._model, candidate, before, settings, self._target.warmup)
         wish.reason = why_missed(wish.parts, _path(self._model), there)
         return wish
 

@@ -117,7 +117,7 @@ def _looked_up(model: Model, plan: Plan) -> tuple[Cached, ...]:
     graph = capture(model, plan)
     captures = graph.asked and graph.possible
     chain = [capturing(plan.chain[0]), *plan.chain[1:]] if captures else plan.chain
-    with contextlib.closing(Compiled(model, plan.target.cache)) as compiled:
+    with contextlib.closing(Compiled(model, plan.target)) as compiled:
         compiled.look(chain, effective(plan, _platform.core_limit(), captures=captures).settings, build=False)
         return compiled.rows
 

@@ -29,6 +29,9 @@ Device: TypeAlias = int | str
 Concurrency: TypeAlias = Literal["free", "per-session", "per-process"]
 """How many runs may be under way at once: any number, one in each session, or one in the whole process."""
 
+Compiles: TypeAlias = Literal["never", "opening", "shapes"]
+"""When a provider compiles: never, when a model is opened, or also in runs, anew for shapes that it has not seen."""
+
 
 @dataclass(frozen=True, slots=True)
 class Usable:
@@ -129,8 +132,8 @@ class Provider:
     """Tensor types that it takes and then crashes on: a model that has one is not opened on it."""
     narrows: ClassVar[Mapping[str, str]] = {}
     """Tensor types that it computes in a narrower one: `{"int64": "int32"}`; larger numbers are refused."""
-    compiles: ClassVar[bool] = False
-    """Whether it compiles models into files from which a later session can start; `cached` tells it where."""
+    compiles: ClassVar[Compiles] = "never"
+    """When it compiles models into files from which a later session can start; `cached` tells it where."""
     warmup: ClassVar[WarmupNeed] = WarmupNeed()
     proof: ClassVar[Proof | None] = None
     """A better tiny model than epkit's own (one convolution), where a provider needs one."""

@@ -20,7 +20,7 @@ from pydantic import ConfigDict
 
 from epkit import hookspecs
 from epkit.errors import PluginError, UnknownTarget, nearest
-from epkit.provider import Availability, Concurrency, Options, Proof, Provider, Unusable, WarmupNeed
+from epkit.provider import Availability, Compiles, Concurrency, Options, Proof, Provider, Unusable, WarmupNeed
 
 GROUP = "epkit"
 
@@ -233,7 +233,7 @@ def _contradiction(provider: object) -> str:
         ("native_options", _texts(provider.native_options), "a tuple of texts"),
         ("lacks", _texts(provider.lacks), "a tuple of texts"),
         ("narrows", isinstance(provider.narrows, Mapping), "a mapping from type to type"),
-        ("compiles", isinstance(provider.compiles, bool), "True or False"),
+        ("compiles", provider.compiles in get_args(Compiles), f"one of {', '.join(get_args(Compiles))}"),
         ("warmup", isinstance(provider.warmup, WarmupNeed), "a WarmupNeed"),
         ("proof", provider.proof is None or isinstance(provider.proof, Proof), "a Proof, or None"),
         ("proof_seconds", isinstance(provider.proof_seconds, int | float) and provider.proof_seconds > 0, "above 0"),

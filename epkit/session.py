@@ -114,7 +114,7 @@ def open_plan(model: Model, plan: Plan, answers: Mapping[str, probe.Answer]) -> 
         raise ProviderUnavailable(message, hint=step.hint)
     source = model.source if isinstance(model.source, bytes) else str(model.source)
     cores = _platform.core_limit()
-    with contextlib.closing(Compiled(model, target.cache)) as compiled:
+    with contextlib.closing(Compiled(model, target)) as compiled:
         under_way = Opening(
             plan,
             source,

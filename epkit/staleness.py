@@ -19,7 +19,7 @@ from epkit.provider import Provider
 
 if TYPE_CHECKING:
     from epkit._runtime import Settings
-    from epkit.target import Candidate
+    from epkit.target import Candidate, Warmup
 
 FORMAT = "1"
 
@@ -35,7 +35,13 @@ COMPILED_WITH = "what it was compiled with"
 """How the parts begin that the provider names."""
 
 
-def parts_of(model: Model, candidate: Candidate, before: Sequence[Candidate], settings: Settings) -> dict[str, str]:
+def parts_of(
+    model: Model,
+    candidate: Candidate,
+    before: Sequence[Candidate],
+    settings: Settings,
+    warmup: Warmup,
+) -> dict[str, str]:
     """Return everything that the compiled form of a model depends on, by what a person calls it."""
     provider, options = candidate.provider, candidate.options
     written = options.written() | options.extra
@@ -52,6 +58,9 @@ def parts_of(model: Model, candidate: Candidate, before: Sequence[Candidate], se
     parts |= {f"free dimension of {key}": str(size) for key, size in settings.free_dimensions_by_denotation.items()}
     parts |= {f"custom operators {library}": _stamps(library) for library in settings.custom_ops}
     parts |= versions(provider, candidate.device)
+    dynamic = any(one.shape is None or not all(isinstance(size, int) for size in one.shape) for one in model.inputs)
+    if provider.compiles == "shapes" and dynamic:
+        parts["warm-up"] = warmup.model_dump_json(exclude={"runs"})
     return parts | {
         "provider": f"{candidate.name} ({provider.ort_name})",
         "device": str(candidate.device),

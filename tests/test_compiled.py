@@ -35,7 +35,7 @@ from epkit.errors import ConfigError, ModelError
 from epkit.model import read
 from epkit.provider import Provider
 from epkit.staleness import parts_of, why_missed
-from epkit.target import Candidate
+from epkit.target import Candidate, Warmup
 
 SLOW = '''
 import os, time
@@ -57,7 +57,7 @@ class Slow(Provider):
     name = "slow"
     ort_name = "CPUExecutionProvider"
     options = SlowOptions
-    compiles = True
+    compiles = "opening"
     graph_option = "graph"
 
     def cached(self, options, device, folder):
@@ -309,7 +309,7 @@ def test_every_setting_of_a_session_is_part_of_the_key(changed):
     class Plain(Provider):
         name = "plain"
         ort_name = "PlainExecutionProvider"
-        compiles = True
+        compiles = "opening"
 
     class Other(Plain):
         name = "other"
@@ -327,9 +327,9 @@ def test_every_setting_of_a_session_is_part_of_the_key(changed):
         "free": Settings({"enable_mem_reuse": True}, {"a": "1"}, {"batch": 2}),
     }.get(changed, usual)
     before = [Candidate(Other())] if changed == "before" else []
-    first = parts_of(model, plain, [], usual)
-    assert kept.key_of(first) == kept.key_of(parts_of(model, plain, [], usual))
-    assert kept.key_of(first) != kept.key_of(parts_of(model, candidate, before, settings))
+    first = parts_of(model, plain, [], usual, Warmup())
+    assert kept.key_of(first) == kept.key_of(parts_of(model, plain, [], usual, Warmup()))
+    assert kept.key_of(first) != kept.key_of(parts_of(model, candidate, before, settings, Warmup()))
 
 
 def test_what_is_compiled_is_kept_where_a_graph_was_asked_for_and_cannot_be_captured(slow):
@@ -700,12 +700,21 @@ def test_engines_of_retrained_weights_under_the_same_file_name_lie_in_another_fo
         path = tmp_path / "same.onnx"
         path.write_bytes(contents)
         candidate = Candidate(TensorRT(), TensorRTOptions(trt_engine_cache_enable=True))
-        return shelf(candidate.provider) / kept.key_of(parts_of(read(path), candidate, [], Settings({}, {})))
+        return shelf(candidate.provider) / kept.key_of(parts_of(read(path), candidate, [], Settings({}, {}), Warmup()))
 
     retrained = onnx.load_from_string(mlp())
     retrained.graph.initializer[0].raw_data = bytes(len(retrained.graph.initializer[0].raw_data))
     assert folder(mlp()) == folder(mlp())
     assert folder(mlp()) != folder(retrained.SerializeToString())
+
+
+@pytest.mark.parametrize(("batch", "same"), [("batch", False), (2, True)])
+def test_engines_for_other_shapes_lie_in_another_folder_where_inputs_are_dynamic(batch, same):
+    model, candidate = read(mlp(batch=batch)), Candidate(TensorRT(), TensorRTOptions())
+    plain = parts_of(model, candidate, [], Settings({}, {}), Warmup())
+    shaped = parts_of(model, candidate, [], Settings({}, {}), Warmup(shapes=({"x": (2, 16)},)))
+    assert (plain == shaped) is same
+    assert parts_of(model, candidate, [], Settings({}, {}), Warmup(runs=5)) == plain
 
 
 def test_what_the_gpu_is_belongs_to_tensorrts_engines():

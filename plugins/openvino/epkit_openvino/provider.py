@@ -57,7 +57,7 @@ class OpenVino(Provider):
         why="the model is compiled when it is opened, the kernels for a new input shape with its first run",
     )
 
-    compiles = True
+    compiles = "opening"
 
     @property
     def concurrency(self) -> Concurrency:

@@ -29,7 +29,7 @@ class TensorRT(Provider):
     device_option = "device_id"
     graph_option = "trt_cuda_graph_enable"
     environment = ("ORT_TENSORRT_*", "ORT_DUMP_EP_CONTEXT_MODEL", "ORT_EP_CONTEXT_*", "NVIDIA_TF32_OVERRIDE")
-    compiles = True
+    compiles = "shapes"
     native_options = ("trt_extra_plugin_lib_paths", "trt_engine_decryption_lib_path")
     warmup = WarmupNeed(
         runs=2,
