@@ -71,6 +71,11 @@ def facts(provider: Provider) -> str:
     again = "is paid for again" if warmup.shapes == "each" else "costs nothing more"
     automatic = "yes" if provider.automatic else "only where a config lists it under `automatic`"
     concurrency = {"free": "any number", "per-session": "one in each session", "per-process": "one in the process"}
+    compiles = {
+        "never": "no",
+        "opening": "when they are opened: [caches](../caches.md)",
+        "shapes": "when they are opened, and in runs for shapes not seen before: [caches](../caches.md)",
+    }
     rows = [
         ("ONNX Runtime's name", code(provider.ort_name)),
         ("rank", str(provider.rank)),
@@ -81,6 +86,7 @@ def facts(provider: Provider) -> str:
         ("memory arena", f"ONNX Runtime's, {code(f'{provider.arena}:N')}" if provider.arena else "none, or its own"),
         ("reported when set", ", ".join(map(code, provider.environment)) or "nothing"),
         ("options that load native code", ", ".join(map(code, provider.native_options)) or "none"),
+        ("compiles models", compiles[provider.compiles]),
         ("time limit of its proof", f"{provider.proof_seconds:g} s"),
     ]
     return table(("", ""), rows)

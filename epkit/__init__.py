@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from epkit.benchmark.measure import bench
     from epkit.catalogue import providers
     from epkit.checkup import doctor
+    from epkit.compilation import compile
     from epkit.explanation import explain
     from epkit.footprint import inspect
     from epkit.run.binding import Binding
@@ -35,6 +36,7 @@ __all__ = [
     "Session",
     "__version__",
     "bench",
+    "compile",
     "doctor",
     "errors",
     "explain",
@@ -50,6 +52,7 @@ _HOMES = {
     "DeviceArray": "epkit.run.device",
     "Session": "epkit.session",
     "bench": "epkit.benchmark.measure",
+    "compile": "epkit.compilation",
     "doctor": "epkit.checkup",
     "explain": "epkit.explanation",
     "inspect": "epkit.footprint",

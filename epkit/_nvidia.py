@@ -14,6 +14,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,8 @@ _LASTING = {
     803: "the NVIDIA driver's library and kernel module differ in version",
     804: "the CUDA compatibility package does not support this GPU",
 }
+_MAJOR, _MINOR = 75, 76
+"""CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR."""
 _TURING = "a GPU older than Turing needs a build for CUDA 12, the newest GPUs need the newest onnxruntime-gpu"
 
 
@@ -188,6 +191,21 @@ def ask_driver(driver: ctypes.CDLL, runtime: Installed) -> Availability:
         found[name.value.decode(errors="replace")] += 1
     devices = ", ".join(f"{times} x {one}" if times > 1 else one for one, times in found.items())
     return Usable(f"{devices}, driver for CUDA {cuda}")
+
+
+def gpu(ordinal: int, *, load: Callable[[str], ctypes.CDLL] = ctypes.CDLL) -> str:
+    """Name a GPU, its compute capability and its driver, without CUDA; what cannot be known is left out."""
+    facts = [_read(Path("/proc/driver/nvidia/version")).partition("\n")[0]]
+    device, major, minor = ctypes.c_int(0), ctypes.c_int(0), ctypes.c_int(0)
+    name = ctypes.create_string_buffer(256)
+    with suppress(OSError):
+        driver = load(DRIVER)
+        if not (driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), ordinal)):
+            driver.cuDeviceGetName(name, len(name), device)
+            driver.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
+            driver.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
+            facts = [f"{name.value.decode(errors='replace')}, compute capability {major.value}.{minor.value}", *facts]
+    return ", ".join(filter(None, facts))
 
 
 def hint(cause: str, runtime: Installed | None) -> str:

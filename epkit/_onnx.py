@@ -26,6 +26,9 @@ ELEMENTS = {
 
 BITS = dict(ELEMENTS.values())
 
+CONTEXT = "com.microsoft.EPContext"
+"""The operator that holds what a provider compiled."""
+
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
 
 _DEEPEST_TYPE = 32
@@ -84,6 +87,8 @@ class Contents:
     graph: Graph | None = None
     operators: Counter[str] = field(default_factory=Counter)
     stored: list[Stored] = field(default_factory=list)
+    compiled_for: dict[str, None] = field(default_factory=dict)
+    """What ONNX Runtime calls the providers for which parts of the model were compiled."""
     bodies: list[Message] = field(default_factory=list)
     """Subgraphs still to be read. A list, since hostile bytes can nest deeper than Python recurses."""
 
@@ -155,6 +160,7 @@ def _graph(message: Message, graph: Graph, contents: Contents) -> None:
 def _node(message: Message, contents: Contents) -> tuple[list[str], list[str]]:
     """Count the node, and return the names of what it reads and of what it computes."""
     inputs, outputs, operator, domain = [], [], "", ""
+    attributes: list[Message] = []
     for one in message:
         match one:
             case 1, Message() as text:
@@ -167,9 +173,27 @@ def _node(message: Message, contents: Contents) -> tuple[list[str], list[str]]:
                 domain = text.text()
             case 5, Message() as attribute:
                 _attribute(attribute, contents)
+                attributes.append(attribute)
     plain = domain in ("", "ai.onnx")
-    contents.operators[operator if plain else f"{domain}.{operator}"] += 1
+    full = operator if plain else f"{domain}.{operator}"
+    contents.operators[full] += 1
+    if full == CONTEXT:
+        _context(attributes, contents)
     return inputs, [] if plain and operator == "Constant" else [name for name in outputs if name]
+
+
+def _context(attributes: list[Message], contents: Contents) -> None:
+    """Note for whom a node was compiled, and the file that holds what was, unless the node does itself."""
+    values = {}
+    for attribute in attributes:
+        found = dict(attribute)
+        name = found.get(1)
+        values[name.text() if isinstance(name, Message) else ""] = found
+    source = values.get("source", {}).get(4)
+    contents.compiled_for[source.text() if isinstance(source, Message) else ""] = None
+    place = values.get("ep_cache_context", {}).get(4)
+    if values.get("embed_mode", {}).get(3, 1) == 0 and isinstance(place, Message) and len(place):
+        contents.stored.append(Stored("what was compiled", 0, 0, {"location": place.text()}))
 
 
 def _attribute(message: Message, contents: Contents) -> None:

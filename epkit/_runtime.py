@@ -13,7 +13,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from epkit._cause import cause
@@ -145,19 +145,20 @@ def found_devices(provider: Provider) -> list[FoundDevice]:
     ]
 
 
-def create(model: str | bytes, candidates: Sequence[Candidate], settings: Settings) -> Any:
+def create(
+    model: str | bytes,
+    candidates: Sequence[Candidate],
+    settings: Settings,
+    sent: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+) -> Any:
     """Open one InferenceSession with exactly these providers, in order.
 
-    Raises OpenFault, with the candidate when adding it failed. `candidates` may end in the CPU; without it, ONNX
-    Runtime appends the CPU unless an entry of the settings forbids it.
+    `sent` holds, by provider, what is sent instead of the candidate's own options. Raises OpenFault, with the candidate
+    when adding it failed. `candidates` may end in the CPU; without it, ONNX Runtime appends the CPU unless an entry of
+    the settings forbids it.
     """
     runtime = load()
-    options = _session_options(runtime, settings)
-    for candidate in candidates:
-        try:
-            _add(runtime, options, candidate)
-        except Exception as error:
-            raise OpenFault(cause(error), candidate) from error
+    options = _given(runtime, candidates, settings, sent)
     one_at_a_time = any(candidate.provider.concurrency == "per-process" for candidate in candidates)
     try:
         # Opening beside a run of another session crashes such a provider as surely as running does.
@@ -165,6 +166,38 @@ def create(model: str | bytes, candidates: Sequence[Candidate], settings: Settin
             return runtime.InferenceSession(model, sess_options=options, enable_fallback=0)
     except Exception as error:
         raise OpenFault(cause(error)) from error
+
+
+def compile_to(model: str | bytes, candidates: Sequence[Candidate], settings: Settings, file: Path) -> None:
+    """Write what these providers compile of a model as an EP-context model, its data beside it; raises OpenFault."""
+    runtime = load()
+    options = _given(runtime, candidates, settings, {})
+    try:
+        nothing = runtime.OrtCompileApiFlags.ERROR_IF_NO_NODES_COMPILED
+        runtime.ModelCompiler(options, model, flags=nothing).compile_to_file(str(file))
+    except Exception as error:
+        raise OpenFault(cause(error)) from error
+
+
+def compatibility(model: str | bytes, candidate: Candidate) -> str:
+    """Return what a provider says of an EP-context model: `EP_SUPPORTED_OPTIMAL`, `EP_UNSUPPORTED`; empty if nothing.
+
+    Only providers from a plugin library can say it, and only through functions that ONNX Runtime's Python API keeps
+    private.
+    """
+    runtime = load()
+    private = runtime.capi._pybind_state
+    suffix = "_bytes" if isinstance(model, bytes) else ""
+    read = getattr(private, f"get_compatibility_info_from_model{suffix}", None)
+    judge = getattr(private, "get_model_compatibility_for_ep_devices", None)
+    if read is None or judge is None or candidate.provider.library() is None:
+        return ""
+    try:
+        prepare(candidate.provider)
+        told = read(model, candidate.provider.ort_name)
+        return str(judge(_chosen(runtime, candidate), told).name) if told else ""
+    except Exception:  # noqa: BLE001 - opening the model says what is wrong
+        return ""
 
 
 def assigned(session: Any) -> list[tuple[str, list[str]]]:
@@ -200,21 +233,42 @@ def _session_options(runtime: ModuleType, settings: Settings) -> Any:
     return options
 
 
-def _add(runtime: ModuleType, options: Any, candidate: Candidate) -> None:
+def _given(
+    runtime: ModuleType,
+    candidates: Sequence[Candidate],
+    settings: Settings,
+    sent: Mapping[str, Mapping[str, str]],
+) -> Any:
+    """Return the SessionOptions with these providers; raises OpenFault with the one that cannot be added."""
+    options = _session_options(runtime, settings)
+    for candidate in candidates:
+        try:
+            _add(runtime, options, candidate, dict(sent.get(candidate.name) or candidate.sent))
+        except Exception as error:
+            raise OpenFault(cause(error), candidate) from error
+    return options
+
+
+def _add(runtime: ModuleType, options: Any, candidate: Candidate, sent: Mapping[str, str]) -> None:
     provider = candidate.provider
     prepare(provider)
     if provider.library() is None:
-        options.add_provider(provider.ort_name, candidate.sent)
-        provider.extend(runtime, options, candidate.sent)
-        return
+        options.add_provider(provider.ort_name, sent)
+    else:
+        options.add_provider_for_devices(_chosen(runtime, candidate), sent)
+    provider.extend(runtime, options, sent)
+
+
+def _chosen(runtime: ModuleType, candidate: Candidate) -> list[Any]:
+    """Return ONNX Runtime's devices for a provider from a plugin library; LookupError when there is none."""
+    provider = candidate.provider
     found = found_devices(provider)
     chosen = provider.devices(found, candidate.device)
     if not chosen:
         listed = ", ".join(sorted({one.kind for one in found})) or "none"
         raise LookupError(f"no device {_named(candidate.device)}in its library; it offers: {listed}")
     every = runtime.get_ep_devices()
-    options.add_provider_for_devices([every[one.index] for one in chosen], candidate.sent)
-    provider.extend(runtime, options, candidate.sent)
+    return [every[one.index] for one in chosen]
 
 
 def _named(device: Device | None) -> str:

@@ -114,6 +114,7 @@ def _of_target(target: Target) -> list[Setting]:
         "cpu": target.cpu,
         "cuda_graph": target.cuda_graph,
         "shrink_above": target.shrink_above,
+        "cache": target.cache,
         "cast": target.cast,
     }
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -9,7 +10,9 @@ from dataclasses import asdict, dataclass
 from epkit import _platform, _runtime
 from epkit._foreign import asked
 from epkit.capture import Capture, capture, capturing
+from epkit.compiled import Cached, Compiled
 from epkit.config import ConfigSource, load
+from epkit.context import check_context
 from epkit.effective import Effective, Setting, effective
 from epkit.model import Model
 from epkit.model import read as read_model
@@ -52,6 +55,7 @@ class Explanation:
     """What warm-up would run if every provider that is opened took nodes."""
     warmup_why: str
     """The same in one line, with the reasons."""
+    cache: tuple[Cached, ...]
     notes: tuple[str, ...]
     script: str
 
@@ -89,6 +93,7 @@ def explain(
         sizes = wanted.session_options.free_dimension_overrides
         shrinks = wanted.shrink_above is not None
         planned = course(contents.inputs, wanted.warmup, [one.provider for one in plan.chain], sizes, shrinks=shrinks)
+    said = [] if refused else check_context(contents, plan)
     return Explanation(
         target=wanted.name,
         why=wanted.why,
@@ -100,7 +105,8 @@ def explain(
         graph=graph,
         warmup=planned.runs,
         warmup_why=planned.summary(),
-        notes=(*wanted.notes, *meddling(wanted.chain), *planned.notes),
+        notes=(*wanted.notes, *meddling(wanted.chain), *planned.notes, *said),
+        cache=_looked_up(contents, plan),
         script=script(contents, plan, given, captures=captures),
     )
 
@@ -129,6 +135,18 @@ def script(model: Model, plan: Plan, given: Effective, *, captures: bool = False
         "    print(part.ep_name, [node.op_type for node in part.get_nodes()])",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _looked_up(model: Model, plan: Plan) -> tuple[Cached, ...]:
+    """Return what each provider that compiles would start from, without building anything."""
+    if not plan.chain:
+        return ()
+    graph = capture(model, plan)
+    captures = graph.asked and graph.possible
+    chain = [capturing(plan.chain[0]), *plan.chain[1:]] if captures else plan.chain
+    with contextlib.closing(Compiled(model, plan.target)) as compiled:
+        compiled.look(chain, effective(plan, _platform.core_limit(), captures=captures).settings, build=False)
+        return compiled.rows
 
 
 def _added(candidate: Candidate) -> list[str]:

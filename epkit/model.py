@@ -62,6 +62,8 @@ class Model:
     weight_bytes: int = 0
     """Bytes of all stored tensors."""
     external: tuple[ExternalFile, ...] = ()
+    compiled_for: tuple[str, ...] = ()
+    """What ONNX Runtime calls the providers for which the model was compiled; empty for a plain model."""
 
     @property
     def has_control_flow(self) -> bool:
@@ -150,6 +152,7 @@ def _read(buffer: Buffer, source: Path | bytes, name: str, folder: Path) -> Mode
         parameters=sum(one.elements for one in contents.stored),
         weight_bytes=sum(one.bytes for one in contents.stored),
         external=tuple(_external(contents.stored, name, folder)),
+        compiled_for=tuple(contents.compiled_for),
     )
 
 

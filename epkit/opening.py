@@ -17,9 +17,10 @@ from epkit import _runtime
 from epkit._foreign import hint_for
 from epkit._runtime import OpenFault, Settings
 from epkit.capture import Capture, capturing
+from epkit.compiled import Compiled
 from epkit.effective import without_cpu_rule
 from epkit.errors import ModelError, ProviderDropped
-from epkit.model import Model
+from epkit.model import Model, TensorInfo
 from epkit.placement import Share, elsewhere, placement
 from epkit.report import Outcome, Tried
 from epkit.resolve import Plan
@@ -37,6 +38,7 @@ class Opening:
     model: str | bytes
     settings: Settings
     remaining: list[Candidate]
+    compiled: Compiled
     dropped: dict[str, Tried] = field(default_factory=dict)
     placed: dict[str, Share] = field(default_factory=dict)
     session: Any = None
@@ -73,14 +75,17 @@ def open_next(opening: Opening) -> None:
 
 def leave_out(opening: Opening, model: Model) -> None:
     """Drop the providers that crash on a tensor type of the model; raises ProviderDropped as `drop` does."""
-    tensors = (*model.inputs, *model.outputs, *model.intermediates)
     for candidate in tuple(opening.remaining):
-        found = next(
-            (one for one in tensors if any(lacking in one.dtype for lacking in candidate.provider.lacks)), None
-        )
+        found = not_carried(candidate, model)
         if found is not None:
             told = f"it cannot carry {found.dtype} tensors, such as {found.name!r}"
             drop(opening, candidate, told, "failed to open")
+
+
+def not_carried(candidate: Candidate, model: Model) -> TensorInfo | None:
+    """Return a tensor of the model on whose type a provider crashes; None when there is none."""
+    tensors = (*model.inputs, *model.outputs, *model.intermediates)
+    return next((one for one in tensors if any(lacking in one.dtype for lacking in candidate.provider.lacks)), None)
 
 
 def drop(opening: Opening, culprit: Candidate, cause: str, outcome: Outcome) -> None:
@@ -91,6 +96,7 @@ def drop(opening: Opening, culprit: Candidate, cause: str, outcome: Outcome) -> 
         raise ProviderDropped(f"{culprit.name} {verb} for this model: {cause}", hint=hint)
     opening.dropped[culprit.name] = Tried(culprit.name, outcome, cause, hint)
     opening.remaining.remove(culprit)
+    opening.compiled.trust()
 
 
 def is_cpu(candidate: Candidate) -> bool:
@@ -113,9 +119,14 @@ def _capturing(opening: Opening) -> Any | None:
         opening.capture = capture = replace(capture, obstacles=(f"{capture.provider} was dropped",))
     if capture.possible and opening.capturing is not None:
         first, *rest = opening.remaining
+        chain = [capturing(first), *rest]
+        opening.compiled.look(chain, opening.capturing)
         try:
-            session = _runtime.create(opening.model, [capturing(first), *rest], opening.capturing)
+            session = _runtime.create(opening.model, chain, opening.capturing, opening.compiled.sent)
         except OpenFault as fault:
+            if opening.compiled.doubt(fault.cause):
+                return _capturing(opening)
+            opening.compiled.trust()
             opening.capture = capture = replace(capture, obstacles=(fault.cause,))
         else:
             frozen = _runtime.read_on_cpu(session)
@@ -134,11 +145,14 @@ def _created(opening: Opening) -> Any:
     first_cause = ""
     suspects: list[Candidate] = []
     while opening.remaining:
+        opening.compiled.look(opening.remaining, opening.settings)
         try:
-            return _runtime.create(opening.model, opening.remaining, opening.settings)
+            return _runtime.create(opening.model, opening.remaining, opening.settings, opening.compiled.sent)
         except OpenFault as fault:
             if fault.candidate is not None:
                 drop(opening, fault.candidate, fault.cause, "failed to open")
+                continue
+            if opening.compiled.doubt(fault.cause):
                 continue
             if CPU_FORBIDDEN in fault.cause:
                 raise _forbidden(opening) from fault

@@ -29,6 +29,9 @@ Device: TypeAlias = int | str
 Concurrency: TypeAlias = Literal["free", "per-session", "per-process"]
 """How many runs may be under way at once: any number, one in each session, or one in the whole process."""
 
+Compiles: TypeAlias = Literal["never", "opening", "shapes"]
+"""When a provider compiles: never, when a model is opened, or also in runs, anew for shapes that it has not seen."""
+
 
 @dataclass(frozen=True, slots=True)
 class Usable:
@@ -131,6 +134,8 @@ class Provider:
     """Tensor types that it takes and then crashes on: a model that has one is not opened on it."""
     narrows: ClassVar[Mapping[str, str]] = {}
     """Tensor types that it computes in a narrower one: `{"int64": "int32"}`; larger numbers are refused."""
+    compiles: ClassVar[Compiles] = "never"
+    """When it compiles models into files from which a later session can start; `cached` tells it where."""
     warmup: ClassVar[WarmupNeed] = WarmupNeed()
     arena: ClassVar[Literal["cpu", "gpu"] | None] = None
     """Where it takes memory through ONNX Runtime's arena, which keeps what the largest run needed; None: it does not.
@@ -200,6 +205,29 @@ class Provider:
         if self.device_option is not None and device is not None:
             sent[self.device_option] = str(device)
         return sent | options.extra
+
+    def cached(self, options: Options, device: Device | None, folder: Path | None) -> Options:
+        """Return the options under which it keeps what it compiles in `folder`, and starts from what is there.
+
+        epkit gives each model, with all that its compiled form depends on, a folder of its own. None is for keeping
+        nothing, whatever the options ask for: a provider's own cache may know less of what makes it stale.
+        """
+        return options
+
+    def check_cache(self, options: Options) -> str:
+        """Say in a sentence why what these options compile cannot be kept in another folder; empty when it can."""
+        return ""
+
+    def asked_cache(self, options: Options) -> str | None:
+        """Return the folder in which the options themselves ask to keep what is compiled; None when they do not.
+
+        Empty when they ask for it and name no folder: then it is epkit's.
+        """
+        return None
+
+    def stale_when(self, device: Device | None) -> Sequence[str]:
+        """List what makes compiled files stale beside model, options and ONNX Runtime: libraries, driver, processor."""
+        return self.fingerprint()
 
     def extend(self, runtime: ModuleType, session_options: Any, sent: Mapping[str, str]) -> None:
         """Do to ONNX Runtime's SessionOptions what must be done besides adding the provider with its options."""

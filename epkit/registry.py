@@ -20,7 +20,7 @@ from pydantic import ConfigDict
 
 from epkit import hookspecs
 from epkit.errors import PluginError, UnknownTarget, nearest
-from epkit.provider import Availability, Concurrency, Options, Proof, Provider, Unusable, WarmupNeed
+from epkit.provider import Availability, Compiles, Concurrency, Options, Proof, Provider, Unusable, WarmupNeed
 
 GROUP = "epkit"
 
@@ -233,6 +233,7 @@ def _contradiction(provider: object) -> str:
         ("native_options", _texts(provider.native_options), "a tuple of texts"),
         ("lacks", _texts(provider.lacks), "a tuple of texts"),
         ("narrows", isinstance(provider.narrows, Mapping), "a mapping from type to type"),
+        ("compiles", provider.compiles in get_args(Compiles), f"one of {', '.join(get_args(Compiles))}"),
         ("warmup", isinstance(provider.warmup, WarmupNeed), "a WarmupNeed"),
         ("arena", provider.arena in ("cpu", "gpu", None), "'cpu', 'gpu' or None"),
         ("proof", provider.proof is None or isinstance(provider.proof, Proof), "a Proof, or None"),

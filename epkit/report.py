@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from epkit.capture import Capture
+from epkit.compiled import Cached
 from epkit.placement import Share
 from epkit.resolve import Plan, Step
 
@@ -62,6 +63,7 @@ class Report:
     warmup_why: str = ""
     graph: Capture | None = None
     """Whether graphs are captured, where the target asks for it."""
+    cache: tuple[Cached, ...] = ()
     notes: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import os
 import time
@@ -12,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from epkit import _platform, _runtime, probe
 from epkit._foreign import asked
 from epkit.capture import capture
+from epkit.compiled import Compiled
 from epkit.config import ConfigSource, load
+from epkit.context import check_context
 from epkit.effective import effective
 from epkit.errors import (
     ConfigError,
@@ -113,14 +116,22 @@ def open_plan(model: Model, plan: Plan, answers: Mapping[str, probe.Answer]) -> 
         raise ProviderUnavailable(message, hint=step.hint)
     source = model.source if isinstance(model.source, bytes) else str(model.source)
     cores = _platform.core_limit()
-    under_way = Opening(
-        plan,
-        source,
-        effective(plan, cores).settings,
-        list(plan.chain),
-        capture=capture(model, plan),
-        capturing=effective(plan, cores, captures=True).settings,
-    )
+    with contextlib.closing(Compiled(model, target)) as compiled:
+        under_way = Opening(
+            plan,
+            source,
+            effective(plan, cores).settings,
+            list(plan.chain),
+            compiled,
+            capture=capture(model, plan),
+            capturing=effective(plan, cores, captures=True).settings,
+        )
+        return _opened(model, under_way, answers)
+
+
+def _opened(model: Model, under_way: Opening, answers: Mapping[str, probe.Answer]) -> Session:
+    plan, source, target = under_way.plan, under_way.model, under_way.plan.target
+    said = check_context(model, plan)
     leave_out(under_way, model)
     warmup_seconds = 0.0
     while True:
@@ -131,7 +142,10 @@ def open_plan(model: Model, plan: Plan, answers: Mapping[str, probe.Answer]) -> 
         warmup_seconds += time.perf_counter() - started
         if failed is None:
             break
+        if under_way.compiled.doubt(failed[1]):
+            continue
         drop(under_way, *failed, "failed to warm up")
+    under_way.compiled.keep(list(under_way.placed))
     if not under_way.placed:
         notes = ("the model has no node to run: it folds to constants, or passes its inputs through", *notes)
     session.report = Report(
@@ -144,7 +158,11 @@ def open_plan(model: Model, plan: Plan, answers: Mapping[str, probe.Answer]) -> 
         warmup=warmed,
         warmup_why=why,
         graph=under_way.capture if under_way.capture is not None and under_way.capture.asked else None,
-        notes=(*target.notes, *meddling(target.chain), *_probe_notes(answers), *_narrowing(session, under_way), *notes),
+        cache=under_way.compiled.rows,
+        notes=(
+            *(*target.notes, *meddling(target.chain), *_probe_notes(answers), *said),
+            *(*_narrowing(session, under_way), *notes),
+        ),
         seconds={
             # The providers are probed side by side.
             "probe": max((one.seconds for one in answers.values()), default=0.0),

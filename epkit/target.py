@@ -89,6 +89,8 @@ class TargetTable(BaseModel):
     """Whether bindings capture each combination of shapes as a graph, and replay it; of CUDA, TensorRT and WebGPU."""
     shrink_above: Annotated[ByteSize, BeforeValidator(_no_flag), Field(gt=0)] | None = None
     """Bytes of inputs or outputs (`64 MiB`) above which a run's memory goes back to the system afterwards."""
+    cache: StrictBool | None = None
+    """Whether to start from what was compiled before, and to keep what is compiled; left out, start from it if kept."""
     cast: StrictBool = False
     """Whether inputs may be converted within their kind where precision is lost: float64 to float32."""
     extends: StrictStr | None = None
@@ -112,8 +114,11 @@ class Candidate:
 
     @property
     def sent(self) -> dict[str, str]:
-        """The options as ONNX Runtime gets them."""
-        return asked(self.provider.encode, self.options, self.device)
+        """The options as ONNX Runtime gets them, without a cache that they ask for: that is epkit's to give."""
+        provider, options = self.provider, self.options
+        if asked(provider.asked_cache, options) is not None and not asked(provider.check_cache, options):
+            options = asked(provider.cached, options, self.device, None)
+        return asked(provider.encode, options, self.device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +135,7 @@ class Target:
     warmup: Warmup = field(default_factory=Warmup)
     cuda_graph: bool = False
     shrink_above: int | None = None
+    cache: bool | None = None
     cast: bool = False
     written: Table = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -246,6 +252,7 @@ def _from_table(name: str, why: str, table: Table, registry: Registry, config: C
         warmup=written.warmup,
         cuda_graph=written.cuda_graph,
         shrink_above=written.shrink_above,
+        cache=written.cache,
         cast=written.cast,
         written=table,
         notes=(*_native_code(chain, session_options, config), *session_options.notes()),
@@ -266,6 +273,9 @@ def _candidate(where: str, provider: Provider, names: Sequence[str], written: Ta
     misfit = asked(provider.check_options, options, candidate.device)
     if misfit:
         raise ConfigError(f"{origin_of(own, ()) or where}: {misfit}")
+    if written.cache is False and asked(provider.asked_cache, options) is not None:
+        told = f"{where} says cache = false, and the options of {provider.name} ask for a cache"
+        raise ConfigError(told, hint="drop one of the two")
     switch = provider.graph_option
     if switch is not None and options.written().get(switch):
         return replace(candidate, options=options.model_copy(update={switch: None}), captures=True)

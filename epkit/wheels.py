@@ -46,3 +46,12 @@ def library(module: str, file: str) -> Path | None:
     spec = importlib.util.find_spec(module)
     places = spec.submodule_search_locations if spec is not None else None
     return Path(next(iter(places))) / file if places else None
+
+
+def origin(module: str) -> str:
+    """Return the file that `import module` would load, without loading it; empty when there is none."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return ""
+    return (spec.origin or "") if spec is not None else ""

@@ -22,7 +22,19 @@ from pathlib import Path
 
 import pytest
 
-from epkit import catalogue, checkup, errors, explanation, inspection, placement, report, sample
+from epkit import (
+    catalogue,
+    checkup,
+    compilation,
+    compiled,
+    errors,
+    explanation,
+    inspection,
+    placement,
+    report,
+    sample,
+    upkeep,
+)
 from epkit.benchmark import agreement, environment, result
 from epkit.cli import main
 from epkit.config import load
@@ -137,6 +149,7 @@ def test_every_key_of_the_json_documents_is_documented():
     shapes = (
         *(catalogue.Row, checkup.Finding, inspection.Memory, inspection.Measured, inspection.BatchSize),
         *(explanation.Explanation, explanation.PlanRow, PlannedRun, Setting),
+        *(compiled.Cached, compilation.Compilation, upkeep.Kept, upkeep.KeptRow),
         *(report.Report, report.Tried, report.WarmedUp, placement.Share),
         *(result.Benchmark, result.Row, result.Comparison, environment.Environment),
         *(agreement.Agreement, agreement.Difference),

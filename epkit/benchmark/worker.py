@@ -106,6 +106,7 @@ class Worker:
         self._session.run(self._feed)
         first_run_s = time.perf_counter() - started
         report = self._session.report
+        hits = [f"{row.provider} started from the cache" for row in report.cache if row.outcome == "hit"]
         placement = {name: {"nodes": one.nodes, "share": one.share} for name, one in report.placement.items()}
         return {
             "import_s": import_s,
@@ -114,7 +115,7 @@ class Worker:
             "provider": report.provider,
             "placement": placement,
             "summary": report.summary(),
-            "notes": list(report.notes),
+            "notes": [*report.notes, *hits],
             "inputs": _described(self._feed, message["feed"]["files"]),
             "inputs_sha256": _digest(self._feed),
             "guessed": list(guessed),

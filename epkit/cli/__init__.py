@@ -15,6 +15,8 @@ import click
 
 from epkit._version import __version__
 from epkit.cli.bench import bench
+from epkit.cli.cache import cache
+from epkit.cli.compile import compile
 from epkit.cli.doctor import doctor
 from epkit.cli.explain import explain
 from epkit.cli.inspect import inspect
@@ -47,7 +49,7 @@ def app() -> None:
     """
 
 
-for _command in (providers, doctor, inspect, explain, run, bench):
+for _command in (providers, doctor, inspect, explain, run, bench, compile, cache):
     app.add_command(_command)
 
 

@@ -17,8 +17,12 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-GOOD = frozenset({"usable", "active", "ok", "fine"})
-BAD = frozenset({"unusable", "broken", "failed", "failed to open", "failed to warm up", "problem", "disagrees"})
+    from epkit.compiled import Cached
+
+GOOD = frozenset({"usable", "active", "ok", "fine", "sound"})
+BAD = frozenset(
+    {"unusable", "broken", "failed", "failed to open", "failed to warm up", "problem", "disagrees", "damaged"}
+)
 
 
 def document(data: Mapping[str, object]) -> None:
@@ -97,6 +101,15 @@ def size(value: float | None) -> str:
 def shapes(value: Mapping[str, Sequence[int]]) -> str:
     """Write shapes by name: "image [1, 3, 128, 128], mask [1, 128]"."""
     return ", ".join(f"{name} {list(shape)}" for name, shape in value.items())
+
+
+def caches(rows: Iterable[Cached]) -> None:
+    """Print what became of the cache, a line a provider."""
+    for row in rows:
+        told = f"cache: {row.provider} {row.outcome}"
+        if row.outcome in ("hit", "built"):
+            told += f", {size(row.bytes)} in {row.folder}, built in {seconds(row.seconds)}"
+        line(told + (f" ({row.reason})" if row.reason else ""))
 
 
 def _console() -> Console:

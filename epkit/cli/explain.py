@@ -40,6 +40,7 @@ def explain(model: str, target: str | None, config: str | None, refresh: bool, a
             for one in told.warmup
         ]
         _show.table(("warm-up", "runs", "why"), rows, numbers=("runs",))
+    _show.caches(told.cache)
     for note in told.notes:
         _show.line(f"note: {note}")
     _show.title("the same without epkit:")

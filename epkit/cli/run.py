@@ -91,5 +91,6 @@ def _report(report: Report) -> None:
             ],
             numbers=("runs", "first run", "last run", "peak memory", "grew by"),
         )
+    _show.caches(report.cache)
     for note in report.notes:
         _show.line(f"note: {note}")

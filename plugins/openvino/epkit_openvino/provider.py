@@ -57,6 +57,8 @@ class OpenVino(Provider):
         why="the model is compiled when it is opened, the kernels for a new input shape with its first run",
     )
 
+    compiles = "opening"
+
     @property
     def concurrency(self) -> Concurrency:
         """Any number of runs at once: each takes an inference request of its own."""
@@ -132,6 +134,23 @@ class OpenVino(Provider):
         sent = {name: _text(value, "true", "false") for name, value in given.items() if not name.isupper()}
         return sent | ({"load_config": json.dumps({kind: properties})} if properties else {})
 
+    def cached(self, options: Options, device: Device | None, folder: Path | None) -> Options:  # noqa: ARG002
+        """Keep blobs in `folder`: OpenVINO names them by model, weights and version, and loads what it knows."""
+        extra = {name: text for name, text in options.extra.items() if name != "CACHE_DIR"}
+        return options.model_copy(update={"CACHE_DIR": folder and str(folder), "extra": extra})
+
+    def asked_cache(self, options: Options) -> str | None:
+        """Return CACHE_DIR."""
+        asked = (options.written() | options.extra).get("CACHE_DIR")
+        return None if asked is None else str(asked)
+
+    def stale_when(self, device: Device | None) -> Sequence[str]:
+        """List the version of the wheel, and what it compiles for: the CPU's instruction set, or the device nodes."""
+        library = wheels.library(_MODULE, _LIBRARY)
+        size = library.stat().st_size if library is not None and library.is_file() else 0
+        hardware = _processor() if device in (None, "CPU") else ", ".join(_device_nodes())
+        return [f"{_WHEEL} {wheels.version(_WHEEL)}, {size} bytes", hardware]
+
     def hint(self, cause: str) -> str:
         """Return what mends a failure to register the library or to open a session."""
         if match := re.search(r"Unsupported property (\w+) by (\w+) plugin", cause):
@@ -143,6 +162,17 @@ class OpenVino(Provider):
         if "cannot open shared object file" in cause:
             return f"{_INSTALL} --force-reinstall"
         return ""
+
+
+def _processor(facts: Path = Path("/proc/cpuinfo")) -> str:
+    """Name the CPU's maker and the vector instructions that it has, for which kernels are compiled."""
+    try:
+        text = facts.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return platform.processor()
+    found = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
+    flags = sorted(flag for flag in found.get("flags", "").split() if re.match("avx|amx|sse4|fma|f16c", flag))
+    return " ".join([found.get("vendor_id", ""), *flags])
 
 
 def _device_nodes() -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from epkit import _nvidia
+from epkit import _nvidia, _platform
 from epkit.provider import Availability, Device, Options, Provider, WarmupNeed
 from epkit_tensorrt import profiles
 from epkit_tensorrt.options import TensorRTOptions
@@ -29,6 +29,7 @@ class TensorRT(Provider):
     device_option = "device_id"
     graph_option = "trt_cuda_graph_enable"
     environment = ("ORT_TENSORRT_*", "ORT_DUMP_EP_CONTEXT_MODEL", "ORT_EP_CONTEXT_*", "NVIDIA_TF32_OVERRIDE")
+    compiles = "shapes"
     native_options = ("trt_extra_plugin_lib_paths", "trt_engine_decryption_lib_path")
     warmup = WarmupNeed(
         runs=2,
@@ -61,6 +62,44 @@ class TensorRT(Provider):
         chosen = (options.trt_profile_min_shapes, options.trt_profile_opt_shapes, options.trt_profile_max_shapes)
         return next((said for one in chosen if one and (said := profiles.misfit(profiles.parse(one), inputs))), "")
 
+    def cached(self, options: Options, device: Device | None, folder: Path | None) -> Options:  # noqa: ARG002
+        """Keep engines and their profiles in `folder`; kernel times stay where they would have been, for all models."""
+        given = options.written() | options.extra
+        update: dict[str, object] = {
+            "trt_engine_cache_enable": folder is not None,
+            "trt_engine_cache_path": folder and str(folder),
+        }
+        if _on(given.get("trt_timing_cache_enable")) and not given.get("trt_timing_cache_path"):
+            update["trt_timing_cache_path"] = str(given.get("trt_engine_cache_path") or ".")
+        extra = {name: text for name, text in options.extra.items() if name not in update}
+        return options.model_copy(update=update | {"extra": extra})
+
+    def check_cache(self, options: Options) -> str:
+        """Name the options that look for other files where the engines are."""
+        given = options.written() | options.extra
+        for option in ("trt_int8_calibration_table_name", "trt_dump_ep_context_model"):
+            if given.get(option) and (option.endswith("name") or _on(given[option])):
+                told = f"{option} ties the engines to trt_engine_cache_path"
+                return f"{told}, where their names ignore the weights: give each version of a model a path of its own"
+        return ""
+
+    def asked_cache(self, options: Options) -> str | None:
+        """Return trt_engine_cache_path where trt_engine_cache_enable is on."""
+        given = options.written() | options.extra
+        return str(given.get("trt_engine_cache_path", "")) if _on(given.get("trt_engine_cache_enable")) else None
+
+    def stale_when(self, device: Device | None) -> Sequence[str]:
+        """List ONNX Runtime's CUDA, TensorRT's libraries by their sizes, and the GPU with its driver."""
+        installed = _nvidia.find_runtime()
+        if installed is None:
+            return ()
+        names = [name for name in installed.needs(("tensorrt",)) if "nvinfer" in name or "nvonnxparser" in name]
+        found = [
+            path.resolve() for name in names if (path := _platform.find_library(name, installed.wheel_directories))
+        ]
+        libraries = [f"{path.name} {path.stat().st_size} bytes" for path in found]
+        return [f"CUDA {installed.cuda}", ", ".join(libraries), _nvidia.gpu(device if isinstance(device, int) else 0)]
+
     def encode(self, options: Options, device: Device | None) -> dict[str, str]:
         """Turn options into text; this provider alone refuses `1` and `0` for `True` and `False`."""
         switches = {name: str(value) for name, value in options.written().items() if isinstance(value, bool)}
@@ -77,6 +116,10 @@ class TensorRT(Provider):
     def hint(self, cause: str) -> str:
         """Return the command that brings a missing library, or mends what the driver said."""
         return _nvidia.hint(cause, _nvidia.find_runtime())
+
+
+def _on(value: object) -> bool:
+    return value is True or str(value).lower() in ("1", "true")
 
 
 def _in_wheels(installed: _nvidia.Installed) -> list[Path]:

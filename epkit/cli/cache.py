@@ -1,0 +1,99 @@
+"""`epkit cache`: what was compiled and kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from epkit.cli import _options, _show
+
+if TYPE_CHECKING:
+    from epkit.upkeep import Kept, KeptRow
+
+_folder = click.argument("folder", required=False)
+
+
+@click.group()
+def cache() -> None:
+    """List, verify and prune what providers compiled.
+
+    FOLDER is one that a target's options name (OpenVINO's CACHE_DIR); without it, epkit's cache folder.
+    """
+
+
+@cache.command("list")
+@_folder
+@_options.as_json
+def list_(folder: str | None, as_json: bool) -> None:
+    """List what is kept."""
+    from epkit import upkeep
+
+    found = upkeep.look(folder)
+    if as_json:
+        _show.document(found.as_json())
+        return
+    _rows(found.rows)
+    _show.line(f"{_count(found.rows)} in {found.folder}, {_show.size(found.bytes)} of {_show.size(found.limit_bytes)}")
+    if found.answers:
+        _show.line(f"answers of probes beside it: {found.answers}; epkit providers --refresh asks anew")
+
+
+@cache.command()
+@_folder
+@_options.as_json
+@click.pass_context
+def verify(context: click.Context, folder: str | None, as_json: bool) -> None:
+    """Read every file that is kept and compare its digest. Exit code 1 when something is damaged."""
+    from epkit import upkeep
+
+    found = upkeep.look(folder, thorough=True)
+    if as_json:
+        _show.document(found.as_json())
+    else:
+        _rows(found.rows)
+        _show.line(f"{_count(found.rows)} in {found.folder}")
+        bad = [row for row in found.rows if row.state in ("damaged", "unfinished")]
+        _show.advice([("what to do", "epkit cache prune" if bad else "")])
+    context.exit(found.exit_code)
+
+
+@cache.command()
+@_folder
+@click.option("--all", "everything", is_flag=True, help="Remove everything.")
+@click.option("--stale", is_flag=True, help="Remove what other versions built, and keep the rest whatever its size.")
+@_options.as_json
+def prune(folder: str | None, everything: bool, stale: bool, as_json: bool) -> None:
+    """Remove what is damaged or unfinished, and what was used longest ago until the limit is kept.
+
+    The limit is EPKIT_CACHE_LIMIT (10GiB). What another process is building stays.
+    """
+    from epkit import upkeep
+
+    done: Kept = upkeep.prune(folder, everything=everything, stale=stale)
+    if as_json:
+        _show.document(done.as_json())
+        return
+    _rows(done.removed)
+    freed = _show.size(sum(row.bytes for row in done.removed))
+    _show.line(f"removed {_count(done.removed)} from {done.folder}, {freed}; {_show.size(done.bytes)} are left")
+
+
+def _rows(rows: tuple[KeptRow, ...]) -> None:
+    if not rows:
+        return
+    cells = [
+        (row.provider, row.state, row.model, _show.size(row.bytes), _date(row.used), row.reason or row.built_with)
+        for row in rows
+    ]
+    _show.table(("provider", "state", "model", "size", "last used", "built with"), cells, numbers=("size",))
+
+
+def _count(rows: tuple[KeptRow, ...]) -> str:
+    return "1 compiled model" if len(rows) == 1 else f"{len(rows)} compiled models"
+
+
+def _date(when: float | None) -> str:
+    from datetime import datetime
+
+    return "" if when is None else datetime.fromtimestamp(when).astimezone().strftime("%Y-%m-%d %H:%M")

@@ -1,0 +1,44 @@
+"""`epkit compile`: build ahead of time what sessions start from."""
+
+from __future__ import annotations
+
+import click
+
+from epkit.cli import _options, _show
+
+
+@click.command()
+@click.argument("model")
+@_options.target
+@click.option("--output", metavar="FILE", help="Write the compiled model to FILE instead of the cache.")
+@click.option("--force", is_flag=True, help="Replace FILE.")
+@_options.config
+@_options.as_json
+@click.pass_context
+def compile(
+    context: click.Context,
+    model: str,
+    target: str | None,
+    output: str | None,
+    force: bool,
+    config: str | None,
+    as_json: bool,
+) -> None:
+    """Compile MODEL as opening it would, and keep the result for later sessions.
+
+    With --output it becomes a model of its own, in ONNX Runtime's EP-context form, for the provider that compiled it.
+    Exit code 1 when nothing could be kept.
+    """
+    from epkit import compilation
+
+    done = compilation.compile(model, target, config=config, output=output, force=force)
+    if as_json:
+        _show.document(done.as_json())
+    else:
+        _show.caches(done.cache)
+        for file, size in done.files.items():
+            _show.line(f"wrote {file}, {_show.size(size)}")
+        for note in done.notes:
+            _show.line(f"note: {note}")
+        _show.line(f"it took {_show.seconds(done.seconds)}")
+    context.exit(done.exit_code)
