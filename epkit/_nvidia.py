@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from epkit import _platform
 from epkit.provider import Availability, Unusable, Usable
@@ -59,9 +60,14 @@ class Installed:
 
     @property
     def wheel_directories(self) -> list[Path]:
-        """Where NVIDIA's wheels put their libraries; no loader looks there, but `prepare` loads them by path."""
+        """Where NVIDIA's wheels put their libraries; no loader looks there, but `prepare` loads them by path.
+
+        They may be elsewhere on Python's path than ONNX Runtime is: it in one folder, PyTorch and CUDA in another.
+        """
         patterns = ("nvidia/*/bin", "nvidia/*/bin/x86_64") if sys.platform == "win32" else ("nvidia/*/lib",)
-        return sorted(path for one in (*patterns, "tensorrt*_libs") for path in self.root.parent.glob(one))
+        roots = dict.fromkeys([self.root.parent, *(Path(entry) for entry in sys.path if entry)])
+        found = (path for root in roots for one in (*patterns, "tensorrt*_libs") for path in sorted(root.glob(one)))
+        return list(dict.fromkeys(found))
 
     def library(self, provider: str) -> Path:
         """Return where the library of a provider (`cuda`) lies in builds that have it."""
@@ -123,6 +129,19 @@ def probe(
         reason = absence(missing, runtime.wheel_directories, gpu_on_bus())
         return Unusable(reason, hint=remedy(missing, runtime))
     return ask_driver(driver, runtime)
+
+
+def preload(runtime: ModuleType, installed: Installed | None) -> None:
+    """Load CUDA and cuDNN from NVIDIA's wheels; `preload_dlls` by itself looks only beside ONNX Runtime.
+
+    It prints what it cannot load.
+    """
+    if not hasattr(runtime, "preload_dlls"):
+        return
+    runtime.preload_dlls()
+    for directory in installed.wheel_directories if installed else ():
+        if installed is not None and not directory.is_relative_to(installed.root.parent):
+            runtime.preload_dlls(directory=str(directory))
 
 
 def missing_libraries(names: Iterable[str], directories: Sequence[Path]) -> dict[str, str]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -277,3 +280,31 @@ def test_preparing_twice_does_no_harm(provider: Provider, capsys: pytest.Capture
     provider.prepare(onnxruntime)
     provider.prepare(onnxruntime)
     capsys.readouterr()
+
+
+ELSEWHERE = """
+import contextlib, io, sys
+import onnxruntime
+from epkit_cuda.provider import Cuda
+with contextlib.redirect_stdout(io.StringIO()):
+    Cuda().prepare(onnxruntime)
+    Cuda().prepare(onnxruntime)
+print([line.split()[-1] for line in open("/proc/self/maps") if "libcublasLt.so.13" in line][:1])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc what is loaded")
+def test_wheels_elsewhere_on_the_path_than_onnx_runtime_are_found_and_loaded(install, tmp_path, monkeypatch):
+    folder = tmp_path / "elsewhere" / "nvidia" / "cu13" / "lib"
+    folder.mkdir(parents=True)
+    library = folder / "libcublasLt.so.13"
+    shutil.copy(cast("str", importlib.util.find_spec("_ctypes").origin), library)  # any library that loads
+    path = os.pathsep.join([*sys.path, str(tmp_path / "elsewhere")])
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}
+    )
+    assert done.stdout.strip() == str([str(library)]), done.stderr
+    runtime = install(("libcublasLt.so.13", "libcuda.so.1"))
+    assert isinstance(ask(runtime, Driver(devices=["GPU"])), Unusable)
+    monkeypatch.syspath_prepend(tmp_path / "elsewhere")
+    assert ask(runtime, Driver(devices=["GPU"])) == Usable("GPU, driver for CUDA 13.0")
