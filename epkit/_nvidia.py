@@ -209,6 +209,18 @@ def ask_driver(driver: ctypes.CDLL, runtime: Installed) -> Availability:
     return Usable(f"{devices}, driver for CUDA {cuda}")
 
 
+def used_memory(ordinal: int = 0, *, load: Callable[[str], ctypes.CDLL] = ctypes.CDLL) -> int | None:
+    """Return how many bytes of a GPU's memory are taken, by whomever; None where NVIDIA's library does not tell."""
+    try:
+        library = load("nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1")
+    except OSError:
+        return None
+    device, memory = ctypes.c_void_p(), (ctypes.c_ulonglong * 3)()  # total, free, used
+    code = library.nvmlInit_v2() or library.nvmlDeviceGetHandleByIndex_v2(ordinal, ctypes.byref(device))
+    code = code or library.nvmlDeviceGetMemoryInfo(device, memory)
+    return None if code else int(memory[2])
+
+
 def hint(cause: str, runtime: Installed | None) -> str:
     """Return the command that mends a failure described as `cause` by ONNX Runtime or the driver; empty if unknown."""
     if libraries := re.findall(r"\blib(?:cu|nv)\w+\.so(?:\.\d+)?\b|\b(?:cu|nv)\w+\.dll\b", cause):
