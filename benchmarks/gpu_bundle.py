@@ -30,7 +30,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / ".gpu"
-THERE = "/var/tmp/epkit"  # noqa: S108 - on the machine, whose checkout is replaced at each transfer
+THERE = "/var/tmp/epkit"  # on the machine, whose checkout is replaced at each transfer
 PIECE = 50 * 2**20
 # What the tests and benchmarks import, beside epkit.
 TOOLS = ("pytest", "hypothesis", "onnx")
@@ -39,31 +39,47 @@ PLATFORMS = (*(f"manylinux_2_{minor}_x86_64" for minor in (28, 27, 24, 17)), "ma
 CHECKOUT = ("tests", "benchmarks", "pyproject.toml", "plugins/*/tests")
 
 JOIN = """\
-# Joins the pieces, installs the wheels, and runs the GPU suite. Usage: bash join.sh [OUT] [PYTHON] [ARGUMENTS of gpu.py]
+# Joins the pieces and installs the wheels into a folder of their own. Usage: bash join.sh [OUT]
+# PYTHON names another interpreter than python3.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-$here/out}
-python=${2:-python3}
-[ $# -lt 2 ] && shift $# || shift 2
+python=${PYTHON:-python3}
 mkdir -p "$out"
-out=$(cd "$out" && pwd)
 cd "$here"
 cat piece.* > bundle.tar.xz
 echo "SHA256  bundle.tar.xz" | sha256sum --check --quiet
+rm -rf site wheels checkout
 "$python" -c 'import tarfile; tarfile.open("bundle.tar.xz").extractall(".", filter="data")'
-rm -rf site bundle.tar.xz
+rm bundle.tar.xz
 "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --disable-pip-version-check \\
     --target site wheels/*.whl
-export PYTHONPATH="$here/site" EPKIT_CACHE_DIR="$here/cache" PYTHONUNBUFFERED=1
+export PYTHONPATH="$here/site" EPKIT_CACHE_DIR="$here/cache"
+# The machine may have an ONNX Runtime of its own.
 "$python" -P -c 'import onnxruntime, sys; print(onnxruntime.__file__)
 sys.exit(not onnxruntime.__file__.startswith(sys.argv[1]))' "$here/site"
-cd checkout
-"$python" -P -m epkit providers --json > "$out/providers.json"
-"$python" -P -m epkit providers
-"$python" -P benchmarks/gpu.py --out "$out/gpu.json" "$@" || echo "gpu.py: exit $?"
-# -o addopts: the machine's pytest may have other plugins, and no benchmarks are run here
-PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 "$python" -P -m pytest -o addopts=--import-mode=importlib -p no:cacheprovider \\
-    -m gpu -q -rs tests/test_gpu.py 2>&1 | tee "$out/tests.log"
+"$python" -P -m epkit providers | tee "$out/providers.txt"
+"""
+SUITE = """\
+# Runs the tests, or measures. Usage: bash suite.sh test [OUT], or bash suite.sh measure [OUT] [ARGUMENTS of gpu.py]
+set -u
+what=$1
+here=$(cd "$(dirname "$0")" && pwd)
+out=${2:-$here/out}
+python=${PYTHON:-python3}
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
+shift; shift || true
+export PYTHONPATH="$here/site" EPKIT_CACHE_DIR="$here/cache" PYTHONUNBUFFERED=1
+cd "$here/checkout"
+set -o pipefail
+if [ "$what" = test ]; then
+    # The machine's pytest may have other plugins; -o addopts since no benchmarks are run here.
+    PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 "$python" -P -m pytest -o addopts=--import-mode=importlib -p no:cacheprovider \\
+        -m gpu -v -rs --tb=short tests/test_gpu.py "$@" 2>&1 | tee "$out/tests.log"
+else
+    "$python" -P benchmarks/gpu.py --out "$out/gpu.json" "$@" 2>&1 | tee "$out/measure.log"
+fi
 """
 
 
@@ -71,10 +87,11 @@ def names(start: Iterable[str], python: str) -> dict[str, str]:
     """Return the distributions that these need, and their versions, as they are installed here."""
     found: dict[str, str] = {}
     wanted = [Requirement(one) for one in start]
+    asked = {canonicalize_name(one.name) for one in wanted}
     while wanted:
         one = wanted.pop()
         name = canonicalize_name(one.name)
-        if name in found or name in BROUGHT_BY_THE_MACHINE:
+        if name in found or (name in BROUGHT_BY_THE_MACHINE and name not in asked):
             continue
         distribution = importlib.metadata.distribution(name)
         found[name] = distribution.version
@@ -147,7 +164,9 @@ def commands(pieces: Sequence[Path]) -> str:
     aside = f"mkdir -p {THERE} && cp .gpu/*/* {THERE}/"
     return (
         f"With each of the folders .gpu/00 to .gpu/{last - 1:02}, in the root of the checkout:\n    {aside}\n"
-        f"With .gpu/{last:02}, at once after them:\n    {aside} && bash {THERE}/join.sh $OUT\n"
+        f"With .gpu/{last:02}, at once after them:\n"
+        f"    {aside} && bash {THERE}/join.sh $OUT && bash {THERE}/suite.sh test $OUT\n"
+        f"And then:\n    bash {THERE}/suite.sh measure $OUT --budget 400\n"
     )
 
 
@@ -158,7 +177,13 @@ def run(command: Sequence[str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--python", default="3.12", help="the machine's Python (3.12)")
-    parser.add_argument("--with", dest="others", nargs="*", default=[], help="other distributions, such as webgpu's")
+    parser.add_argument(
+        "--with",
+        dest="others",
+        nargs="*",
+        default=[],
+        help="more distributions, such as onnxruntime-ep-webgpu",
+    )
     given = parser.parse_args()
     started = time.monotonic()
     shutil.rmtree(FOLDER, ignore_errors=True)
@@ -180,7 +205,8 @@ def main() -> None:
     size = archive.stat().st_size
     archive.unlink()
     shutil.rmtree(stage)
-    (pieces[-1].parent / "join.sh").write_text(JOIN.replace("SHA256", digest), encoding="utf-8")
+    for name, script in (("join.sh", JOIN.replace("SHA256", digest)), ("suite.sh", SUITE)):
+        (pieces[-1].parent / name).write_text(script, encoding="utf-8")
     (FOLDER / "COMMANDS").write_text(commands(pieces), encoding="utf-8")
     print(f"{time.monotonic() - started:5.0f} s  {size / 2**20:.0f} MiB in {len(pieces)} pieces")
     print(commands(pieces), end="")

@@ -58,7 +58,7 @@ def test_the_same_promises_are_kept_without_an_nvidia_gpu(on: str, rows: dict[st
 
 
 def test_a_promise_that_is_broken_or_crashes_is_a_failure_that_says_so():
-    with pytest.raises(pytest.fail.Exception, match="no provider is named|no target or provider is named"):
+    with pytest.raises(pytest.fail.Exception, match=r"no provider is named|no target or provider is named"):
         kept("acme", "the_report_says_where_the_nodes_run")
-    with pytest.raises(pytest.skip.Exception, match="does not tell how much memory|PyTorch"):
+    with pytest.raises(pytest.skip.Exception, match=r"does not tell how much memory|PyTorch"):
         kept("cpu", "a_tensor_on_the_gpu_is_read_where_it_is")
