@@ -308,3 +308,29 @@ def test_wheels_elsewhere_on_the_path_than_onnx_runtime_are_found_and_loaded(ins
     assert isinstance(ask(runtime, Driver(devices=["GPU"])), Unusable)
     monkeypatch.syspath_prepend(tmp_path / "elsewhere")
     assert ask(runtime, Driver(devices=["GPU"])) == Usable("GPU, driver for CUDA 13.0")
+
+
+class Management:
+    """What NVIDIA's management library answers."""
+
+    def __init__(self, *, code: int = 0, used: int = 0) -> None:
+        self.code, self.used = code, used
+
+    def nvmlInit_v2(self) -> int:  # noqa: N802 - the library's spelling
+        return self.code
+
+    def nvmlDeviceGetHandleByIndex_v2(self, ordinal: int, device: Any) -> int:  # noqa: N802
+        return self.code
+
+    def nvmlDeviceGetMemoryInfo(self, device: Any, memory: Any) -> int:  # noqa: N802
+        memory[0], memory[1], memory[2] = 80 * 2**30, 80 * 2**30 - self.used, self.used
+        return self.code
+
+
+def test_the_memory_that_is_taken_is_told_or_nothing_is():
+    def load(library: Management) -> Callable[[str], ctypes.CDLL]:
+        return lambda name: cast("ctypes.CDLL", library)
+
+    assert _nvidia.used_memory(load=loading(None)) is None
+    assert _nvidia.used_memory(load=load(Management(code=999))) is None
+    assert _nvidia.used_memory(load=load(Management(used=3 * 2**30))) == 3 * 2**30
