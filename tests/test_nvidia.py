@@ -18,6 +18,7 @@ from epkit_tensorrt.provider import TensorRT
 from test_platform import elf
 
 from epkit import _nvidia
+from epkit._cause import cause
 from epkit.provider import Provider, Unusable, Usable
 
 PROVIDERS: tuple[Provider, ...] = (Cuda(), TensorRT())
@@ -334,3 +335,24 @@ def test_the_memory_that_is_taken_is_told_or_nothing_is():
     assert _nvidia.used_memory(load=loading(None)) is None
     assert _nvidia.used_memory(load=load(Management(code=999))) is None
     assert _nvidia.used_memory(load=load(Management(used=3 * 2**30))) == 3 * 2**30
+
+
+def test_what_cuda_says_is_a_sentence_and_leads_to_a_command():
+    # What ONNX Runtime 1.31.1 raises with CUDA's libraries and a driver that has nothing to offer.
+    source = "/onnxruntime_src/onnxruntime/core/providers/cuda/"
+    call = (
+        "std::conditional_t<THRW, void, onnxruntime::common::Status> onnxruntime::CudaCall(ERRTYPE, const char*, const "
+        "char*, SUCCTYPE, const char*, const char*, int) [with ERRTYPE = cudaError; bool THRW = true; SUCCTYPE = "
+        "cudaError; std::conditional_t<THRW, void, common::Status> = void] "
+    )
+    text = (
+        f"{source}cuda_call.cc:154 {call}{source}cuda_call.cc:146 {call}CUDA failure 35: CUDA driver version is "
+        f"insufficient for CUDA runtime version ; GPU=-1 ; hostname=vm ; file={source}cuda_execution_provider.cc ; "
+        "line=355 ; expr=cudaSetDevice(info_.device_id); \n\n"
+    )
+    said = cause(RuntimeError(text))
+    assert said == (
+        "CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version, in "
+        "cudaSetDevice(info_.device_id)"
+    )
+    assert "driver" in _nvidia.hint(said, None)
