@@ -95,7 +95,8 @@ def names(start: Iterable[str], python: str) -> dict[str, str]:
             continue
         distribution = importlib.metadata.distribution(name)
         found[name] = distribution.version
-        environment = {"python_version": python, "python_full_version": f"{python}.0"}
+        environment = {"python_version": python, "python_full_version": f"{python}.0", "platform_machine": "x86_64"}
+        environment |= {"sys_platform": "linux", "platform_system": "Linux"}
         for text in distribution.requires or ():
             other = Requirement(text)
             extras = ({"extra": extra} for extra in ("", *one.extras))
