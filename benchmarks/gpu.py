@@ -414,7 +414,10 @@ def main() -> int:
             row = {"section": section, "provider": provider, "model": name, "status": "left out"}
             row["reason"] = "the budget was spent"
         else:
-            row = child(section, provider, name, min(LIMIT_S, left, max(left / 3, 10.0)))
+            share = min(LIMIT_S, left, max(left / 3, 10.0))
+            row = child(section, provider, name, share)
+            if row["status"] == "timed out" and share < LIMIT_S:
+                row |= {"status": "left out", "reason": f"{row['reason']}, its share of the budget"}
         document["sections"].append(row)
         print(f"{provider} {section} {name}: {row['status']} {row.get('reason', '')}"[:200], flush=True)
         write(document, given.out)
