@@ -8,10 +8,15 @@ from __future__ import annotations
 import re
 
 # "/onnxruntime_src/core/graph/model.cc:256 onnxruntime::Model::Model(onnx::ModelProto&&, int) " in front of a sentence.
-_SOURCE = re.compile(r"/\S+\.(?:cc|cpp|cu|h|hpp):\d+ (?:[^()]*\((?:[^()]|\([^()]*\))*\)(?: const)? )?")
+_SOURCE = re.compile(
+    r"/\S+\.(?:cc|cpp|cu|h|hpp):\d+ (?:[^()]*\((?:[^()]|\([^()]*\))*\)(?: const)? (?:\[with [^\]]*\] )?)?"
+)
+# " ; GPU=0 ; hostname=vm ; file=... ; line=355 ; expr=cudaSetDevice(0); " behind one of CUDA's.
+_CUDA = re.compile(r" ; GPU=-?\d+ ; hostname=\S* ; file=.*? ; line=\d+ ; expr=(.*?);? *$", re.DOTALL)
 
 
 def cause(error: BaseException) -> str:
     """Return the text of an exception on one line, without codes and places in ONNX Runtime's source."""
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error).strip())
-    return " ".join(_SOURCE.sub(" ", text).split()) or type(error).__name__
+    text = _CUDA.sub(r", in \1", _SOURCE.sub(" ", text))
+    return " ".join(text.split()) or type(error).__name__

@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from epkit import _platform
 from epkit.provider import Availability, Unusable, Usable
@@ -62,9 +63,14 @@ class Installed:
 
     @property
     def wheel_directories(self) -> list[Path]:
-        """Where NVIDIA's wheels put their libraries; no loader looks there, but `prepare` loads them by path."""
+        """Where NVIDIA's wheels put their libraries; no loader looks there, but `prepare` loads them by path.
+
+        They may be elsewhere on Python's path than ONNX Runtime is: it in one folder, PyTorch and CUDA in another.
+        """
         patterns = ("nvidia/*/bin", "nvidia/*/bin/x86_64") if sys.platform == "win32" else ("nvidia/*/lib",)
-        return sorted(path for one in (*patterns, "tensorrt*_libs") for path in self.root.parent.glob(one))
+        roots = dict.fromkeys([self.root.parent, *(Path(entry) for entry in sys.path if entry)])
+        found = (path for root in roots for one in (*patterns, "tensorrt*_libs") for path in sorted(root.glob(one)))
+        return list(dict.fromkeys(found))
 
     def library(self, provider: str) -> Path:
         """Return where the library of a provider (`cuda`) lies in builds that have it."""
@@ -126,6 +132,19 @@ def probe(
         reason = absence(missing, runtime.wheel_directories, gpu_on_bus())
         return Unusable(reason, hint=remedy(missing, runtime))
     return ask_driver(driver, runtime)
+
+
+def preload(runtime: ModuleType, installed: Installed | None) -> None:
+    """Load CUDA and cuDNN from NVIDIA's wheels; `preload_dlls` by itself looks only beside ONNX Runtime.
+
+    It prints what it cannot load.
+    """
+    if not hasattr(runtime, "preload_dlls"):
+        return
+    runtime.preload_dlls()
+    for directory in installed.wheel_directories if installed else ():
+        if installed is not None and not directory.is_relative_to(installed.root.parent):
+            runtime.preload_dlls(directory=str(directory))
 
 
 def missing_libraries(names: Iterable[str], directories: Sequence[Path]) -> dict[str, str]:
@@ -206,6 +225,18 @@ def gpu(ordinal: int, *, load: Callable[[str], ctypes.CDLL] = ctypes.CDLL) -> st
             driver.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
             facts = [f"{name.value.decode(errors='replace')}, compute capability {major.value}.{minor.value}", *facts]
     return ", ".join(filter(None, facts))
+
+
+def used_memory(ordinal: int = 0, *, load: Callable[[str], ctypes.CDLL] = ctypes.CDLL) -> int | None:
+    """Return how many bytes of a GPU's memory are taken, by whomever; None where NVIDIA's library does not tell."""
+    try:
+        library = load("nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1")
+    except OSError:
+        return None
+    device, memory = ctypes.c_void_p(), (ctypes.c_ulonglong * 3)()  # total, free, used
+    code = library.nvmlInit_v2() or library.nvmlDeviceGetHandleByIndex_v2(ordinal, ctypes.byref(device))
+    code = code or library.nvmlDeviceGetMemoryInfo(device, memory)
+    return None if code else int(memory[2])
 
 
 def hint(cause: str, runtime: Installed | None) -> str:

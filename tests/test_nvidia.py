@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -15,6 +18,7 @@ from epkit_tensorrt.provider import TensorRT
 from test_platform import elf
 
 from epkit import _nvidia
+from epkit._cause import cause
 from epkit.provider import Provider, Unusable, Usable
 
 PROVIDERS: tuple[Provider, ...] = (Cuda(), TensorRT())
@@ -277,3 +281,78 @@ def test_preparing_twice_does_no_harm(provider: Provider, capsys: pytest.Capture
     provider.prepare(onnxruntime)
     provider.prepare(onnxruntime)
     capsys.readouterr()
+
+
+ELSEWHERE = """
+import contextlib, io, sys
+import onnxruntime
+from epkit_cuda.provider import Cuda
+with contextlib.redirect_stdout(io.StringIO()):
+    Cuda().prepare(onnxruntime)
+    Cuda().prepare(onnxruntime)
+print([line.split()[-1] for line in open("/proc/self/maps") if "libcublasLt.so.13" in line][:1])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc what is loaded")
+def test_wheels_elsewhere_on_the_path_than_onnx_runtime_are_found_and_loaded(install, tmp_path, monkeypatch):
+    folder = tmp_path / "elsewhere" / "nvidia" / "cu13" / "lib"
+    folder.mkdir(parents=True)
+    library = folder / "libcublasLt.so.13"
+    shutil.copy(cast("str", importlib.util.find_spec("_ctypes").origin), library)  # any library that loads
+    path = os.pathsep.join([*sys.path, str(tmp_path / "elsewhere")])
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}
+    )
+    assert done.stdout.strip() == str([str(library)]), done.stderr
+    runtime = install(("libcublasLt.so.13", "libcuda.so.1"))
+    assert isinstance(ask(runtime, Driver(devices=["GPU"])), Unusable)
+    monkeypatch.syspath_prepend(tmp_path / "elsewhere")
+    assert ask(runtime, Driver(devices=["GPU"])) == Usable("GPU, driver for CUDA 13.0")
+
+
+class Management:
+    """What NVIDIA's management library answers."""
+
+    def __init__(self, *, code: int = 0, used: int = 0) -> None:
+        self.code, self.used = code, used
+
+    def nvmlInit_v2(self) -> int:  # noqa: N802 - the library's spelling
+        return self.code
+
+    def nvmlDeviceGetHandleByIndex_v2(self, ordinal: int, device: Any) -> int:  # noqa: N802
+        return self.code
+
+    def nvmlDeviceGetMemoryInfo(self, device: Any, memory: Any) -> int:  # noqa: N802
+        memory[0], memory[1], memory[2] = 80 * 2**30, 80 * 2**30 - self.used, self.used
+        return self.code
+
+
+def test_the_memory_that_is_taken_is_told_or_nothing_is():
+    def load(library: Management) -> Callable[[str], ctypes.CDLL]:
+        return lambda name: cast("ctypes.CDLL", library)
+
+    assert _nvidia.used_memory(load=loading(None)) is None
+    assert _nvidia.used_memory(load=load(Management(code=999))) is None
+    assert _nvidia.used_memory(load=load(Management(used=3 * 2**30))) == 3 * 2**30
+
+
+def test_what_cuda_says_is_a_sentence_and_leads_to_a_command():
+    # What ONNX Runtime 1.31.1 raises with CUDA's libraries and a driver that has nothing to offer.
+    source = "/onnxruntime_src/onnxruntime/core/providers/cuda/"
+    call = (
+        "std::conditional_t<THRW, void, onnxruntime::common::Status> onnxruntime::CudaCall(ERRTYPE, const char*, const "
+        "char*, SUCCTYPE, const char*, const char*, int) [with ERRTYPE = cudaError; bool THRW = true; SUCCTYPE = "
+        "cudaError; std::conditional_t<THRW, void, common::Status> = void] "
+    )
+    text = (
+        f"{source}cuda_call.cc:154 {call}{source}cuda_call.cc:146 {call}CUDA failure 35: CUDA driver version is "
+        f"insufficient for CUDA runtime version ; GPU=-1 ; hostname=vm ; file={source}cuda_execution_provider.cc ; "
+        "line=355 ; expr=cudaSetDevice(info_.device_id); \n\n"
+    )
+    said = cause(RuntimeError(text))
+    assert said == (
+        "CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version, in "
+        "cudaSetDevice(info_.device_id)"
+    )
+    assert "driver" in _nvidia.hint(said, None)

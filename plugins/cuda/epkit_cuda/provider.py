@@ -33,6 +33,8 @@ class Cuda(Provider):
     )
     arena = "gpu"
 
+    proof_seconds = 120.0  # two gigabytes of libraries, from a disk that may be cold
+
     def probe(self) -> Availability:
         """Look for CUDA's libraries and cuDNN, and ask the driver for its version and its GPUs."""
         return _nvidia.probe(_nvidia.find_runtime(), ("cuda",), _LAZY)
@@ -43,8 +45,7 @@ class Cuda(Provider):
 
     def prepare(self, runtime: ModuleType) -> None:
         """Load CUDA and cuDNN from NVIDIA's wheels, where no loader looks. It prints what it cannot load."""
-        if hasattr(runtime, "preload_dlls"):
-            runtime.preload_dlls()
+        _nvidia.preload(runtime, _nvidia.find_runtime())
 
     def buffers(self, device: Device | None) -> str:
         """Say which GPU's memory it is."""

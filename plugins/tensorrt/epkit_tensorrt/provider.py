@@ -49,9 +49,8 @@ class TensorRT(Provider):
 
     def prepare(self, runtime: ModuleType) -> None:
         """Load CUDA, cuDNN and TensorRT from NVIDIA's wheels, where no loader looks; OSError if TensorRT cannot."""
-        if hasattr(runtime, "preload_dlls"):
-            runtime.preload_dlls()
         installed = _nvidia.find_runtime()
+        _nvidia.preload(runtime, installed)
         for library in _in_wheels(installed) if installed else ():
             ctypes.CDLL(str(library))
 
