@@ -11,6 +11,7 @@ EpkitError
 ├── RuntimeMissing      ONNX Runtime itself is not installed                    exit 3
 ├── ModelError          the model cannot be read or run by any provider         exit 4
 └── RunError            a run failed; never silently retried elsewhere          exit 4
+    ├── RunTimeout          it took longer than it was given; also a TimeoutError
     └── SessionClosed       the session was closed
 
 A message is one sentence: what was asked and what was found. `hint` is the next thing to type.

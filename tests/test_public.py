@@ -11,7 +11,7 @@ from epkit import errors
 
 
 def test_the_public_names_are_these():
-    names = ["EpkitError", "Session", "__version__", "bench", "compile", "doctor"]
+    names = ["Binding", "Copy", "DeviceArray", "EpkitError", "Session", "__version__", "bench", "compile", "doctor"]
     names += ["errors", "explain", "inspect", "open", "providers"]
     assert epkit.__all__ == names
     assert dir(epkit) == sorted(names)
