@@ -298,8 +298,8 @@ class Session:
         why_not = unbindable((*self.inputs, *wanted))
         if why_not:
             place = "cpu"  # where a run without a binding takes and leaves its tensors
-        runtime = self._caller.runtime
-        targets = targets_of(outputs if isinstance(outputs, Mapping) else {}, wanted, place, runtime)
+        given = outputs if isinstance(outputs, Mapping) else {}
+        targets = targets_of(given, wanted, place, self._caller.runtime, self._caller.session)
         model = Bindable(self._inputs, self._narrowed, self.inputs, wanted, targets, place, self._place, why_not)
         return Binding(self._caller, model, inputs)
 

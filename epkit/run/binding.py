@@ -218,7 +218,7 @@ class Binding:
         if place != self.device:
             told = f"input {name!r} is on {place}, and the binding on {self.device}"
             raise InputError(told, hint=f"copy it to the CPU first, or bind on {place}")
-        held = value._value if isinstance(value, DeviceArray) else taken(self._caller.runtime, value, name)
+        held = taken(self._caller.runtime, self._caller.session, value, name)
         dtype, shape = parse_ort_type(held.data_type()), tuple(held.shape())
         self._model.inputs.check(name, dtype, shape, f"{kind_of(value)} on {self.device}")
         return OnDevice(value, held, np.dtype(dtype), shape, held.tensor_size_in_bytes())

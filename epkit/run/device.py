@@ -6,6 +6,7 @@ elsewhere is a `DeviceArray`.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -21,6 +22,8 @@ CPU_MEMORY = "Cpu"
 """What ONNX Runtime calls the CPU's own memory; providers that compute on the CPU may have other memory there."""
 # ONNX Runtime's names of devices whose memory DLPack can hand over, and DLPack's numbers for them.
 _DLPACK = {"cuda": 2}
+# DLPack's number of CUDA's legacy default stream, which ONNX Runtime waits for in `synchronize_inputs`.
+_DEFAULT_STREAM = 1
 
 
 def parts(place: str) -> tuple[str, int]:
@@ -29,10 +32,13 @@ def parts(place: str) -> tuple[str, int]:
     return kind, int(index or 0)
 
 
-def overlap(one: Any, other: Any) -> bool:
-    """Whether two of ONNX Runtime's values on one device share memory."""
+def overlap(one: Any, other: Any, place: str) -> bool:
+    """Whether two of ONNX Runtime's values at one place share memory."""
     begin, start = one.data_ptr(), other.data_ptr()
-    return bool(begin < start + other.tensor_size_in_bytes() and start < begin + one.tensor_size_in_bytes())
+    size, length = one.tensor_size_in_bytes(), other.tensor_size_in_bytes()
+    if not shares(place):  # what is no address, but a handle, says nothing of where the next buffer begins
+        return bool(begin == start and size and length)
+    return bool(begin < start + length and start < begin + size)
 
 
 def shares(place: str) -> bool:
@@ -61,12 +67,18 @@ class DeviceArray:
     It views the binding's buffer: the next run of that binding writes over it.
     """
 
-    __slots__ = ("_synchronize", "_turn", "_value", "device", "dtype", "shape")
+    __slots__ = ("_owner", "_synchronize", "_turn", "_value", "device", "dtype", "shape")
 
     def __init__(
-        self, value: Any, place: str, turn: AbstractContextManager[Any], synchronize: Callable[[], None]
+        self,
+        value: Any,
+        place: str,
+        turn: AbstractContextManager[Any],
+        synchronize: Callable[[], None],
+        session: Any,
     ) -> None:
         self._value = value
+        self._owner = weakref.ref(session)
         self._turn = turn
         self._synchronize = synchronize
         self.device = place
@@ -121,10 +133,42 @@ class DeviceArray:
         return f"<epkit.DeviceArray {self.dtype} {list(self.shape)} on {self.device}>"
 
 
-def taken(runtime: Any, value: object, name: str) -> Any:
-    """Return ONNX Runtime's value over the memory of a DLPack producer, which it keeps alive; raises RunError."""
+class _Ordered:
+    """A DLPack producer that is asked for its memory once what writes to it comes before CUDA's default stream.
+
+    It has the producer's type, by which ONNX Runtime knows bools from uint8.
+    """
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+        self.dtype: object = getattr(value, "dtype", None)
+
+    def __dlpack__(self) -> object:
+        try:
+            return self._value.__dlpack__(stream=_DEFAULT_STREAM)
+        except TypeError:
+            return self._value.__dlpack__()
+
+
+def taken(runtime: Any, session: Any, value: object, name: str) -> Any:
+    """Return ONNX Runtime's value over memory of a device, which it keeps alive; raises RunError.
+
+    `session` is ONNX Runtime's, which takes no value of another session, but takes what comes through DLPack.
+    """
+    if not isinstance(value, DeviceArray):
+        return _from_dlpack(runtime, _Ordered(value), value, name)
+    if value._owner() is session or not shares(value.device):
+        return value._value
+    with value._turn:
+        value._synchronize()
+        return _from_dlpack(runtime, value._value, value, name)  # its value, since that may be bool
+
+
+def _from_dlpack(runtime: Any, producer: object, given: object, name: str) -> Any:
     try:
-        return runtime.OrtValue.from_dlpack(value)
+        return runtime.OrtValue.from_dlpack(producer)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         told = f"{name!r} cannot be bound where it is: {error}"
-        raise RunError(told, hint="give it C-contiguous, as .contiguous() does") from error
+        grows = getattr(given, "requires_grad", False) is True
+        hint = "give it detached: .detach()" if grows else "give it C-contiguous, as .contiguous() does"
+        raise RunError(told, hint=hint) from error

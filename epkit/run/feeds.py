@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from epkit.run.copies import Copy
-from epkit.run.device import CPU, parts
+from epkit.run.device import CPU, parts, shares
 from epkit.run.dtypes import Array, DType
 
 # Up to here, copying an array costs less than binding its memory anew: measured with Identity on one core.
@@ -131,6 +131,7 @@ class Feeds:
                 self._bind(one)
             self._inputs[name].converted = converted or self._inputs[name].converted
         self._bind_held(but=values)
+        self._wait()
         self._refilled = frozenset(values)
         self._quickly = frozenset(self._inputs)
         small = [(one.name, one.dtype, one.shape, one.array) for one in self._inputs.values() if one.array is not None]
@@ -144,6 +145,7 @@ class Feeds:
         """
         self._refilled = _NONE
         self._bind_held()
+        self._wait()
 
     @property
     def held(self) -> dict[str, Array]:
@@ -218,6 +220,11 @@ class Feeds:
             for one in self._inputs.values():
                 if one.held is not None and one.name not in but:
                     self._bind(one)
+
+    def _wait(self) -> None:
+        """Wait for what writes to the caller's memory on the device: ONNX Runtime's stream waits for no other."""
+        if shares(self._place) and any(isinstance(one.held, OnDevice) for one in self._inputs.values()):
+            self._binding.synchronize_inputs()
 
     def _bind(self, one: _Input) -> None:
         if self._pinned:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -39,8 +40,7 @@ class Graphs:
         """Return a graph for the buffers of a binding, which is not captured yet."""
         while self._dropped:
             self._session.release_captured_graph(self._dropped.pop())
-        number = next(self._numbers)
-        return Graph(self._session, binding, number, self.options(number), self.uncaptured, self._dropped)
+        return Graph(self._session, binding, self._numbered, self.uncaptured, self._dropped)
 
     def options(self, number: int) -> Any:
         """Return options of a run that captures or replays the graph of this number."""
@@ -48,21 +48,34 @@ class Graphs:
         options.add_run_config_entry(_ID, str(number))
         return options
 
+    def _numbered(self) -> tuple[int, Any]:
+        number = next(self._numbers)
+        return number, self.options(number)
+
 
 class Graph:
     """One captured graph."""
 
     def __init__(
-        self, session: Any, binding: Any, number: int, options: Any, uncaptured: Any, dropped: list[int]
+        self,
+        session: Any,
+        binding: Any,
+        numbered: Callable[[], tuple[int, Any]],
+        uncaptured: Any,
+        dropped: list[int],
     ) -> None:
-        """`dropped` takes the numbers of graphs that nobody released: whoever forgets one may not hold the turn."""
+        """`numbered` gives a number that no graph had, and options of its runs.
+
+        `dropped` takes the numbers of graphs that nobody released: whoever forgets one may not hold the turn.
+        """
         self._session = session
         self._binding = binding
-        self._number = number
-        self._options = options
+        self._numbered = numbered
+        self._number = 0
+        self._options: Any = None
         self._uncaptured = uncaptured
-        # CUDA keeps a graph with the thread that captured it.
-        self._threads: set[int] = set()
+        # CUDA keeps a graph with the thread that captured it. Not by its number: the system gives that to another.
+        self._here = threading.local()
         self._begun = False
         self._dropped = dropped
 
@@ -76,7 +89,7 @@ class Graph:
 
     def run(self) -> None:
         """Replay the graph, or capture it in a thread that has not done so."""
-        if threading.get_ident() in self._threads:
+        if getattr(self._here, "captured", False):
             self._session.run_with_iobinding(self._binding, self._options)
         else:
             self._capture()
@@ -106,14 +119,17 @@ class Graph:
         if self._begun:
             self._session.release_captured_graph(self._number)
             self._begun = False
-            self._threads.clear()
+            self._here = threading.local()
 
     def _capture(self) -> None:
         # While CUDA captures, what another thread asks of it can fail: nothing else of epkit opens or captures now.
         with PROCESS:
+            if not self._begun:
+                # Never a number again: not every provider forgets a graph that was released.
+                self._number, self._options = self._numbered()
             self._begun = True  # a capture that fails leaves an empty graph behind, which would replay nothing
             self._session.run_with_iobinding(self._binding, self._options)
-            self._threads.add(threading.get_ident())
+            self._here.captured = True
             self._session.run_with_iobinding(self._binding, self._options)
 
 

@@ -33,11 +33,11 @@ class Target:
             return int(self.value.data_ptr())
         return int(self.array.ctypes.data) if self.array.nbytes else None
 
-    def overlaps(self, other: Target) -> bool:
-        """Whether a byte of it is a byte of another's."""
+    def overlaps(self, other: Target, place: str) -> bool:
+        """Whether a byte of it is a byte of another's, where both are at one place."""
         if self.value is None or other.value is None:
             return np.may_share_memory(self.array, other.array)
-        return overlap(self.value, other.value)
+        return overlap(self.value, other.value, place)
 
     def bind(self, binding: Any) -> None:
         """Let ONNX Runtime write into it."""
@@ -49,26 +49,31 @@ class Target:
 
 
 def targets_of(
-    given: Mapping[str, object], outputs: Sequence[TensorInfo], place: str, runtime: Any
+    given: Mapping[str, object], outputs: Sequence[TensorInfo], place: str, runtime: Any, session: Any
 ) -> dict[str, Target]:
     """Check the buffers that a caller gives for outputs; raises InputError before ONNX Runtime sees one."""
     declared = {one.name: one for one in outputs}
     found = {
-        name: check(declared[name], buffer, place, runtime) for name, buffer in given.items() if buffer is not None
+        name: check(declared[name], buffer, place, runtime, session)
+        for name, buffer in given.items()
+        if buffer is not None
     }
     for name, target in found.items():
         for other, one in found.items():
-            if other != name and target.overlaps(one):
+            if other != name and target.overlaps(one, place):
                 raise InputError(f"outputs {name!r} and {other!r} are given the same buffer", hint="give each its own")
     return found
 
 
-def check(output: TensorInfo, given: object, place: str, runtime: Any) -> Target:
+def check(output: TensorInfo, given: object, place: str, runtime: Any, session: Any) -> Target:
     """Return the target for an output; raises InputError for a buffer that a result cannot be written into."""
     if output.dtype not in PLAIN:
         told = f"output {output.name!r} is {output.dtype}, which cannot be written into a buffer"
         raise InputError(told, hint="leave it out of outputs")
-    target = _on_cpu(output, given, runtime) if place == CPU else _on_device(output, given, place, runtime)
+    if place == CPU:
+        target = _on_cpu(output, given, runtime)
+    else:
+        target = _on_device(output, given, place, runtime, session)
     if target.value is not None:
         dtype, shape = parse_ort_type(target.value.data_type()), tuple(target.value.shape())
     else:
@@ -105,13 +110,13 @@ def _on_cpu(output: TensorInfo, given: object, runtime: Any) -> Target:
     return Target(output.name, given, array)
 
 
-def _on_device(output: TensorInfo, given: object, place: str, runtime: Any) -> Target:
+def _on_device(output: TensorInfo, given: object, place: str, runtime: Any, session: Any) -> Target:
     found = given.device if isinstance(given, DeviceArray) else dlpack_place(given) or CPU
     if found != place:
         told = f"the buffer of output {output.name!r} is on {found}, and the binding on {place}"
         hint = 'bind on the CPU: session.bind(..., device="cpu")' if found == CPU else f"give one on {place}"
         raise InputError(told, hint=hint)
-    value = given._value if isinstance(given, DeviceArray) else taken(runtime, given, output.name)
+    value = taken(runtime, session, given, output.name)
     return Target(output.name, given, np.empty(0, np.uint8), value)
 
 

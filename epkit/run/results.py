@@ -139,7 +139,7 @@ class Results:
             return any(isinstance(one, np.ndarray) and np.may_share_memory(memory, one) for one in results)
         values = [one._value for one in results if isinstance(one, DeviceArray)]
         values += [target.value for target in self._targets.values() if target.value is not None]
-        return any(overlap(memory, one) for one in values)
+        return any(overlap(memory, one, self._place) for one in values)
 
     def read(self) -> dict[str, Array]:
         """Return the fixed buffers' contents as arrays of their own."""
@@ -156,7 +156,7 @@ class Results:
         return target.given
 
     def _on_device(self, value: Any) -> DeviceArray:
-        return DeviceArray(value, self._place, self._turn, self._binding.synchronize_outputs)
+        return DeviceArray(value, self._place, self._turn, self._binding.synchronize_outputs, self._session)
 
     def _copied(self, name: str, size: int, why: str) -> None:
         self.copied.append(Copy(name, "out", size, why))
