@@ -99,7 +99,7 @@ class Bound:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def bind_ortvalue_input(self, name: str, value: object) -> None:  # noqa: ARG002
+    def bind_ortvalue_input(self, name: str, value: object) -> None:
         self.asked.append(f"bind {name}")
 
     def synchronize_inputs(self) -> None:
@@ -145,7 +145,7 @@ class Recorded:
     def __init__(self) -> None:
         self.numbers: list[str] = []
 
-    def run_with_iobinding(self, binding: object, options: onnxruntime.RunOptions) -> None:  # noqa: ARG002
+    def run_with_iobinding(self, binding: object, options: onnxruntime.RunOptions) -> None:
         self.numbers.append(options.get_run_config_entry("gpu_graph_id"))
 
     def release_captured_graph(self, number: int) -> None:

@@ -70,10 +70,7 @@ def check(output: TensorInfo, given: object, place: str, runtime: Any, session: 
     if output.dtype not in PLAIN:
         told = f"output {output.name!r} is {output.dtype}, which cannot be written into a buffer"
         raise InputError(told, hint="leave it out of outputs")
-    if place == CPU:
-        target = _on_cpu(output, given, runtime)
-    else:
-        target = _on_device(output, given, place, runtime, session)
+    target = _on_cpu(output, given, runtime) if place == CPU else _on_device(output, given, place, runtime, session)
     if target.value is not None:
         dtype, shape = parse_ort_type(target.value.data_type()), tuple(target.value.shape())
     else:
