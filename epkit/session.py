@@ -292,7 +292,8 @@ class Session:
         names = self._names if outputs is None else self._known(outputs)
         place = self._place if device is None else device
         if place not in ("cpu", self._place):
-            raise InputError(f"device is {device!r}", hint=f'device="cpu", or {self._place!r}, where the provider runs')
+            also = "" if self._place == "cpu" else f", or {self._place!r}, where the provider runs"
+            raise InputError(f"device is {device!r}", hint=f'device="cpu"{also}')
         known = {one.name: one for one in self.outputs}
         wanted = [known[name] for name in dict.fromkeys(names)]
         why_not = unbindable((*self.inputs, *wanted))
