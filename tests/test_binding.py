@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import threading
 import time
 import warnings
@@ -117,11 +118,14 @@ def test_what_cannot_be_bound_is_run_and_said(opened, name):
     assert by_bind(session)(FEEDS[name][0]).keys() == {one.name for one in session.outputs}
 
 
-@pytest.mark.parametrize("promise", PROMISES)
-@pytest.mark.parametrize("provider", PROVIDERS)
+# OpenVINO writes into no buffer that is given: each run has results of its own.
+NOT_THERE = ("openvino", "results_are_written_over_by_the_next_run")
+
+
+@pytest.mark.parametrize(
+    ("provider", "promise"), [pair for pair in itertools.product(PROVIDERS, PROMISES) if pair != NOT_THERE]
+)
 def test_a_binding_keeps_its_promises(opened, provider, promise):
-    if (provider, promise) == ("openvino", "results_are_written_over_by_the_next_run"):
-        pytest.skip("OpenVINO writes into no buffer that is given: each run has results of its own")
     PROMISES[promise](lambda contents: opened(provider, contents))
 
 

@@ -58,8 +58,9 @@ class Bindable:
 class Binding:
     """Buffers that are bound once, and run many times: what `Session.bind` returns.
 
-    It belongs to one thread at a time, and its results view its buffers: the next run writes over them. It keeps alive
-    what it points at, until it is closed.
+    It belongs to one thread at a time, and its results view its buffers: the next run writes over them. (Where a
+    provider takes no buffers for its outputs, as OpenVINO, each run has results of its own.) It keeps alive what it
+    points at, until it is closed.
     """
 
     def __init__(self, caller: Caller, model: Bindable, inputs: object) -> None:
