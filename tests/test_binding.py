@@ -632,3 +632,16 @@ def test_the_other_data_differ_in_each_element_and_an_index_stays_one(dtype, num
     if array.size and dtype != "bool" and "float" not in dtype and array.min() >= 0:
         assert found.min() >= 0
         assert found.max() <= max(1, array.max())
+
+
+def test_a_large_array_is_read_where_it_is_again_after_a_result_of_the_binding_was_fed_back():
+    with epkit.open(identity(), "cpu") as session:
+        large = np.ones(100_000, np.float32)
+        with session.bind(large) as binding:
+            binding.run()
+            fed_back = binding.run()["y"]
+            binding.run(fed_back)
+            binding.run(large)
+            large[...] = 5
+            assert (binding.run()["y"] == 5).all()
+            assert binding.copies == ()

@@ -134,7 +134,12 @@ class Feeds:
         self._wait()
         self._refilled = frozenset(values)
         self._quickly = frozenset(self._inputs)
-        small = [(one.name, one.dtype, one.shape, one.array) for one in self._inputs.values() if one.array is not None]
+        # A large one has a buffer of its own too, once it was the binding's own result; the next is read where it is.
+        small = [
+            (one.name, one.dtype, one.shape, one.array)
+            for one in self._inputs.values()
+            if one.array is not None and one.nbytes <= SMALL
+        ]
         self._small = small if self._in_place and len(small) == len(self._inputs) else None
         self._only = small[0] if self._small is not None and len(small) == 1 else None
 
