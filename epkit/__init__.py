@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from epkit.run.binding import Binding
     from epkit.run.copies import Copy
     from epkit.run.device import DeviceArray
+    from epkit.scaffold import new_plugin
     from epkit.session import Session, open
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "errors",
     "explain",
     "inspect",
+    "new_plugin",
     "open",
     "providers",
 ]
@@ -56,6 +58,7 @@ _HOMES = {
     "doctor": "epkit.checkup",
     "explain": "epkit.explanation",
     "inspect": "epkit.footprint",
+    "new_plugin": "epkit.scaffold",
     "open": "epkit.session",
     "providers": "epkit.catalogue",
 }

@@ -174,7 +174,7 @@ class Provider:
 
     def devices(self, found: Sequence[FoundDevice], device: Device | None) -> Sequence[FoundDevice]:
         """Choose among the devices of the library; an empty answer means that the one asked for is not there."""
-        return [one for one in found if device is None or one.kind == device][:1]
+        return [one for one in found if one.ort_name == self.ort_name and device in (None, one.kind)][:1]
 
     def buffers(self, device: Device | None) -> str:
         """Say where the buffers of a binding are, as PyTorch would: `cpu`, or `cuda:0`."""
