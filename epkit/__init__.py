@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from epkit.compilation import compile
     from epkit.explanation import explain
     from epkit.footprint import inspect
+    from epkit.opened import Session
     from epkit.run.binding import Binding
     from epkit.run.copies import Copy
     from epkit.run.device import DeviceArray
     from epkit.scaffold import new_plugin
-    from epkit.session import Session, open
+    from epkit.session import open
 
 __all__ = [
     "Binding",
@@ -52,7 +53,7 @@ _HOMES = {
     "Binding": "epkit.run.binding",
     "Copy": "epkit.run.copies",
     "DeviceArray": "epkit.run.device",
-    "Session": "epkit.session",
+    "Session": "epkit.opened",
     "bench": "epkit.benchmark.measure",
     "compile": "epkit.compilation",
     "doctor": "epkit.checkup",

@@ -103,13 +103,15 @@ def _taken(name: str) -> tuple[str, ...]:
 
 def _builtin(name: str) -> _Kind:
     """Describe a provider that ONNX Runtime has built in; one that it does not know is a guess."""
-    place, origin = f"{_package(name)}/provider.py", "built into ONNX Runtime"
-    if known := _known(name):
-        todo = f"fill in {place}: the libraries of its driver, if it has one"
-        return _Kind("builtin", known, origin, {"libraries": ""}, notes=(todo,))
-    ort_name, driver = _guessed(name), f"lib{name.replace('-', '_')}.so.1"
-    todo = f"fill in {place}: {ort_name} and {driver} are guesses, since ONNX Runtime knows no provider like {name!r}"
-    return _Kind("builtin", ort_name, origin, {"libraries": f'"{driver}",'}, notes=(todo,))
+    known = _known(name)
+    ort_name, driver = known or _guessed(name), f"lib{name.replace('-', '_')}.so.1"
+    here = next(iter(wheels.runtimes()), "onnxruntime") if known in _built_in() else ""
+    runtime = here or f"onnxruntime-{name}"
+    guesses = ([] if known else [ort_name, driver]) + ([] if here else [runtime])
+    told = f"; guessed: {', '.join(guesses)}" if guesses else ""
+    todo = f"fill in {_package(name)}/provider.py: which ONNX Runtime has it, what its driver brings{told}"
+    fields = {"runtime": runtime, "libraries": "" if known else f'"{driver}",'}
+    return _Kind("builtin", ort_name, "built into ONNX Runtime", fields, notes=(todo,))
 
 
 def _library(wheel: str) -> _Kind:
@@ -145,6 +147,14 @@ def _known(name: str) -> str:
     except RuntimeMissing:
         return ""
     return next((one for one in names if one.removesuffix(_SUFFIX).lower() == wanted), "")
+
+
+def _built_in() -> list[str]:
+    """List the providers that the installed ONNX Runtime was built with."""
+    try:
+        return [str(one) for one in _runtime.load().get_available_providers()]
+    except RuntimeMissing:
+        return []
 
 
 def _guessed(name: str) -> str:

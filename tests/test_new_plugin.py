@@ -165,8 +165,9 @@ def test_a_class_takes_no_name_that_its_module_needs(empty, name, monkeypatch):
 def test_a_provider_that_onnx_runtime_knows_is_called_as_it_is_there(empty):
     told = epkit.new_plugin("xnnpack")
     assert told.ort_name == "XnnpackExecutionProvider"
-    assert "guess" not in " ".join(told.notes)
-    assert "AcmeExecutionProvider and libacme.so.1 are guesses" in " ".join(epkit.new_plugin("acme").notes)
+    assert told.notes[0].endswith("; guessed: onnxruntime-xnnpack")
+    told = epkit.new_plugin("acme")
+    assert told.notes[0].endswith("; guessed: AcmeExecutionProvider, libacme.so.1, onnxruntime-acme")
 
 
 def _wheel(folder: Path, module: str, source: str, monkeypatch: pytest.MonkeyPatch) -> str:
