@@ -32,6 +32,12 @@ Concurrency: TypeAlias = Literal["free", "per-session", "per-process"]
 Compiles: TypeAlias = Literal["never", "opening", "shapes"]
 """When a provider compiles: never, when a model is opened, or also in runs, anew for shapes that it has not seen."""
 
+Capability: TypeAlias = Literal[
+    "float32", "float16", "float64", "int64", "int8", "strings", "dynamic-shapes", "data-shapes"
+]
+"""What a provider may claim to carry: types, quantized models (`int8`), dimensions that differ from run to run, and
+outputs whose shape depends on the data."""
+
 
 @dataclass(frozen=True, slots=True)
 class Usable:
@@ -136,6 +142,8 @@ class Provider:
     """Tensor types that it computes in a narrower one: `{"int64": "int32"}`; larger numbers are refused."""
     compiles: ClassVar[Compiles] = "never"
     """When it compiles models into files from which a later session can start; `cached` tells it where."""
+    capabilities: ClassVar[frozenset[Capability]] = frozenset()
+    """What it claims to carry beside its proof; `epkit.testing` holds it to each, and says what is not claimed."""
     warmup: ClassVar[WarmupNeed] = WarmupNeed()
     arena: ClassVar[Literal["cpu", "gpu"] | None] = None
     """Where it takes memory through ONNX Runtime's arena, which keeps what the largest run needed; None: it does not.
