@@ -15,11 +15,10 @@ from epkit.provider import Provider
 from epkit.testing.compiling import Compiling
 from epkit.testing.found import Found
 from epkit.testing.options import Optioned
-from epkit.testing.running import Running
 from epkit.testing.subject import Subject
 
 
-class ProviderConformance(Found, Optioned, Running, Compiling):
+class ProviderConformance(Found, Optioned, Compiling):
     """Holds one provider to every promise. Subclass it, and name the provider."""
 
     provider: ClassVar[Provider | type[Provider]]

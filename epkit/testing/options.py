@@ -66,9 +66,7 @@ class Optioned(Promises):
                 if not isinstance(key, str) or not isinstance(text, str):
                     told = f"encode() sends {key!r} as a {type(text).__name__} where {name} = {value!r}"
                     raise Broken(told, "send texts only, as Provider.encode does")
-            if not any(name in (key, *([text] if name in text else [])) for key, text in sent.items()) and not any(
-                name in text for text in sent.values()
-            ):
+            if name not in sent and not any(name in text for text in sent.values()):
                 raise Broken(f"encode() leaves out {name} = {value!r}", f"send it as {name!r}")
             if isinstance(value, tuple) and any(str(shape) in sent.values() for shape in (value, list(value))):
                 told = f"encode() sends {name} = {list(value)!r} as Python writes it"
@@ -95,7 +93,7 @@ class Optioned(Promises):
         A provider that opens sessions in a way of its own is left out: its options need not be ONNX Runtime's.
         """
         provider = self.subject.provider
-        if opens_itself(provider):
+        if type(provider).open is not Provider.open:
             return
         unread = {name for name, _ in own_options(provider)}
         if not unread:
@@ -179,18 +177,13 @@ def values_of(annotation: Any) -> list[object]:
     if kind in (tuple, list):
         return [tuple(values_of(inside[0])[:1] * 2)] if inside else []
     if kind is dict:
-        return [{"name": one for one in values_of(inside[1])[:1]}] if inside else []
+        return [{"name": values_of(inside[1])[0]}] if inside else []
     return [value for one in inside if one is not type(None) for value in values_of(one)]
 
 
 def devices(provider: Provider) -> list[Device | None]:
     """Return no device, and those that the provider declares to know."""
     return [None, *provider.device_kinds, *([0] if provider.device_option and not provider.device_kinds else [])]
-
-
-def opens_itself(provider: Provider) -> bool:
-    """Whether the provider has a hand in how sessions are opened."""
-    return any(getattr(type(provider), name, None) is not getattr(Provider, name, None) for name in ("add", "open"))
 
 
 def folders(provider: Provider) -> list[Path]:
