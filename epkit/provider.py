@@ -32,6 +32,12 @@ Concurrency: TypeAlias = Literal["free", "per-session", "per-process"]
 Compiles: TypeAlias = Literal["never", "opening", "shapes"]
 """When a provider compiles: never, when a model is opened, or also in runs, anew for shapes that it has not seen."""
 
+Capability: TypeAlias = Literal[
+    "float32", "float16", "float64", "int64", "int8", "strings", "dynamic-shapes", "data-shapes"
+]
+"""What a provider may claim to carry: types, quantized models (`int8`), dimensions that differ from run to run, and
+outputs whose shape depends on the data."""
+
 
 @dataclass(frozen=True, slots=True)
 class Usable:
@@ -144,6 +150,8 @@ class Provider:
     compiles: ClassVar[Compiles] = "never"
     """When it compiles models into files from which a later session can start: `opening`, or `shapes` where runs
     compile too, anew for shapes not seen before. `cached` tells it where to put them."""
+    capabilities: ClassVar[frozenset[Capability]] = frozenset()
+    """What it claims to carry beside its proof; `epkit.testing` holds it to each, and says what is not claimed."""
     warmup: ClassVar[WarmupNeed] = WarmupNeed()
     """What the first requests would otherwise pay."""
     arena: ClassVar[Literal["cpu", "gpu"] | None] = None
