@@ -19,6 +19,7 @@ from epkit import scaffold, wheels
 from epkit.cli import main
 from epkit.errors import ConfigError
 
+TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorial" / "epkit-acme"
 OPENVINO = "onnxruntime-ep-openvino"
 
 
@@ -27,7 +28,7 @@ class Place:
 
     def __init__(self, folder: Path) -> None:
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-        self.python = next(folder.glob("*/python*"))
+        self.python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
         self.site = next(folder.glob("**/site-packages"))
         here = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
         adding = "; ".join(f"site.addsitedir({path!r})" for path in dict.fromkeys(here))
@@ -97,17 +98,19 @@ def test_what_is_written_is_as_its_own_linters_want_it(empty):
         epkit.new_plugin(name)
     epkit.new_plugin("acme", library=OPENVINO, output_dir="library")
     for command in (["ruff", "check"], ["ruff", "format", "--check"]):
-        done = subprocess.run([sys.executable, "-m", *command, "."], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", *command, ".", TUTORIAL], capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stdout
     path = os.pathsep.join(filter(None, sys.path))
-    for directory in ("epkit-acme", "library"):
+    for directory in ("epkit-acme", "library", TUTORIAL):
         done = subprocess.run(
             [sys.executable, "-m", "mypy", "--no-error-summary", "--cache-dir", empty / "cache"],
             cwd=directory,
             capture_output=True,
             text=True,
             check=False,
-            env={**os.environ, "PYTHONPATH": path, "MYPYPATH": path},
+            env={**os.environ, "PYTHONPATH": path},
         )
         assert done.returncode == 0, done.stdout
 
