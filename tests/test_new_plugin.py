@@ -163,6 +163,8 @@ def test_a_class_takes_no_name_that_its_module_needs(empty, name, monkeypatch):
     package = __import__(f"epkit_{name}")
     (provider,) = package.epkit_providers()
     assert (provider.name, provider.ort_name) == (name, "OpenVINOExecutionProvider")
+    for module in [module for module in sys.modules if module.partition(".")[0] == package.__name__]:
+        monkeypatch.delitem(sys.modules, module)
 
 
 def test_a_provider_that_onnx_runtime_knows_is_called_as_it_is_there(empty):

@@ -36,6 +36,7 @@ class Acme(Provider):
     name = "acme"
     ort_name = "OpenVINOExecutionProvider"
     options = AcmeOptions
+    capabilities = frozenset({"float32", "float16", "int8", "dynamic-shapes", "data-shapes"})
     warmup = WarmupNeed(runs=2, shapes="each", why="kernels for a new shape are compiled with its first run")
     device_kinds = ("CPU", "GPU", "NPU")
     # Both were found by trying: a model with text crashed the process, and large int64 came back wrong.
