@@ -37,6 +37,7 @@ from epkit import (
     placement,
     report,
     sample,
+    scaffold,
     upkeep,
 )
 from epkit.benchmark import agreement, environment, result
@@ -180,7 +181,7 @@ def test_every_key_of_the_json_documents_is_documented():
     shapes = (
         *(catalogue.Row, checkup.Finding, inspection.Memory, inspection.Measured, inspection.BatchSize),
         *(explanation.Explanation, explanation.PlanRow, PlannedRun, Setting),
-        *(compiled.Cached, compilation.Compilation, upkeep.Kept, upkeep.KeptRow),
+        *(compiled.Cached, compilation.Compilation, scaffold.NewPlugin, upkeep.Kept, upkeep.KeptRow),
         *(report.Report, report.Tried, report.WarmedUp, placement.Share),
         *(result.Benchmark, result.Row, result.Comparison, environment.Environment),
         *(agreement.Agreement, agreement.Difference),

@@ -62,13 +62,8 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path / "place")
 
 
-@pytest.mark.parametrize(
-    ("library", "status", "ort_name"),
-    [(None, "unusable", "AcmeExecutionProvider"), (OPENVINO, "usable", "OpenVINOExecutionProvider")],
-)
-def test_an_author_goes_the_whole_way(empty, place, capfd, monkeypatch, library, status, ort_name):
-    asked = ["--library", library] if library else []
-    monkeypatch.setattr(sys, "argv", ["epkit", "new-plugin", "acme", *asked])
+def test_an_author_goes_the_whole_way(empty, place, capfd, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["epkit", "new-plugin", "acme"])
     with pytest.raises(SystemExit) as left:
         main()
     assert left.value.code == 0
@@ -77,12 +72,13 @@ def test_an_author_goes_the_whole_way(empty, place, capfd, monkeypatch, library,
     place.install(empty / "epkit-acme")
     row = place.row("acme")
     assert row is not None
-    assert (row["status"], row["ort_name"], row["distribution"]) == (status, ort_name, "epkit-acme 0.1.0")
-    assert status == "usable" or (row["reason"] and row["hint"])
+    assert (row["status"], row["distribution"]) == ("unusable", "epkit-acme 0.1.0")
+    assert (row["ort_name"], row["reason"]) == ("AcmeExecutionProvider", "onnxruntime-acme is not installed")
+    assert row["hint"]
 
     kit = place.run("pytest", "epkit-acme", "-p", "no:cacheprovider", cwd=empty)
     assert kit.returncode == 0, kit.stdout
-    assert ("not proven" in kit.stdout) or library
+    assert "not proven here: onnxruntime-acme is not installed" in kit.stdout
 
     disabled = place.row("acme", EPKIT_DISABLE_PLUGINS="acme")
     assert disabled is not None
@@ -91,6 +87,22 @@ def test_an_author_goes_the_whole_way(empty, place, capfd, monkeypatch, library,
     place.pip("uninstall", "--yes", "epkit-acme")
     assert place.files() == place.before
     assert place.row("acme") is None
+
+
+def test_the_plugin_of_the_guide_installs_and_is_usable(place):
+    place.install(TUTORIAL)
+    row = place.row("acme")
+    assert row is not None
+    assert (row["status"], row["ort_name"]) == ("usable", "OpenVINOExecutionProvider")
+
+
+def test_the_plugin_of_the_guide_is_one_that_was_written_and_filled_in(empty):
+    epkit.new_plugin("acme", library=OPENVINO)
+    written = {path.relative_to(empty / "epkit-acme") for path in (empty / "epkit-acme").rglob("*.*") if path.is_file()}
+    filled_in = {Path("epkit_acme/provider.py"), Path("epkit_acme/options.py"), Path("pyproject.toml")}
+    for file in written - filled_in:
+        assert (TUTORIAL / file).read_text() == (empty / "epkit-acme" / file).read_text(), file
+    assert all((TUTORIAL / file).is_file() for file in filled_in)
 
 
 def test_what_is_written_is_as_its_own_linters_want_it(empty):
