@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from epkit.catalogue import providers
     from epkit.checkup import doctor
     from epkit.compilation import compile
+    from epkit.events import observe
     from epkit.explanation import explain
     from epkit.footprint import inspect
     from epkit.opened import Session
@@ -44,6 +45,7 @@ __all__ = [
     "explain",
     "inspect",
     "new_plugin",
+    "observe",
     "open",
     "providers",
 ]
@@ -60,6 +62,7 @@ _HOMES = {
     "explain": "epkit.explanation",
     "inspect": "epkit.footprint",
     "new_plugin": "epkit.scaffold",
+    "observe": "epkit.events",
     "open": "epkit.session",
     "providers": "epkit.catalogue",
 }
