@@ -62,6 +62,7 @@ def promise(*, of: Capability | None = None, apart: bool = False) -> Callable[[B
             __tracebackhide__ = True
             import pytest
 
+            unproven = broken = ""
             try:
                 if of is not None:
                     self.subject.claims(of)
@@ -70,9 +71,14 @@ def promise(*, of: Capability | None = None, apart: bool = False) -> Callable[[B
                 else:
                     body(self)
             except NotProven as reason:
-                pytest.skip(f"{NOT_PROVEN}{reason}")
-            except Broken as broken:
-                pytest.fail(sentence(self.subject.name, body, broken), pytrace=False)
+                unproven = f"{NOT_PROVEN}{reason}"
+            except Broken as fault:
+                broken = sentence(self.subject.name, body, fault)
+            # Out here, where no other exception is shown with them.
+            if unproven:
+                pytest.skip(unproven)
+            if broken:
+                pytest.fail(broken, pytrace=False)
 
         _kept.__capability__ = of  # type: ignore[attr-defined]
         return _kept

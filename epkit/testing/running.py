@@ -37,6 +37,18 @@ class Running(Promises):
     """Closes what one promise has opened."""
 
     @promise()
+    def test_the_first_request_is_steady(self) -> None:
+        """After `warmup` the first request costs about what later ones do; tried in fresh processes, thrice if need be."""
+        for _ in range(TRIES):
+            try:
+                self.subject.keep_apart("_is_warm", anew=True)
+            except Broken as broken:
+                fault = broken
+            else:
+                return
+        raise fault
+
+    @promise()
     def test_a_tiny_model_really_runs_on_it(self) -> None:
         """ONNX Runtime itself says that the provider took the nodes: it records where it places each."""
         told = self.subject.misplaced
@@ -96,14 +108,10 @@ class Running(Promises):
         self._agree(samples.of("data-shapes"), [{}] * TURNS)
 
     @promise(apart=True)
-    def test_eight_threads_on_two_sessions_get_their_own_numbers_through_run(self) -> None:
-        """`concurrency` says what the provider bears; epkit lets no more runs go on at once."""
-        self._in_threads("run")
-
-    @promise(apart=True)
-    def test_eight_threads_on_two_sessions_get_their_own_numbers_through_bind(self) -> None:
-        """Each thread has bindings of its own, where the provider runs."""
-        self._in_threads("bind")
+    def test_eight_threads_on_two_sessions_get_their_own_numbers(self) -> None:
+        """Through `run` and through a binding for each thread, with no more runs at once than `concurrency` says."""
+        for how in ("run", "bind"):
+            self._in_threads(how)
 
     @promise(apart=True)
     def test_sessions_may_be_opened_and_closed_beside_runs(self) -> None:
@@ -208,18 +216,6 @@ class Running(Promises):
                 continue
             told = f"a result of 3 rows was written into a buffer of {rows}"
             raise Broken(told, "let checks_outputs be False: epkit then looks by itself")
-
-    @promise()
-    def test_the_first_request_is_steady(self) -> None:
-        """After `warmup` the first request costs about what later ones do. Tried in fresh processes, three times at most."""
-        for _ in range(TRIES):
-            try:
-                self.subject.keep_apart("_is_warm", anew=True)
-            except Broken as broken:
-                fault = broken
-            else:
-                return
-        raise fault
 
     @promise()
     def test_replays_of_a_captured_graph_give_the_numbers_of_runs(self) -> None:

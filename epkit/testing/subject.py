@@ -45,6 +45,8 @@ class Subject:
         self.target = dict(target or {})
         self.tolerances = dict(tolerances or {})
         self._worker: Child | None = None
+        self._fresh = True
+        """Whether the worker has kept no promise yet."""
 
     @property
     def name(self) -> str:
@@ -124,9 +126,10 @@ class Subject:
     def keep_apart(self, promise: str, *, anew: bool = False) -> None:
         """Keep one promise in the child process, with `anew` in a fresh one; raises Broken and NotProven."""
         self.usable()
-        if anew:
+        if anew and not self._fresh:
             self.close()
         worker = self._worker = self._worker or Child("epkit.testing._worker")
+        self._fresh = False
         seconds = max(CHILD_SECONDS, 10 * self.provider.proof_seconds)
         worker.send(
             {"promise": promise, "provider": self.name, "target": self.target, "tolerances": self.tolerances}
@@ -137,12 +140,8 @@ class Subject:
             ending, log = worker.ending(), worker.log()
             self.close()
             told = f"the process in which it was tried {ending}"
-            mend = (
-                f'another `concurrency` than "{self.provider.concurrency}"'
-                if self.provider.concurrency != "per-process"
-                else "a smaller claim"
-            )
-            raise Broken(told, f"if threads are the cause, {mend}; see what was printed", log[-2000:])
+            declared = self.provider.concurrency
+            raise Broken(told, f"if several threads do that, declare another concurrency than {declared!r}", log[-2000:])
         match reply["outcome"]:
             case "broken":
                 raise Broken(str(reply["found"]), str(reply["mend"]), str(reply["details"]))
@@ -153,7 +152,7 @@ class Subject:
         """End the child process."""
         if self._worker is not None:
             self._worker.end()
-            self._worker = None
+            self._worker, self._fresh = None, True
 
     def _entry(self) -> Entry:
         try:
