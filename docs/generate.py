@@ -20,6 +20,8 @@ from epkit.provider import Provider
 from epkit.registry import discover
 from epkit.session_options import SessionOptions
 from epkit.target import TargetTable, Warmup
+from epkit.testing import ProviderConformance
+from epkit.testing.promise import promises, said
 
 DOCS = Path(__file__).parent
 
@@ -46,6 +48,9 @@ def _tables() -> dict[str, str]:
         "config entries": fields(ConfigEntries),
         "config entries refused": table(("key", "why"), ((code(key), why) for key, why in WRITE_INSTEAD.items())),
     }
+    for kind in reversed(ProviderConformance.__mro__[1:-1]):
+        rows = ((said(body), code(body.claim) if body.claim else "", body.__doc__ or "") for body in promises(kind))
+        tables[f"promises of {kind.__name__.lower()}"] = table(("promise", "claimed", "meaning"), rows)
     for provider in discover().providers.values():
         tables[f"facts of {provider.name}"] = facts(provider)
         tables[f"options of {provider.name}"] = fields(provider.options)

@@ -20,7 +20,7 @@ MAKE = runpy.run_path(str(Path(__file__).parent.parent / "benchmarks" / "make_te
 QUIET = ("-p", "no:cacheprovider", "-p", "no:benchmark", "-p", "no:hypothesispytest", "-rfs")
 
 BROKEN = {
-    "imports_numpy": ("importing it loads nothing heavy", "importing it imports numpy", "in the function that needs it"),
+    "imports_numpy": ("importing it loads nothing heavy", "importing it imports numpy", "the function that needs it"),
     "prints": ("importing it prints nothing", "printed 'Acme accelerator 1.0'", "detail of the probe's answer"),
     "probe_raises": ("the probe answers and never raises", "FileNotFoundError", "return Unusable(reason, hint)"),
     "not_in_this_build": ("the probe is truthful", "its proof failed", "let probe() look for what is missing"),
@@ -28,7 +28,7 @@ BROKEN = {
     "undocumented": ("every option is documented", "'allow_spinning' has no sentence", "below it"),
     "takes_anything": ("an unknown option is refused", "'no_such_option'", "leave its model_config alone"),
     "sends_defaults": ("what is unset is not sent", "allow_spinning = '0' though nobody", "options.written() only"),
-    "runs_on_the_cpu": ("a tiny model really runs on it", "gave no node of a tiny model", "opening must add it, or fail"),
+    "runs_on_the_cpu": ("a tiny model really runs on it", "gave no node of a tiny model", "must add it, or fail"),
     "mixes_threads": (
         "eight threads on two sessions get their own numbers",
         "threads failed: proof",
@@ -97,7 +97,9 @@ def test_a_broken_plugin_breaks_one_promise_and_is_told_which_and_what_mends_it(
     name = f"epkit.testing.broken.{module}"
     result = run_kit(pytester, monkeypatch, name, "Broken")
     failed = [line for line in result.outlines if line.startswith("FAILED")]
-    assert [line.split("::")[2].split(" ")[0] for line in failed] == [f"test_{promise.replace(' ', '_')}"], result.outlines
+    assert [line.split("::")[2].split(" ")[0] for line in failed] == [f"test_{promise.replace(' ', '_').lower()}"], (
+        result.outlines
+    )
     (told,) = [line for line in result.outlines if f'breaks the promise "{promise}": ' in line and "FAILED" not in line]
     provider = importlib.import_module(name).Broken.name
     assert told.startswith(f"{provider} breaks the promise")
@@ -136,4 +138,4 @@ def test_every_capability_has_a_model_and_a_promise():
     promises = [getattr(ProviderConformance, name) for name in dir(ProviderConformance) if name.startswith("test_")]
     for capability in get_args(Capability):
         assert samples.of(capability), capability
-        assert [one for one in promises if one.__capability__ == capability], capability
+        assert [one for one in promises if one.claim == capability], capability

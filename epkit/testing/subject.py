@@ -13,9 +13,9 @@ from typing import Any
 from epkit import probe
 from epkit._child import Child
 from epkit.opening import CPU_FORBIDDEN
-from epkit.provider import Capability, Provider, Unusable
+from epkit.provider import Provider, Unusable
 from epkit.registry import Entry, Registry, discover
-from epkit.testing.promise import Broken, NotClaimed, NotProven
+from epkit.testing.promise import Broken, Claim, NotClaimed, NotProven
 
 IMPORT_SECONDS = 60.0
 CHILD_SECONDS = 300.0
@@ -111,10 +111,12 @@ class Subject:
         elsewhere = (CPU_FORBIDDEN, "it took no node of a tiny model")
         return availability.reason if any(told in availability.reason for told in elsewhere) else ""
 
-    def claims(self, capability: Capability) -> None:
-        """Raise NotClaimed unless the provider claims the capability."""
-        if capability not in self.provider.capabilities:
-            raise NotClaimed(capability)
+    def claims(self, claim: Claim) -> None:
+        """Raise NotClaimed unless the provider claims it."""
+        provider = self.provider
+        claims = {"compiling": provider.compiles != "never", "graph capture": provider.graph_option is not None}
+        if not claims.get(claim, claim in provider.capabilities):
+            raise NotClaimed(claim)
 
     def usable(self) -> None:
         """Raise NotProven unless the provider has been proven on this machine."""
@@ -141,7 +143,9 @@ class Subject:
             self.close()
             told = f"the process in which it was tried {ending}"
             declared = self.provider.concurrency
-            raise Broken(told, f"if several threads do that, declare another concurrency than {declared!r}", log[-2000:])
+            raise Broken(
+                told, f"if several threads do that, declare another concurrency than {declared!r}", log[-2000:]
+            )
         match reply["outcome"]:
             case "broken":
                 raise Broken(str(reply["found"]), str(reply["mend"]), str(reply["details"]))
