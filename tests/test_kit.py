@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 
 from epkit.provider import Capability
-from epkit.testing import ProviderConformance, broken, samples
+from epkit.testing import ProviderConformance, broken, samples, subject
 from epkit.testing.promise import said
 
 pytest_plugins = ["pytester"]
@@ -122,6 +122,73 @@ def test_what_cannot_be_tried_here_is_not_proven_and_the_summary_says_why(pytest
     required = pytester.runpytest_inprocess(*QUIET, "--epkit-require-proven", "-k", "float32 or float16 or probe")
     required.assert_outcomes(passed=4, failed=1, skipped=1)
     required.stdout.fnmatch_lines(["*--epkit-require-proven is given: no /dev/acme0 (sudo modprobe acme)*"])
+
+
+LIAR = """
+import os, threading, time
+from collections.abc import Mapping
+from pydantic import ConfigDict
+from epkit.hookspecs import hookimpl
+from epkit.provider import Options, Provider
+from epkit.wrapped import Wrapped
+
+class Fragile(Wrapped):
+    def around(self, run):
+        if threading.active_count() > 4:
+            os.abort()
+        return run()
+
+class Crashes(Provider):
+    name = "crashes"
+    ort_name = "CPUExecutionProvider"
+
+    def open(self, model, options, create):
+        return Fragile(create())
+
+class Slow(Wrapped):
+    def around(self, run):
+        if threading.active_count() > 2:
+            time.sleep(600)
+        return run()
+
+class Hangs(Provider):
+    name = "hangs"
+    ort_name = "CPUExecutionProvider"
+
+    def open(self, model, options, create):
+        return Slow(create())
+
+class Probing(Provider):
+    name = "crashes-in-its-probe"
+    ort_name = "CPUExecutionProvider"
+
+    def probe(self):
+        os.abort()
+
+@hookimpl
+def epkit_providers():
+    return [Crashes(), Hangs(), Probing()]
+"""
+
+
+@pytest.mark.parametrize(
+    ("provider", "promise", "ending"),
+    [
+        ("Crashes", "threads_on_two", "crashed (SIGABRT)"),
+        ("Hangs", "threads_on_two", "did not answer in time"),
+        ("Probing", "probe_answers", "in which probe() was asked crashed (SIGABRT)"),
+    ],
+)
+def test_what_crashes_or_hangs_is_a_broken_promise_and_the_next_one_is_tried(
+    provider, promise, ending, pytester, monkeypatch
+):
+    monkeypatch.setattr(subject, "PROOFS", 0.3)
+    pytester.makepyfile(liar_kit=LIAR)
+    monkeypatch.syspath_prepend(pytester.path)
+    result = run_kit(pytester, monkeypatch, "liar_kit", provider, "-k", f"{promise} or documented or outlive")
+    result.assert_outcomes(failed=1, passed=2 - (provider == "Probing"), skipped=int(provider == "Probing"))
+    (told,) = [line for line in result.outlines if "breaks the promise" in line and "FAILED" not in line]
+    assert ending in told
 
 
 def test_tests_without_promises_have_no_summary(pytester):

@@ -62,7 +62,6 @@ def promise(*, of: Claim | None = None, apart: bool = False) -> Callable[[Body],
     def _marked(body: Body) -> Body:
         @functools.wraps(body)
         def _kept(self: Promises) -> None:
-            __tracebackhide__ = True
             import pytest
 
             unproven = broken = ""

@@ -261,7 +261,6 @@ class Running(Promises):
     def _in_threads(self, how: str) -> None:
         two = [*self._samples(), *self._samples()][:2]
         sessions = [self.open(sample) for sample in two]
-        provider = self.subject.provider
 
         def work(number: int) -> None:
             calls = [ways(session)[how] for session in sessions]
@@ -270,17 +269,7 @@ class Running(Promises):
                 feed = two[at].feed(number * TURNS + turn)
                 self._check(two[at], feed, calls[at](feed), f"in thread {number} of {THREADS}")
 
-        try:
-            self._together(work, THREADS)
-        except Broken as broken:
-            stricter = {"free": '"per-session" or "per-process"', "per-session": '"per-process"'}
-            weaker = stricter.get(provider.concurrency)
-            mend = (
-                f"it declares concurrency {provider.concurrency!r}: declare {weaker}"
-                if weaker
-                else "run it in one thread: is it right there?"
-            )
-            raise Broken(broken.found, mend, broken.details) from broken
+        self._together(work, THREADS)
 
     def _together(self, work: Callable[[int], None], threads: int) -> None:
         """Do the work in so many threads at once, and raise the first fault."""
@@ -299,12 +288,14 @@ class Running(Promises):
             one.join()
         if faults:
             first = faults[0]
-            told = (
-                first.found
-                if isinstance(first, Broken)
-                else f"{type(first).__name__}: {getattr(first, 'message', first)}"
-            )
-            raise Broken(f"{len(faults)} of {threads} threads failed: {told}") from first
+            told = first.found if isinstance(first, Broken) else f"{type(first).__name__}: {first}"
+            raise Broken(f"{len(faults)} of {threads} threads failed: {told}", self._stricter()) from first
+
+    def _stricter(self) -> str:
+        """Say what mends a fault that only threads have."""
+        declared = self.subject.provider.concurrency
+        stricter = {"free": '"per-session" or "per-process"', "per-session": '"per-process"'}.get(declared)
+        return f"it declares concurrency {declared!r}: declare {stricter}" if stricter else "try it in one thread"
 
     def _is_warm(self) -> None:
         dynamic = "dynamic-shapes" in self.subject.provider.capabilities

@@ -18,8 +18,8 @@ from epkit.registry import Entry, Registry, discover
 from epkit.testing.promise import Broken, Claim, NotClaimed, NotProven
 
 IMPORT_SECONDS = 60.0
-CHILD_SECONDS = 300.0
-"""The least that a promise may take apart before it counts as hanging; ten times the time of the proof, if more."""
+PROOFS = 10.0
+"""A promise may take the time of so many proofs before it counts as hanging."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Subject:
             self.close()
         worker = self._worker = self._worker or Child("epkit.testing._worker")
         self._fresh = False
-        seconds = max(CHILD_SECONDS, 10 * self.provider.proof_seconds)
+        seconds = PROOFS * self.provider.proof_seconds
         worker.send(
             {"promise": promise, "provider": self.name, "target": self.target, "tolerances": self.tolerances}
             | {"seconds": seconds}
