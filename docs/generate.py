@@ -28,6 +28,8 @@ from epkit.provider import Provider
 from epkit.registry import discover
 from epkit.session_options import SessionOptions
 from epkit.target import TargetTable, Warmup
+from epkit.testing import ProviderConformance
+from epkit.testing.promise import promises, said
 
 DOCS = Path(__file__).parent
 TUTORIAL = DOCS / "tutorial" / "epkit-acme"
@@ -65,6 +67,9 @@ def _tables() -> dict[str, str]:
         ("event", "told with", "when"),
         ((code(kind.__name__), ", ".join(code(one.name) for one in fields_of(kind)), _plain(kind)) for kind in EVENTS),
     )
+    for kind in reversed(ProviderConformance.__mro__[1:-1]):
+        rows = ((said(body), code(body.claim) if body.claim else "", body.__doc__ or "") for body in promises(kind))
+        tables[f"promises of {kind.__name__.lower()}"] = table(("promise", "claimed", "meaning"), rows)
     for provider in discover().providers.values():
         tables[f"facts of {provider.name}"] = facts(provider)
         tables[f"options of {provider.name}"] = fields(provider.options)

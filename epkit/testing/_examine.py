@@ -96,7 +96,7 @@ def _change_the_world() -> None:
         }
         return os.stat_result((*found[:6], found.st_size + 1, found[7], found[8] + 1, found[9]), later)
 
-    os.stat = stat  # type: ignore[assignment]
+    os.stat = stat
     importlib.metadata.Distribution.version = property(  # type: ignore[assignment,method-assign]
         lambda self: f"{plain_version.fget(self)}.1"  # type: ignore[attr-defined]
     )

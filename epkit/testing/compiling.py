@@ -10,7 +10,7 @@ from pathlib import Path
 
 from epkit.testing import samples
 from epkit.testing.options import written
-from epkit.testing.promise import Broken, NotClaimed, NotProven, promise
+from epkit.testing.promise import Broken, NotProven, promise
 from epkit.testing.running import Running
 
 FIRST, SECOND = Path("kit-folder-1"), Path("kit-folder-2")
@@ -19,10 +19,9 @@ FIRST, SECOND = Path("kit-folder-1"), Path("kit-folder-2")
 class Compiling(Running):
     """What holds of a provider that `compiles`."""
 
-    @promise()
+    @promise(of="compiling")
     def test_what_it_compiles_is_kept_in_the_folder_it_is_given(self) -> None:
         """`cached` names the folder in what is sent, and none for None; a second session starts from what is there."""
-        self._compiles()
         provider, device = self.subject.provider, self.subject.device
         sent = {
             folder: " ".join(provider.encode(provider.cached(provider.options(), device, folder), device).values())
@@ -36,10 +35,9 @@ class Compiling(Running):
                 raise Broken(found, "return the options with the folder as the place of what is compiled")
         self.subject.keep_apart("_keeps")
 
-    @promise()
+    @promise(of="compiling")
     def test_every_other_option_goes_into_what_it_compiles(self) -> None:
         """`cached` passes on each option but those that name the folder: another value makes another entry."""
-        self._compiles()
         provider, device = self.subject.provider, self.subject.device
         given = provider.cached(provider.options(), device, FIRST)
         own = set(given.written())
@@ -48,17 +46,15 @@ class Compiling(Running):
                 told = f"cached() drops {name} = {value!r}, so that what is compiled with it and without are one"
                 raise Broken(told, "return options.model_copy(update=...) with the folder alone changed")
 
-    @promise()
+    @promise(of="compiling")
     def test_new_weights_never_get_what_was_compiled_for_the_old(self) -> None:
         """A model with other weights under the same file name is compiled anew, and gives its own numbers."""
-        self._compiles()
         self.subject.claims("float32")
         self.subject.keep_apart("_forgets_old_weights")
 
-    @promise()
+    @promise(of="compiling")
     def test_what_is_compiled_goes_stale_with_what_compiled_it(self) -> None:
         """`stale_when` changes with versions and files: tried with every version, size and time a little changed."""
-        self._compiles()
         self.subject.usable()
         asked = self.subject.examined.asked
         (first, second), elsewhere = asked["stale"], asked["stale_elsewhere"]
@@ -73,10 +69,6 @@ class Compiling(Running):
         if first == elsewhere:
             raise Broken(f"stale_when() said {first} for other versions and other files too", mend)
 
-    def _compiles(self) -> None:
-        if self.subject.provider.compiles == "never":
-            raise NotClaimed("compiling")
-
     def _keeps(self) -> None:
         sample = self._samples()[0]
         feed = sample.feed()
@@ -85,7 +77,7 @@ class Compiling(Running):
                 with self.open(sample, cache=True) as session:
                     row = next(one for one in session.report.cache if one.provider == self.subject.name)
                     if row.outcome != wanted:
-                        told = f"session {turn + 1} of one model was {row.outcome!r} where {wanted!r} belongs: {row.reason}"
+                        told = f"session {turn + 1} of a model was {row.outcome!r}, not {wanted!r}: {row.reason}"
                         raise Broken(told, "compile into the folder that cached() is given, and start from it")
                     samples.check_same(sample, feed, session.run(feed), self.subject.tolerances, f"({row.outcome})")
 

@@ -38,11 +38,15 @@ class Optioned(Promises):
     @promise()
     def test_an_unknown_option_is_refused(self) -> None:
         """A misspelt name is an error before anything is probed, with the nearest spelling."""
-        names = [name for name, _ in own_options(self.subject.provider)]
-        for wrong in (f"{names[0]}_" if names else "no_such_option", "no_such_option"):
-            if self._accepts({wrong: "1"}):
+        names = [name for name, _ in own_options(self.subject.provider)][:1]
+        for wrong, right in [("no_such_option", ""), *((f"{name}_", name) for name in names)]:
+            refused = self._refused({wrong: "1"})
+            if refused is None:
                 told = f"the option {wrong!r}, which there is not, was accepted"
                 raise Broken(told, "derive the options from epkit.provider.Options, and leave its model_config alone")
+            if right not in refused.hint:
+                told = f"the option {wrong!r} is refused without a word of {right!r}: {refused}"
+                raise Broken(told, "leave unknown names to epkit.provider.Options")
 
     @promise()
     def test_a_wrong_value_is_refused(self) -> None:
@@ -52,7 +56,7 @@ class Optioned(Promises):
             wrong: list[object] = [] if "text" in kinds else [NONSENSE]
             wrong += [] if "table" in kinds else [{NONSENSE: [NONSENSE]}]
             for value in wrong:
-                if self._accepts({name: value}):
+                if self._refused({name: value}) is None:
                     told = f"the option {name!r} accepted {value!r}"
                     raise Broken(told, f"give {name} a type that says what it takes, such as Literal or bool")
 
@@ -81,7 +85,8 @@ class Optioned(Promises):
             for options in (provider.options(), *nothing_set(provider)):
                 extra = {name: text for name, text in self._sent(options, device).items() if name not in allowed}
                 if extra:
-                    told = f"encode() sends {', '.join(f'{name} = {text!r}' for name, text in extra.items())} though nobody set it"
+                    name, text = next(iter(extra.items()))
+                    told = f"encode() sends {name} = {text!r} though nobody set it"
                     raise Broken(
                         told, "send options.written() only; say a default of your own in the option's sentence"
                     )
@@ -102,7 +107,8 @@ class Optioned(Promises):
         for library in libraries(places):
             unread = _not_in(library, unread)
         if unread:
-            told = f"no library in {' or '.join(map(str, places))} holds the name {sorted(unread)[0]!r}, so ONNX Runtime would ignore the option"
+            told = f"no library in {' or '.join(map(str, places))} holds the name {sorted(unread)[0]!r}"
+            told += ", so ONNX Runtime would ignore the option"
             raise Broken(told, "leave the option out, or spell it as ONNX Runtime does")
 
     @promise()
@@ -118,18 +124,17 @@ class Optioned(Promises):
                     f"device = {right!r} {fault}, but it is declared", "let check_device and what is declared agree"
                 )
 
-    def _accepts(self, options: dict[str, object]) -> bool:
-        name = self.subject.name
+    def _refused(self, options: dict[str, object]) -> ConfigError | None:
+        """Return what epkit says against the options, None when it accepts them; raises Broken for other errors."""
+        model, subject = self.subject.provider.options, f"option of {self.subject.name}"
         try:
-            validated(
-                self.subject.provider.options, table_of(options, "options"), "options", subject=f"option of {name}"
-            )
-        except ConfigError:
-            return False
+            validated(model, table_of(options, "options"), "options", subject=subject)
+        except ConfigError as error:
+            return error
         except Exception as error:
             told = f"checking {options} raised {type(error).__name__}: {error}"
             raise Broken(told, "raise ValueError with one sentence in validators") from error
-        return True
+        return None
 
     def _sent(self, options: Options, device: Device | None = None) -> dict[str, str]:
         try:

@@ -51,7 +51,7 @@ def _provider(item: pytest.Item) -> str:
     kind = getattr(item, "cls", None)
     if conformance is None or kind is None or not issubclass(kind, conformance.ProviderConformance):
         return ""
-    is_promise = hasattr(getattr(item, "function", None), "__capability__")
+    is_promise = hasattr(getattr(item, "function", None), "claim")
     return str(kind.label()) if is_promise else ""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from epkit.provider import Capability
 from epkit.testing.tally import NOT_CLAIMED, NOT_PROVEN
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 PREFIX = "test_"
 
-Body = Callable[[Any], None]
+Body: TypeAlias = Callable[[Any], None]
+
+Claim: TypeAlias = Capability | Literal["compiling", "graph capture"]
+"""What a provider may claim: a capability, or what follows from its `compiles` and its `graph_option`."""
 
 
 class Broken(Exception):
@@ -49,19 +52,19 @@ class Promises:
     """The provider that is held to them."""
 
 
-def promise(*, of: Capability | None = None, apart: bool = False) -> Callable[[Body], Body]:
+def promise(*, of: Claim | None = None, apart: bool = False) -> Callable[[Body], Body]:
     """Mark a method as a promise: its name says it, its docstring explains it.
 
-    `of` is the capability that must be claimed. With `apart` the body runs in a process of its own, on a provider that
+    `of` is what must be claimed. With `apart` the body runs in a process of its own, on a provider that
     has been proven: what crashes or hangs there is a broken promise, and no more.
     """
 
     def _marked(body: Body) -> Body:
         @functools.wraps(body)
         def _kept(self: Promises) -> None:
-            __tracebackhide__ = True
             import pytest
 
+            unproven = broken = ""
             try:
                 if of is not None:
                     self.subject.claims(of)
@@ -70,19 +73,30 @@ def promise(*, of: Capability | None = None, apart: bool = False) -> Callable[[B
                 else:
                     body(self)
             except NotProven as reason:
-                pytest.skip(f"{NOT_PROVEN}{reason}")
-            except Broken as broken:
-                pytest.fail(sentence(self.subject.name, body, broken), pytrace=False)
+                unproven = f"{NOT_PROVEN}{reason}"
+            except Broken as fault:
+                broken = sentence(self.subject.name, body, fault)
+            # Out here, where no other exception is shown with them.
+            if unproven:
+                pytest.skip(unproven)
+            if broken:
+                pytest.fail(broken, pytrace=False)
 
-        _kept.__capability__ = of  # type: ignore[attr-defined]
+        _kept.claim = of  # type: ignore[attr-defined]
         return _kept
 
     return _marked
 
 
+def promises(kind: type[Promises]) -> list[Any]:
+    """Return the promises that a class adds, in its order."""
+    return [body for name, body in vars(kind).items() if name.startswith(PREFIX)]
+
+
 def said(body: Body) -> str:
     """Return a promise as its name says it: "the probe is quick"."""
-    return body.__name__.removeprefix(PREFIX).replace("_", " ")
+    words = body.__name__.removeprefix(PREFIX).replace("_", " ")
+    return words.replace("onnx runtime", "ONNX Runtime").replace(" cpu", " CPU")
 
 
 def sentence(name: str, body: Body, broken: Broken) -> str:

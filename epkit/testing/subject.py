@@ -13,13 +13,13 @@ from typing import Any
 from epkit import probe
 from epkit._child import Child
 from epkit.opening import CPU_FORBIDDEN
-from epkit.provider import Capability, Provider, Unusable
+from epkit.provider import Provider, Unusable
 from epkit.registry import Entry, Registry, discover
-from epkit.testing.promise import Broken, NotClaimed, NotProven
+from epkit.testing.promise import Broken, Claim, NotClaimed, NotProven
 
 IMPORT_SECONDS = 60.0
-CHILD_SECONDS = 300.0
-"""The least that a promise may take apart before it counts as hanging; ten times the time of the proof, if more."""
+PROOFS = 10.0
+"""A promise may take the time of so many proofs before it counts as hanging."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class Subject:
         self.target = dict(target or {})
         self.tolerances = dict(tolerances or {})
         self._worker: Child | None = None
+        self._fresh = True
+        """Whether the worker has kept no promise yet."""
 
     @property
     def name(self) -> str:
@@ -109,10 +111,12 @@ class Subject:
         elsewhere = (CPU_FORBIDDEN, "it took no node of a tiny model")
         return availability.reason if any(told in availability.reason for told in elsewhere) else ""
 
-    def claims(self, capability: Capability) -> None:
-        """Raise NotClaimed unless the provider claims the capability."""
-        if capability not in self.provider.capabilities:
-            raise NotClaimed(capability)
+    def claims(self, claim: Claim) -> None:
+        """Raise NotClaimed unless the provider claims it."""
+        provider = self.provider
+        claims = {"compiling": provider.compiles != "never", "graph capture": provider.graph_option is not None}
+        if not claims.get(claim, claim in provider.capabilities):
+            raise NotClaimed(claim)
 
     def usable(self) -> None:
         """Raise NotProven unless the provider has been proven on this machine."""
@@ -124,10 +128,11 @@ class Subject:
     def keep_apart(self, promise: str, *, anew: bool = False) -> None:
         """Keep one promise in the child process, with `anew` in a fresh one; raises Broken and NotProven."""
         self.usable()
-        if anew:
+        if anew and not self._fresh:
             self.close()
         worker = self._worker = self._worker or Child("epkit.testing._worker")
-        seconds = max(CHILD_SECONDS, 10 * self.provider.proof_seconds)
+        self._fresh = False
+        seconds = PROOFS * self.provider.proof_seconds
         worker.send(
             {"promise": promise, "provider": self.name, "target": self.target, "tolerances": self.tolerances}
             | {"seconds": seconds}
@@ -137,12 +142,10 @@ class Subject:
             ending, log = worker.ending(), worker.log()
             self.close()
             told = f"the process in which it was tried {ending}"
-            mend = (
-                f'another `concurrency` than "{self.provider.concurrency}"'
-                if self.provider.concurrency != "per-process"
-                else "a smaller claim"
+            declared = self.provider.concurrency
+            raise Broken(
+                told, f"if several threads do that, declare another concurrency than {declared!r}", log[-2000:]
             )
-            raise Broken(told, f"if threads are the cause, {mend}; see what was printed", log[-2000:])
         match reply["outcome"]:
             case "broken":
                 raise Broken(str(reply["found"]), str(reply["mend"]), str(reply["details"]))
@@ -153,7 +156,7 @@ class Subject:
         """End the child process."""
         if self._worker is not None:
             self._worker.end()
-            self._worker = None
+            self._worker, self._fresh = None, True
 
     def _entry(self) -> Entry:
         try:
