@@ -174,11 +174,16 @@ def _written(value: ast.expr | None) -> str:
 
 
 def excerpt(file: str, *names: str) -> str:
-    """Return parts of a file of the tutorial's plugin, with the comments above them; everything without names."""
+    """Return parts of a file of the tutorial's plugin, with the comments above them."""
     lines = (TUTORIAL / file).read_text(encoding="utf-8").splitlines()
     tree = ast.parse("\n".join(lines))
-    parts = ["\n".join(_lines(tree, name, lines)) for name in names] or ["\n".join(lines)]
-    return f"```python\n# in {file}\n" + "\n\n".join(textwrap.dedent(part) for part in parts) + "\n```\n"
+    parts = [textwrap.dedent("\n".join(_lines(tree, name, lines))) for name in names]
+    text = parts[0]
+    for above, part in zip(parts, parts[1:], strict=False):
+        # As the formatter has it: two empty lines around what has a body.
+        text += "\n\n\n" if re.search("^(def|class) ", f"{above}\n{part}", re.MULTILINE) else "\n"
+        text += part
+    return f"```python\n# in {file}\n{text}\n```\n"
 
 
 def _lines(tree: ast.Module, name: str, lines: Sequence[str]) -> Sequence[str]:
@@ -186,7 +191,7 @@ def _lines(tree: ast.Module, name: str, lines: Sequence[str]) -> Sequence[str]:
     for part in name.split("."):
         node = next(one for one in body if part in _names(one))
         body = node.body if isinstance(node, ast.ClassDef) else []
-    first = min(node.lineno, *(one.lineno for one in getattr(node, "decorator_list", [])), node.lineno) - 1
+    first = min(one.lineno for one in (node, *getattr(node, "decorator_list", []))) - 1
     while lines[first - 1].lstrip().startswith("#"):
         first -= 1
     return lines[first : node.end_lineno]
