@@ -15,6 +15,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import fields as fields_of
+from itertools import pairwise
 from pathlib import Path
 from typing import get_args
 
@@ -179,7 +180,7 @@ def excerpt(file: str, *names: str) -> str:
     tree = ast.parse("\n".join(lines))
     parts = [textwrap.dedent("\n".join(_lines(tree, name, lines))) for name in names]
     text = parts[0]
-    for above, part in zip(parts, parts[1:], strict=False):
+    for above, part in pairwise(parts):
         # As the formatter has it: two empty lines around what has a body.
         text += "\n\n\n" if re.search("^(def|class) ", f"{above}\n{part}", re.MULTILINE) else "\n"
         text += part
