@@ -8,7 +8,7 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import epkit
-from epkit.errors import InputError, RunError, SessionClosed
+from epkit.errors import EpkitError, InputError, RunError, SessionClosed
 from epkit.testing import samples
 from epkit.testing.promise import Broken, Promises, promise
 from epkit.testing.samples import Feed, Sample
@@ -24,6 +24,7 @@ from epkit.testing.samples import Feed, Sample
 Call = Callable[[Feed], Mapping[str, Any]]
 
 THREADS = 8
+FEW = 3
 TURNS = 12
 TRIES = 3
 FIRST_TIMES, FIRST_SECONDS = 5.0, 0.025
@@ -131,29 +132,30 @@ class Running(Promises):
             while not busy.is_set():
                 self._check(sample, feed, session.run(feed), "while others were opened")
 
-        self._together(work, 4)
+        self._together(work, FEW + 1)
 
     @promise(apart=True)
     def test_close_waits_for_runs_and_then_says_so(self) -> None:
         """What is under way when a session is closed comes back right; what comes later is `SessionClosed`."""
         sample = self._samples()[0]
         session, feed = self.open(sample), sample.feed()
-        begun = threading.Barrier(THREADS + 1)
+        begun = threading.Event()
 
         def work(number: int) -> None:
-            if number == THREADS:
+            if number == FEW:
                 begun.wait()
                 session.close()
                 return
-            session.run(feed)
-            begun.wait()
             try:
                 while True:
                     self._check(sample, feed, session.run(feed), "while it was closed")
+                    begun.set()
             except SessionClosed:
                 pass
+            finally:
+                begun.set()
 
-        self._together(work, THREADS + 1)
+        self._together(work, FEW + 1)
         session.close()
         for call in (lambda: session.run(feed), lambda: session.bind(feed)):
             try:
@@ -166,21 +168,17 @@ class Running(Promises):
     def test_a_binding_is_where_it_says(self) -> None:
         """Its buffers and results are where `buffers` says, it can be refilled, and it can be had on the CPU."""
         place = self.subject.provider.buffers(self.subject.device)
+        mend = "let buffers() say where it runs"
         for sample in self._samples():
             session, feed = self.open(sample), sample.feed()
-            with session.bind(feed) as bound:
-                if bound.device != place:
-                    raise Broken(
-                        f"a binding is on {bound.device} where buffers() says {place}",
-                        "let buffers() say where it runs",
-                    )
-                for name, result in bound.run().items():
-                    found = result.device if isinstance(result, epkit.DeviceArray) else "cpu"
+            try:
+                bound = session.bind(feed)
+            except EpkitError as error:
+                raise Broken(f"nothing can be bound where buffers() says {place}: {error.message}", mend) from error
+            with bound:
+                for what, found in (("a binding", bound.device), *_places(bound.run())):
                     if found != place:
-                        raise Broken(
-                            f"output {name!r} is on {found} where buffers() says {place}",
-                            "let buffers() say where it runs",
-                        )
+                        raise Broken(f"{what} is on {found} where buffers() says {place}", mend)
                 for seed in range(TRIES):
                     refill = sample.feed(seed)
                     self._check(sample, refill, _read(bound.run(refill)), "refilled in a binding")
@@ -344,6 +342,11 @@ def _bound(session: epkit.Session, device: str | None) -> Call:
         return _read(bindings[0].run(feed))
 
     return call
+
+
+def _places(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, result in results.items():
+        yield f"output {name!r}", result.device if isinstance(result, epkit.DeviceArray) else "cpu"
 
 
 def _read(results: Mapping[str, Any]) -> dict[str, Any]:
