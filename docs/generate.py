@@ -64,13 +64,13 @@ def _tables() -> dict[str, str]:
         **contract(),
         "config entries refused": table(("key", "why"), ((code(key), why) for key, why in WRITE_INSTEAD.items())),
     }
+    for kind in reversed(ProviderConformance.__mro__[1:-1]):
+        rows = ((said(body), code(body.claim) if body.claim else "", body.__doc__ or "") for body in promises(kind))
+        tables[f"promises of {kind.__name__.lower()}"] = table(("promise", "claimed", "meaning"), rows)
     tables["events"] = table(
         ("event", "told with", "when"),
         ((code(kind.__name__), ", ".join(code(one.name) for one in fields_of(kind)), _plain(kind)) for kind in EVENTS),
     )
-    for kind in reversed(ProviderConformance.__mro__[1:-1]):
-        rows = ((said(body), code(body.claim) if body.claim else "", body.__doc__ or "") for body in promises(kind))
-        tables[f"promises of {kind.__name__.lower()}"] = table(("promise", "claimed", "meaning"), rows)
     for provider in discover().providers.values():
         tables[f"facts of {provider.name}"] = facts(provider)
         tables[f"options of {provider.name}"] = fields(provider.options)

@@ -174,14 +174,6 @@ def the_report_says_where_the_nodes_run(on: str) -> None:
         assert next(row for row in session.report.tried if row.provider == on).outcome == "active"
 
 
-@promise()
-def results_are_those_of_the_cpu(on: str) -> None:
-    for contents, shapes in ((mlp(), [(1, 16), (7, 16)]), (convolutions(), [(1, 8, 8, 8), (3, 8, 8, 8)])):
-        with opened(contents, on) as session, epkit.open(contents, "cpu") as reference:
-            for shape in shapes:
-                agree(session.run(array(*shape))["y"], reference.run(array(*shape))["y"], on)  # type: ignore[arg-type]
-
-
 @promise(*NVIDIA, "cpu")
 def every_plain_type_comes_back_as_it_is(on: str) -> None:
     for dtype in ("float16", "float32", "float64", "int32", "int64"):
@@ -236,40 +228,6 @@ def each_way(work: Callable[[str], None]) -> None:
             work(way)
         except Exception as error:
             raise AssertionError(f"through {way}: {error!r}") from error
-
-
-@promise()
-def eight_threads_on_two_sessions_get_their_own_numbers(on: str) -> None:
-    contents = [mlp(width=16), mlp(width=48)]
-    references = [epkit.open(one, "cpu") for one in contents]
-    sessions = [opened(one, on) for one in contents]
-
-    def through(way: str) -> None:
-        def work(number: int) -> None:
-            feeds = [array(1 + number % 4, width, seed=number) for width in (16, 48)]
-            wanted = [references[at].run(feeds[at])["y"] for at in (0, 1)]
-            runs = [way_to_run(sessions[at], way, {"x": feeds[at]}) for at in (0, 1)]
-            for turn in range(20):
-                at = (number + turn) % 2
-                agree(runs[at]({"x": feeds[at]})["y"], wanted[at], on)  # type: ignore[arg-type]
-
-        together(work)
-
-    each_way(through)
-
-
-@promise()
-def shapes_may_change_between_runs(on: str) -> None:
-    random = np.random.default_rng(4)
-    with opened(convolutions(), on) as session, epkit.open(convolutions(), "cpu") as reference:
-
-        def through(way: str) -> None:
-            run = way_to_run(session, way, {"x": array(1, 8, 8, 8)})
-            for turn in range(8 if on != "tensorrt" else 3):
-                given = array(int(random.integers(1, 9)), 8, 8, 8, seed=turn)
-                agree(run({"x": given})["y"], reference.run(given)["y"], on)  # type: ignore[arg-type]
-
-        each_way(through)
 
 
 @promise(*NVIDIA, "cpu")
@@ -333,18 +291,6 @@ def what_is_copied_is_told(on: str) -> None:
         assert [one.bytes for one in first] == ([] if bound.device == "cpu" else [MIB]), bound.copies
         bound.run()
         assert not bound.copies, bound.copies
-
-
-@promise()
-def results_outlive_the_binding_and_the_session(on: str) -> None:
-    session = opened(doubled(), on)
-    bound = session.bind(np.ones(100, np.float32))
-    result = bound.run()["y"]
-    bound.close()
-    assert set(np.asarray(result).tolist()) == {2.0}
-    session.close()
-    del session, bound
-    assert set(np.asarray(result).tolist()) == {2.0}
 
 
 @promise()

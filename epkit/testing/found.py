@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import zip_longest
 from typing import Any
 
 from epkit.testing._examine import HEAVY, QUICK_S
@@ -93,7 +94,8 @@ class Found(Promises):
             if isinstance(found, str):
                 raise Broken(f"fingerprint() {found}", "return texts: paths, versions, device nodes")
         if first != second:
-            told = next(f"{one!r}, then {other!r}" for one, other in zip(first, second, strict=False) if one != other)
+            one, other = next(pair for pair in zip_longest(first, second) if pair[0] != pair[1])
+            told = f"{one!r}, then {other!r}"
             raise Broken(f"fingerprint() said {told}", "leave out what differs from call to call")
 
     def _imported(self) -> Mapping[str, Any]:

@@ -138,10 +138,10 @@ class Optioned(Promises):
 
     def _sent(self, options: Options, device: Device | None = None) -> dict[str, str]:
         try:
-            return self.subject.provider.encode(options, device)
+            return dict(self.subject.provider.encode(options, device))
         except Exception as error:
             told = f"encode() raised {type(error).__name__}: {error} for {options.written()}"
-            raise Broken(told, "encode whatever the options accept") from error
+            raise Broken(told, "encode whatever the options accept, as names and texts") from error
 
 
 def own_options(provider: Provider) -> Iterator[tuple[str, FieldInfo]]:
