@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -156,9 +157,14 @@ def test_a_name_that_is_taken_is_pointed_out(empty, install):
         epkit.new_plugin("cuda")
 
 
+@functools.cache
+def _openvino() -> scaffold._Kind:
+    return scaffold._library(OPENVINO)
+
+
 @given(name=st.from_regex(r"[a-z][a-z0-9]{0,9}(-[a-z0-9]{1,9}){0,2}", fullmatch=True), library=st.booleans())
 def test_every_name_gives_files_that_can_be_read(name, library):
-    kind = scaffold._library(OPENVINO) if library else scaffold._builtin(name)
+    kind = _openvino() if library else scaffold._builtin(name)
     files = scaffold._rendered(name, kind)
     for place, text in files.items():
         assert "$" not in text
