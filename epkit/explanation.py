@@ -163,7 +163,7 @@ def _added(candidate: Candidate) -> list[str]:
     kind = f" and one.device.type.name == {kinds[0]!r}" if kinds else ""
     return [
         *lines,
-        f"ort.register_execution_provider_library({_runtime.registration(provider)!r}, {str(library)!r})",
+        f"ort.register_execution_provider_library({provider.ort_name!r}, {str(library)!r})",
         f"devices = [one for one in ort.get_ep_devices() if one.ep_name == {provider.ort_name!r}{kind}]",
         f"options.add_provider_for_devices(devices[:1], {sent!r})",
         *_changed(provider),

@@ -68,7 +68,7 @@ INPUT = np.random.default_rng(1).standard_normal((1, 3, 8, 8)).astype(np.float32
 @pytest.fixture(scope="module")
 def found() -> list[FoundDevice]:
     with contextlib.suppress(Fail):  # epkit may have registered it in this process already
-        onnxruntime.register_execution_provider_library("epkit.openvino", str(OPENVINO.library()))
+        onnxruntime.register_execution_provider_library(OPENVINO.ort_name, str(OPENVINO.library()))
     return [
         FoundDevice(index, one.ep_name, one.device.type.name, one.ep_vendor, dict(one.ep_metadata))
         for index, one in enumerate(onnxruntime.get_ep_devices())
