@@ -387,6 +387,43 @@ def test_probing_imports_neither_onnx_runtime_nor_openvino():
     assert done.stdout.strip() == "[]"
 
 
+REGISTERED = """
+import sys
+import onnxruntime
+from epkit import _runtime
+from epkit_openvino.provider import OpenVino
+
+provider = OpenVino()
+first, second = sys.argv[1:]
+
+def mine():
+    try:
+        onnxruntime.register_execution_provider_library(provider.ort_name, str(provider.library()))
+    except Exception as error:
+        print(error)
+
+for name in (first, second):
+    mine() if name == "program" else _runtime.prepare(provider)
+print([one.ep_name for one in onnxruntime.get_ep_devices()].count(provider.ort_name))
+"""
+
+
+def registered(*by: str) -> list[str]:
+    done = subprocess.run([sys.executable, "-c", REGISTERED, *by], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def test_the_library_is_registered_under_the_provider_s_own_name():
+    # Some libraries call their provider by the name that they are registered under: TensorRT-RTX does.
+    refused, count = registered("epkit", "program")
+    assert refused.endswith("already registered under OpenVINOExecutionProvider")
+    assert count == "1"
+
+
+def test_a_library_that_the_program_registered_is_not_registered_again():
+    assert registered("program", "epkit") == ["1"]
+
+
 def test_many_threads_may_run_one_session(found: list[FoundDevice]):
     opened = session(found, {})
     inputs = [np.full((1 + number % 3, 3, 8, 8), number, np.float32) for number in range(8)]
