@@ -11,18 +11,22 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import fields as fields_of
 from pathlib import Path
+from typing import get_args
 
 from pydantic import BaseModel
 
 from epkit.catalogue import spelt
 from epkit.config_keys import WRITE_INSTEAD, ConfigEntries
+from epkit.events import Event
 from epkit.provider import Provider
 from epkit.registry import discover
 from epkit.session_options import SessionOptions
 from epkit.target import TargetTable, Warmup
 
 DOCS = Path(__file__).parent
+EVENTS = get_args(Event)
 # Not installed for development, since its library is large.
 NAMED = "epkit_tensorrt_rtx"
 sys.path.append(str(DOCS.parent / "plugins" / "tensorrt-rtx"))
@@ -50,10 +54,19 @@ def _tables() -> dict[str, str]:
         "config entries": fields(ConfigEntries),
         "config entries refused": table(("key", "why"), ((code(key), why) for key, why in WRITE_INSTEAD.items())),
     }
-    for provider in discover(environ={"EPKIT_PLUGINS": NAMED}, strict=True).providers.values():
+    tables["events"] = table(
+        ("event", "told with", "when"),
+        ((code(kind.__name__), ", ".join(code(one.name) for one in fields_of(kind)), _plain(kind)) for kind in EVENTS),
+    )
+    for provider in discover(environ={"EPKIT_PLUGINS": NAMED}).providers.values():
         tables[f"facts of {provider.name}"] = facts(provider)
         tables[f"options of {provider.name}"] = fields(provider.options)
     return tables
+
+
+def _plain(kind: type) -> str:
+    """Return a docstring in one line."""
+    return " ".join((kind.__doc__ or "").split())
 
 
 def fields(model: type[BaseModel]) -> str:
