@@ -129,8 +129,10 @@ def test_the_generated_tables_are_those_of_the_models():
 
 
 def test_every_provider_has_a_page_with_its_options():
+    own = ("epkit", "epkit-openvino", "epkit-tensorrt-rtx", "epkit-webgpu", "EPKIT_PLUGINS")
     for entry in discover(environ={"EPKIT_PLUGINS": "epkit_tensorrt_rtx"}).entries:
-        if entry.plugin.distribution in ("epkit", "epkit-openvino", "epkit-webgpu", "EPKIT_PLUGINS"):
+        # Named and installed too, it is a broken row beside its own.
+        if entry.provider is not None and entry.plugin.distribution in own:
             page = DOCS / "providers" / f"{entry.name}.md"
             assert f"<!-- facts of {entry.name}: generated" in page.read_text(encoding="utf-8")
 

@@ -15,10 +15,11 @@ from epkit_tensorrt_rtx import epkit_providers, gpus, provider
 from epkit_tensorrt_rtx.gpus import Driver, Gpu
 from epkit_tensorrt_rtx.provider import TensorRTRTX, judged
 
-from epkit import probe, wheels
+from epkit import _runtime, explanation, probe, wheels
 from epkit.errors import ProviderUnavailable
 from epkit.provider import FoundDevice, Unusable, Usable
 from epkit.registry import discover
+from epkit.target import Candidate
 
 RTX = TensorRTRTX()
 ADA = Gpu("NVIDIA GeForce RTX 4090", (8, 9))
@@ -248,6 +249,14 @@ def test_a_gpu_is_chosen_by_its_ordinal_among_those_that_the_library_takes():
     found = [device("CPUExecutionProvider", 0), device(RTX.ort_name, 1), device("Other", 2), device(RTX.ort_name, 3)]
     assert [[one.index for one in RTX.devices(found, asked)] for asked in (None, 0, 1, 2)] == [[1], [1], [3], []]
     assert RTX.devices([], None) == []
+
+
+def test_the_plain_script_names_the_same_gpu(library: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_runtime, "prepare", lambda _: None)
+    monkeypatch.setattr(_runtime, "found_devices", lambda _: [device(RTX.ort_name, at) for at in range(3)])
+    script = "\n".join(explanation._added(Candidate(RTX, device=1)))
+    assert "options.add_provider_for_devices(devices[1:2], {})" in script
+    assert f"register_execution_provider_library('{RTX.ort_name}', '{library}')" in script
 
 
 def test_only_ordinals_make_sense():
