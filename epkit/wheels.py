@@ -10,6 +10,8 @@ import importlib.util
 import re
 from pathlib import Path
 
+from epkit._platform import shared_library as shared_library
+
 RUNTIMES = (
     "onnxruntime",
     "onnxruntime-gpu",
@@ -56,6 +58,14 @@ def library(module: str, file: str) -> Path | None:
     spec = importlib.util.find_spec(module)
     places = spec.submodule_search_locations if spec is not None else None
     return Path(next(iter(places))) / file if places else None
+
+
+def state(file: Path | None) -> str:
+    """Return a text that changes when the file does: where it is, and of what time and size; for a fingerprint."""
+    try:
+        return f"{file} {found.st_mtime_ns} {found.st_size}" if file and (found := file.stat()) else ""
+    except OSError:
+        return str(file)
 
 
 def origin(module: str) -> str:
