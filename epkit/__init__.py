@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from epkit.compilation import compile
     from epkit.explanation import explain
     from epkit.footprint import inspect
+    from epkit.opened import Session
     from epkit.run.binding import Binding
     from epkit.run.copies import Copy
     from epkit.run.device import DeviceArray
-    from epkit.session import Session, open
+    from epkit.session import open
 
 __all__ = [
     "Binding",
@@ -50,7 +51,7 @@ _HOMES = {
     "Binding": "epkit.run.binding",
     "Copy": "epkit.run.copies",
     "DeviceArray": "epkit.run.device",
-    "Session": "epkit.session",
+    "Session": "epkit.opened",
     "bench": "epkit.benchmark.measure",
     "compile": "epkit.compilation",
     "doctor": "epkit.checkup",

@@ -73,7 +73,9 @@ def _prove(provider: Provider, device: Device | None) -> None:
     import numpy as np
 
     proof: Proof = provider.proof or CONVOLUTION
-    entries = {"session.record_ep_graph_assignment_info": "1", "session.disable_cpu_ep_fallback": "1"}
+    entries = {"session.record_ep_graph_assignment_info": "1"}
+    if provider.ort_name != _runtime.CPU_ORT_NAME:
+        entries["session.disable_cpu_ep_fallback"] = "1"
     session = _runtime.create(
         proof.model,
         [Candidate(provider, provider.options(), device)],

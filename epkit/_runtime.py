@@ -10,8 +10,9 @@ import contextlib
 import importlib.util
 import io
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
@@ -151,7 +152,7 @@ def create(
     settings: Settings,
     sent: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> Any:
-    """Open one InferenceSession with exactly these providers, in order.
+    """Open one InferenceSession with exactly these providers, in order, the first around the others' opening.
 
     `sent` holds, by provider, what is sent instead of the candidate's own options. Raises OpenFault, with the candidate
     when adding it failed. `candidates` may end in the CPU; without it, ONNX Runtime appends the CPU unless an entry of
@@ -159,11 +160,14 @@ def create(
     """
     runtime = load()
     options = _given(runtime, candidates, settings, sent)
+    opened: Callable[[], Any] = partial(runtime.InferenceSession, model, sess_options=options, enable_fallback=0)
+    for candidate in reversed(candidates):
+        opened = partial(candidate.provider.open, model, candidate.options, opened)
     one_at_a_time = any(candidate.provider.concurrency == "per-process" for candidate in candidates)
     try:
         # Opening beside a run of another session crashes such a provider as surely as running does.
         with PROCESS if one_at_a_time else contextlib.nullcontext():
-            return runtime.InferenceSession(model, sess_options=options, enable_fallback=0)
+            return opened()
     except Exception as error:
         raise OpenFault(cause(error)) from error
 
@@ -252,11 +256,7 @@ def _given(
 def _add(runtime: ModuleType, options: Any, candidate: Candidate, sent: Mapping[str, str]) -> None:
     provider = candidate.provider
     prepare(provider)
-    if provider.library() is None:
-        options.add_provider(provider.ort_name, sent)
-    else:
-        options.add_provider_for_devices(_chosen(runtime, candidate), sent)
-    provider.extend(runtime, options, sent)
+    provider.add(runtime, options, sent, [] if provider.library() is None else _chosen(runtime, candidate))
 
 
 def _chosen(runtime: ModuleType, candidate: Candidate) -> list[Any]:

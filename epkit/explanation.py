@@ -157,7 +157,7 @@ def _added(candidate: Candidate) -> list[str]:
     library = provider.library()
     if library is None:
         lines.append(f"options.add_provider({provider.ort_name!r}, {sent!r})")
-        return [*lines, *_extended(provider)]
+        return [*lines, *_changed(provider)]
     _runtime.prepare(provider)
     kinds = [one.kind for one in provider.devices(_runtime.found_devices(provider), candidate.device)]
     kind = f" and one.device.type.name == {kinds[0]!r}" if kinds else ""
@@ -166,14 +166,18 @@ def _added(candidate: Candidate) -> list[str]:
         f"ort.register_execution_provider_library({_runtime.registration(provider)!r}, {str(library)!r})",
         f"devices = [one for one in ort.get_ep_devices() if one.ep_name == {provider.ort_name!r}{kind}]",
         f"options.add_provider_for_devices(devices[:1], {sent!r})",
-        *_extended(provider),
+        *_changed(provider),
     ]
 
 
-def _extended(provider: Provider) -> list[str]:
-    if type(provider).extend is Provider.extend:
-        return []
-    return [f"# epkit then does this: {first_line(provider.extend.__doc__)}"]
+def _changed(provider: Provider) -> list[str]:
+    """Point out what a provider does in its own way, which a plain script cannot show."""
+    told = []
+    if type(provider).add is not Provider.add:
+        told.append(f"# epkit adds it in its own way: {first_line(provider.add.__doc__)}")
+    if type(provider).open is not Provider.open:
+        told.append(f"# epkit opens it in its own way: {first_line(provider.open.__doc__)}")
+    return told
 
 
 def first_line(text: str | None) -> str:

@@ -29,6 +29,7 @@ from epkit.cache import directory
 from epkit.errors import ConfigError
 from epkit.provider import Availability, Device, Provider, Unusable, Usable
 from epkit.registry import Absent, Registry
+from epkit.target import CPU
 
 if TYPE_CHECKING:
     import filelock
@@ -112,7 +113,7 @@ def _ask(
     if not _runtime.installed():
         return Answer(Unusable(_runtime.MISSING, _runtime.MISSING_HINT))
     # The CPU is in every build of ONNX Runtime, and every fallback ends there: there is nothing to prove.
-    if provider.ort_name == _runtime.CPU_ORT_NAME or quick:
+    if provider.name == CPU or quick:
         return Answer(availability_of(provider), time.perf_counter() - started)
     with _memory(provider, device, registry, proofs) as memory:
         known = None if refresh else memory.read()

@@ -15,7 +15,7 @@ is imported whenever epkit lists what is installed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -229,8 +229,23 @@ class Provider:
         """List what makes compiled files stale beside model, options and ONNX Runtime: libraries, driver, processor."""
         return self.fingerprint()
 
-    def extend(self, runtime: ModuleType, session_options: Any, sent: Mapping[str, str]) -> None:
-        """Do to ONNX Runtime's SessionOptions what must be done besides adding the provider with its options."""
+    def add(self, runtime: ModuleType, session_options: Any, sent: Mapping[str, str], devices: Sequence[Any]) -> None:
+        """Add this provider to ONNX Runtime's SessionOptions, with the options as `encode` wrote them.
+
+        `devices` are ONNX Runtime's own, those that `devices` chose; there are none for a provider that is built in.
+        Override it to do more.
+        """
+        if devices:
+            session_options.add_provider_for_devices(list(devices), dict(sent))
+        else:
+            session_options.add_provider(self.ort_name, dict(sent))
+
+    def open(self, model: str | bytes, options: Options, create: Callable[[], Any]) -> Any:
+        """Open the session of a chain that has this provider: `create` makes it, with all providers of the chain.
+
+        `model` is a path or the model's bytes. What is returned is used in place of the session; `epkit.wrapped` helps.
+        """
+        return create()
 
     def hint(self, cause: str) -> str:
         """Return the command that mends a failure whose cause ONNX Runtime gave as `cause`; empty when unknown."""

@@ -23,6 +23,8 @@ from epkit.errors import PluginError, UnknownTarget, nearest
 from epkit.provider import Availability, Compiles, Concurrency, Options, Proof, Provider, Unusable, WarmupNeed
 
 GROUP = "epkit"
+NAMED = "EPKIT_PLUGINS"
+"""The environment variable that names modules to load as plugins though they are not installed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,8 @@ class Registry:
 def discover(*, environ: Mapping[str, str] | None = None, strict: bool | None = None) -> Registry:
     """Load every plugin that is installed.
 
-    `EPKIT_DISABLE_PLUGINS` names entry points to leave out. With `EPKIT_STRICT_PLUGINS=1` a broken plugin raises
+    `EPKIT_PLUGINS` names modules that are plugins too, though no distribution says so. `EPKIT_DISABLE_PLUGINS` names
+    entry points, and such modules, to leave out. With `EPKIT_STRICT_PLUGINS=1` a broken plugin raises
     PluginError, for those who write one.
     """
     environ = os.environ if environ is None else environ
@@ -119,7 +122,7 @@ def discover(*, environ: Mapping[str, str] | None = None, strict: bool | None = 
     disabled = {name.strip() for name in environ.get("EPKIT_DISABLE_PLUGINS", "").split(",")}
     entries: list[Entry] = []
     owners: dict[str, Plugin] = {}
-    for plugin in _installed():
+    for plugin in [*_installed(), *_named(environ.get(NAMED, ""))]:
         if plugin.name in disabled:
             hint = f"take {plugin.name!r} out of EPKIT_DISABLE_PLUGINS"
             entries.append(Entry(plugin.name, plugin, "disabled", None, "EPKIT_DISABLE_PLUGINS names it", hint))
@@ -162,6 +165,12 @@ def _installed() -> list[Plugin]:
     return sorted(found, key=lambda plugin: (not plugin.bundled, plugin.distribution, plugin.name, plugin.value))
 
 
+def _named(modules: str) -> list[Plugin]:
+    """Return the plugins of a comma-separated list of modules; the module's name is the plugin's."""
+    names = dict.fromkeys(name.strip() for name in modules.split(","))
+    return [Plugin(name, name, NAMED, "") for name in names if name]
+
+
 def _text(distribution: importlib.metadata.Distribution | None, key: str) -> str:
     try:
         return str(getattr(distribution, key, None) or "")
@@ -175,10 +184,8 @@ def _offered(plugin: Plugin, owners: Mapping[str, Plugin], *, strict: bool) -> I
     except (Exception, SystemExit) as error:
         if strict:
             raise PluginError(f"the plugin {plugin.name!r} ({plugin.value}) is broken: {_told(error)}") from error
-        hint = (
-            getattr(error, "hint", "")
-            or f"EPKIT_STRICT_PLUGINS=1 epkit providers, or pip uninstall {plugin.distribution}"
-        )
+        leave = f"take it out of {NAMED}" if plugin.distribution == NAMED else f"pip uninstall {plugin.distribution}"
+        hint = getattr(error, "hint", "") or f"EPKIT_STRICT_PLUGINS=1 epkit providers, or {leave}"
         yield Entry(plugin.name, plugin, "broken", None, _told(error), hint)
         return
     if not providers:
@@ -201,9 +208,12 @@ def _offered(plugin: Plugin, owners: Mapping[str, Plugin], *, strict: bool) -> I
 def _broken(plugin: Plugin, fault: str, *, strict: bool) -> Entry:
     if strict:
         raise PluginError(f"the plugin {plugin.name!r} ({plugin.value}) is broken: {fault}")
-    return Entry(
-        plugin.name, plugin, "broken", None, fault, f"pip install -U {plugin.distribution}, or tell its author"
+    mend = (
+        f"take {plugin.name} out of {NAMED}"
+        if plugin.distribution == NAMED
+        else f"pip install -U {plugin.distribution}"
     )
+    return Entry(plugin.name, plugin, "broken", None, fault, f"{mend}, or tell its author")
 
 
 def _fault(provider: object) -> str:

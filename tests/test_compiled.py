@@ -69,7 +69,8 @@ class Slow(Provider):
     def stale_when(self, device):
         return [os.environ.get("SLOW_VERSION", "slow 1")]
 
-    def extend(self, runtime, session_options, sent):
+    def add(self, runtime, session_options, sent, devices):
+        super().add(runtime, session_options, sent, devices)
         folder = sent.get("folder")
         if folder is None:
             return

@@ -71,7 +71,8 @@ def test_the_examples_of_a_page_work_one_after_the_other(page, empty, monkeypatc
         else:
             file = empty / (named[1] if named else "epkit.toml")
             file.write_text(code, encoding="utf-8")
-            sys.modules.pop(file.stem, None)
+            if file.suffix == ".py":
+                sys.modules.pop(file.stem, None)
             _use(file, monkeypatch)
 
 

@@ -163,3 +163,28 @@ def test_a_ready_provider_is_found_before_a_broken_plugin_of_its_name(install):
     install("aaa", "raise ValueError", distribution="aaa")
     install("aaa", HEALTHY.format(name="aaa"), distribution="bbb")
     assert registry.discover().entry("aaa").status == "ready"
+
+
+# -- modules that are named, not installed
+
+
+def test_a_module_that_epkit_plugins_names_is_a_plugin(monkeypatch, tmp_path):
+    (tmp_path / "named_plugin.py").write_text(
+        "from epkit.hookspecs import hookimpl\nfrom epkit.provider import Provider\n"
+        "class Named(Provider):\n    name = 'named'\n    ort_name = 'NamedExecutionProvider'\n"
+        "@hookimpl\ndef epkit_providers():\n    return [Named()]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    found = registry.discover(environ={"EPKIT_PLUGINS": "named_plugin, "})
+    assert found.get("named").ort_name == "NamedExecutionProvider"
+    assert found.plugin("named").distribution == "EPKIT_PLUGINS"
+    assert "named" not in registry.discover(environ={}).providers
+    disabled = registry.discover(environ={"EPKIT_PLUGINS": "named_plugin", "EPKIT_DISABLE_PLUGINS": "named_plugin"})
+    assert disabled.entry("named_plugin").status == "disabled"
+
+
+def test_a_module_that_is_named_and_not_there_is_a_row():
+    row = registry.discover(environ={"EPKIT_PLUGINS": "no_such_plugin"}).entry("no_such_plugin")
+    assert row.status == "broken"
+    assert "no_such_plugin" in row.reason
+    assert "EPKIT_PLUGINS" in row.hint

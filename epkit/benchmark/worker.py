@@ -24,8 +24,8 @@ from epkit.steady import is_steady
 
 if TYPE_CHECKING:
     from epkit.benchmark.candidates import Feed
+    from epkit.opened import Session
     from epkit.probe import Answer
-    from epkit.session import Session
 
 Message: TypeAlias = Mapping[str, Any]
 Reply: TypeAlias = dict[str, object]

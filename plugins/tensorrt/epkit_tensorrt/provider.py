@@ -104,8 +104,9 @@ class TensorRT(Provider):
         switches = {name: str(value) for name, value in options.written().items() if isinstance(value, bool)}
         return super().encode(options, device) | switches | options.extra
 
-    def extend(self, runtime: ModuleType, session_options: Any, sent: Mapping[str, str]) -> None:
-        """Register TensorRT's plugins as operators, which ONNX Runtime does by itself only for `providers=`."""
+    def add(self, runtime: ModuleType, session_options: Any, sent: Mapping[str, str], devices: Sequence[Any]) -> None:
+        """Register TensorRT's plugins as operators too, which ONNX Runtime does by itself only for `providers=`."""
+        super().add(runtime, session_options, sent, devices)
         runtime.capi._pybind_state.register_tensorrt_plugins_as_custom_ops(session_options, dict(sent))
 
     def buffers(self, device: Device | None) -> str:

@@ -1,0 +1,204 @@
+"""What can be done with an opened model?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from epkit import _platform, _runtime
+from epkit._foreign import asked
+from epkit.errors import InputError, nearest
+from epkit.model import Model, TensorInfo, parse_ort_type
+from epkit.opening import Opening
+from epkit.provider import Concurrency
+from epkit.report import Report
+from epkit.run.background import Background
+from epkit.run.binding import Bindable, Binding
+from epkit.run.caller import Caller
+from epkit.run.graph import Graphs
+from epkit.run.inputs import Inputs
+from epkit.run.memory import Shrink
+from epkit.run.narrow import Narrowed
+from epkit.run.outputs import targets_of
+from epkit.run.settled import unbindable
+from epkit.target import Candidate, arenas
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Output = NDArray[Any] | list[Any] | dict[Any, Any] | None
+
+
+class Session:
+    """An opened model. Immutable; may be called from many threads."""
+
+    report: Report
+    """What was tried, what was chosen, where the nodes run, and what warm-up cost."""
+
+    def __init__(self, opening: Opening, model: Model) -> None:
+        declared = {one.name: one for one in (*model.inputs, *model.outputs)}
+        self.inputs = tuple(_info(one, declared) for one in opening.session.get_inputs())
+        """Name, dtype and shape of each input."""
+        self.outputs = tuple(_info(one, declared) for one in opening.session.get_outputs())
+        """Name, dtype and shape of each output."""
+        self._names = tuple(one.name for one in self.outputs)
+        overridable = [_info(one, declared) for one in opening.session.get_overridable_initializers()]
+        self._inputs = Inputs(self.inputs, cast=opening.plan.target.cast, overridable=overridable)
+        self._narrowed = Narrowed(self.inputs, narrows(opening))
+        active = next((one for one in opening.plan.chain if one.name == opening.provider), None)
+        self._place = asked(active.provider.buffers, active.device) if active else "cpu"
+        runtime = _runtime.load()
+        self._caller = Caller(
+            opening.session,
+            runtime,
+            self.inputs,
+            self.outputs,
+            exotic=self._inputs.exotic,
+            concurrency=_strictest(opening.remaining, captures=opening.captures),
+            checks_outputs=all(one.provider.checks_outputs for one in opening.remaining),
+            lends=not self._narrowed,
+            graphs=Graphs(opening.session, runtime) if opening.captures else None,
+            shrink=_shrink(opening),
+        )
+        self._background = Background(self._caller)
+
+    def run(
+        self,
+        inputs: Mapping[str, object] | object,
+        outputs: Sequence[str] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> dict[str, Output]:
+        """Run the model once and return its outputs by name: arrays, or lists and dicts for sequences and maps.
+
+        `inputs` maps names to arrays, numbers, lists, or anything with DLPack; for a model with one input it may be
+        the value itself. `outputs` names the outputs wanted, all unless given.
+
+        `timeout` is in seconds. A run that takes longer is told to stop, and RunTimeout is raised: ONNX Runtime stops
+        between two nodes. Where the provider made one node of the model (OpenVINO, TensorRT), the run goes on in the
+        background, and closing the session waits for it.
+
+        Raises InputError when an input does not fit the model, RunError when the run fails, SessionClosed.
+        """
+        if outputs is None and timeout is None:
+            results = self._caller.lent(inputs)
+            if results is not None:
+                return results
+        feed, names = self._fed(inputs, outputs)
+        if timeout is None:
+            return self._caller.run(feed, names)
+        return self._background.run(feed, names, timeout)
+
+    async def run_async(
+        self,
+        inputs: Mapping[str, object] | object,
+        outputs: Sequence[str] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> dict[str, Output]:
+        """Run the model once, as `run` does, while the event loop goes on.
+
+        The arrays are read while the run is under way: leave them alone until then. A task that is cancelled tells its
+        run to stop, as a `timeout` does.
+        """
+        feed, names = self._fed(inputs, outputs)
+        return await self._background.run_async(feed, names, timeout)
+
+    def bind(
+        self,
+        inputs: Mapping[str, object] | object,
+        outputs: Mapping[str, object] | Sequence[str] | None = None,
+        *,
+        device: str | None = None,
+    ) -> Binding:
+        """Bind buffers once, to run many times: `binding.run()` repeats, `binding.run(inputs)` refills first.
+
+        The buffers are where the provider runs, or on the CPU with `device="cpu"`. Arrays that are there already are
+        bound as they are, if they are large or on a device: NumPy arrays, and those of any library with DLPack.
+        `binding.copies` says what was copied instead, and why. `outputs` names those wanted, all unless given; as a
+        mapping, it gives the buffers to write into, or None for one that the binding makes.
+
+        Raises InputError for what does not fit the model, or cannot be bound as it is; RunError, SessionClosed.
+        """
+        names = self._names if outputs is None else self._known(outputs)
+        place = self._place if device is None else device
+        if place not in ("cpu", self._place):
+            also = "" if self._place == "cpu" else f", or {self._place!r}, where the provider runs"
+            raise InputError(f"device is {device!r}", hint=f'device="cpu"{also}')
+        known = {one.name: one for one in self.outputs}
+        wanted = [known[name] for name in dict.fromkeys(names)]
+        why_not = unbindable((*self.inputs, *wanted))
+        if why_not:
+            place = "cpu"  # where a run without a binding takes and leaves its tensors
+        given = outputs if isinstance(outputs, Mapping) else {}
+        targets = targets_of(given, wanted, place, self._caller.runtime, self._caller.session)
+        model = Bindable(self._inputs, self._narrowed, self.inputs, wanted, targets, place, self._place, why_not)
+        return Binding(self._caller, model, inputs)
+
+    def close(self) -> None:
+        """Wait for the runs in flight, then give the memory back; later calls raise SessionClosed."""
+        self._background.close()
+        self._caller.close()
+        _platform.trim()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<epkit.Session of {self.report.model}: {self.report.summary()}>"
+
+    def _fed(self, inputs: object, outputs: Sequence[str] | None) -> tuple[dict[str, object], Sequence[str] | None]:
+        names = None if outputs is None else self._known(outputs)
+        feed = self._inputs.feed(inputs)
+        if self._narrowed:
+            self._narrowed.check(feed)
+        return feed, names
+
+    def _known(self, outputs: Iterable[str]) -> tuple[str, ...]:
+        wanted = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+        if not wanted:
+            raise InputError("no output is asked for", hint=f"outputs: {', '.join(self._names)}")
+        for name in wanted:
+            if name not in self._names:
+                raise InputError(
+                    f"the model has no output {name!r}", hint=nearest(str(name), self._names, what="outputs")
+                )
+        return wanted
+
+
+def narrows(opening: Opening) -> dict[str, tuple[str, str]]:
+    """Return the tensor types that a provider with nodes computes in a narrower one: that one, and the provider."""
+    active = [one for one in opening.remaining if one.name in opening.placed]
+    return {wide: (narrow, one.name) for one in reversed(active) for wide, narrow in one.provider.narrows.items()}
+
+
+def _shrink(opening: Opening) -> Shrink | None:
+    target = opening.plan.target
+    if target.shrink_above is None:
+        return None
+    held = arenas(opening.remaining, target.session_options)
+    # A captured graph goes on using device memory that the arena counts as free.
+    return Shrink(target.shrink_above, [one for one in held if not opening.captures or one.startswith("cpu")])
+
+
+def _strictest(chain: Sequence[Candidate], *, captures: bool) -> Concurrency:
+    declared = {one.provider.concurrency for one in chain}
+    if captures:
+        declared.add("per-session")  # ONNX Runtime bears no run beside one that captures or replays
+    order: tuple[Concurrency, ...] = ("per-process", "per-session")
+    return next((one for one in order if one in declared), "free")
+
+
+def _info(node: Any, declared: Mapping[str, TensorInfo]) -> TensorInfo:
+    """Describe an input or output as ONNX Runtime sees it.
+
+    ONNX Runtime gives a scalar and an unknown rank the same empty shape; the model file tells them apart.
+    """
+    dtype = parse_ort_type(node.type)
+    known = node.name in declared and declared[node.name].shape is not None
+    shape = tuple(one if isinstance(one, int | str) else None for one in node.shape) if node.shape or known else None
+    return TensorInfo(node.name, dtype, shape)
