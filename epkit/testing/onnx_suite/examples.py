@@ -52,10 +52,14 @@ def examples(case: Case) -> Iterator[Example]:
 def difference(case: Case, example: Example, outputs: Sequence[Any]) -> str:
     """Say what about the outputs is not as expected, in a sentence; empty when nothing is."""
     if example.random:
-        found, wanted = (_forms(one) for one in (outputs, example.outputs))
-        return "" if found == wanted else f"the outputs are {found}, not {wanted}"
+        forms, expected = _forms(outputs), _forms(example.outputs)
+        return "" if forms == expected else f"the outputs are {forms}, not {expected}"
+    # The runner looks into sequences itself, but not into those of scalars.
+    if _outline(outputs) != _outline(example.outputs):
+        return f"the outputs are {_outline(outputs)}, not {_outline(example.outputs)}"
+    found, wanted = list(_tensors(outputs)), list(_tensors(example.outputs))
     try:
-        Runner.assert_similar_outputs(example.outputs, outputs, rtol=case.rtol, atol=case.atol)
+        Runner.assert_similar_outputs(wanted, found, rtol=case.rtol, atol=case.atol)
     except (AssertionError, AttributeError, TypeError, ValueError) as error:
         return _sentence(error)
     return ""
@@ -70,6 +74,21 @@ def _is_random(model: onnx.ModelProto) -> bool:
 
 def _forms(values: Sequence[Any]) -> list[str]:
     return [f"{one.dtype} {list(one.shape)}" for one in values]
+
+
+def _outline(values: Any) -> Any:
+    """Show where there are tensors, sequences, and optionals without a value."""
+    if isinstance(values, list | tuple):
+        return [_outline(one) for one in values]
+    return None if values is None else "tensor"
+
+
+def _tensors(values: Any) -> Iterator[Any]:
+    if isinstance(values, list | tuple):
+        for one in values:
+            yield from _tensors(one)
+    elif values is not None:
+        yield values
 
 
 def _values(folder: Path, what: str, wanted: Sequence[onnx.ValueInfoProto]) -> list[Any]:

@@ -1,28 +1,29 @@
 """What does one arm make of a case, in a process of its own?
 
 The `plain` arm is ONNX Runtime as a person would use it by hand: session options with the provider added, one
-InferenceSession, one `run` with the arrays of the case. Nothing of epkit is in it but what the provider's plugin says of
-how it is added. The `epkit` arm opens and runs the case as `epkit.open` does.
+InferenceSession, one `run` with the arrays of the case. Nothing of epkit is in it but what the provider's plugin says
+of how it is added. The `epkit` arm opens and runs the case as `epkit.open` does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from epkit._child import Parent
-from epkit._foreign import asked
 from epkit.errors import EpkitError
 from epkit.testing.onnx_suite.cases import Case
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from epkit.provider import Provider
     from epkit.registry import Registry
-    from epkit.testing.onnx_suite.examples import Example
 
-Run = Callable[[Mapping[str, Any]], Sequence[Any]]
-Opened = tuple[Run, dict[str, object]]
-Arm = Callable[[str], Opened]
+Run: TypeAlias = Callable[[Mapping[str, Any]], Sequence[Any]]
+Placed: TypeAlias = dict[str, object]
+Open: TypeAlias = Callable[[str], AbstractContextManager[tuple[Run, Placed]]]
 
 
 def main() -> None:
@@ -32,89 +33,87 @@ def main() -> None:
     if told is None:
         return
     arm = _arm(str(told["arm"]), str(told["provider"]))
-    while told is not None:
-        if "case" in told:
-            parent.send(_judged(arm, Case.of(told["case"])))  # type: ignore[arg-type]
-        told = parent.receive()
+    parent.send({"ready": True})
+    while (told := parent.receive()) is not None:
+        parent.send(judged(arm, Case.of(cast("dict[str, Any]", told["case"]))))
 
 
-def _arm(name: str, provider: str) -> Arm:
+def judged(open_model: Open, case: Case) -> dict[str, object]:
+    """Open and run one case; `words` say what went wrong, and are empty when nothing did."""
+    from epkit.testing.onnx_suite.examples import difference, examples
+
+    stage, words = "reading", ""
+    placed: Placed = {}
+    try:
+        wanted = examples(case)
+        stage = "opening"
+        with open_model(case.model) as (run, placed):
+            for example in wanted:
+                stage = "running"
+                outputs = run(example.inputs)
+                stage = "outputs"
+                words = words or difference(case, example, outputs)
+    except Exception as error:  # noqa: BLE001 - whatever is raised is the answer
+        told = error.message if isinstance(error, EpkitError) else str(error)
+        words = " ".join(f"{type(error).__name__}: {told}".split())
+    return {"stage": stage if words else "passed", "words": words, **placed}
+
+
+def _arm(name: str, provider: str) -> Open:
     from epkit.registry import discover
 
     registry = discover()
     return _plain(registry.get(provider)) if name == "plain" else _epkit(provider, registry)
 
 
-def _plain(provider: Provider) -> Arm:
+def _plain(provider: Provider) -> Open:
     from epkit import _runtime
 
     runtime = _runtime.load()
     _runtime.prepare(provider)
-    sent = asked(provider.encode, provider.options(), None)
+    chosen = []
+    if provider.library() is not None:
+        every = runtime.get_ep_devices()
+        chosen = [every[one.index] for one in provider.devices(_runtime.found_devices(provider), None)]
+    sent = provider.encode(provider.options(), None)
 
-    def open_model(model: str) -> Opened:
+    @contextmanager
+    def open_model(model: str) -> Iterator[tuple[Run, Placed]]:
         options = runtime.SessionOptions()
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        if provider.library() is not None:
-            found, every = _runtime.found_devices(provider), runtime.get_ep_devices()
-            options.add_provider_for_devices([every[one.index] for one in provider.devices(found, None)], sent)
-        else:
-            options.add_provider(provider.ort_name, sent)
+        provider.add(runtime, options, sent, chosen)
         session = runtime.InferenceSession(model, sess_options=options, enable_fallback=0)
-        parts = session.get_provider_graph_assignment_info()
-        counts = [(part.ep_name, len(part.get_nodes())) for part in parts]
-        took = sum(count for name, count in counts if name == provider.ort_name)
-        total = sum(count for _, count in counts)
-        return (lambda inputs: session.run(None, inputs)), {"took": took, "nodes": total}
+        parts = [(part.ep_name, len(part.get_nodes())) for part in session.get_provider_graph_assignment_info()]
+        took = sum(count for name, count in parts if name == provider.ort_name)
+        yield (lambda inputs: session.run(None, inputs)), {"took": took, "nodes": sum(count for _, count in parts)}
 
     return open_model
 
 
-def _epkit(provider: str, registry: Registry) -> Arm:
+def _epkit(provider: str, registry: Registry) -> Open:
     from epkit import config, model, session, target
 
+    # With a fallback, as the plain arm has one: ONNX Runtime gives the CPU what the provider does not take.
     wanted = target.read("suite", config.load({"targets": {"suite": {"provider": provider}}}), registry)
     plan, answers = session.plan_for(wanted, registry)
 
-    def open_model(file: str) -> Opened:
+    @contextmanager
+    def open_model(file: str) -> Iterator[tuple[Run, Placed]]:
         contents = model.read(file)
         session.check_fit(contents, wanted)
-        opened = session.open_plan(contents, plan, answers)
-        report = opened.report
-        placed = report.placement
-        left = next((one.reason for one in report.tried if one.outcome.startswith("failed")), "")
-        took = placed[provider].nodes if provider in placed else 0
-        total = sum(share.nodes for share in placed.values())
-        return (lambda inputs: list(opened.run(inputs).values())), {"took": took, "nodes": total, "left": left}
+        with session.open_plan(contents, plan, answers) as opened:
+            placed = opened.report.placement
+            first = opened.report.tried[0]
+            yield (
+                lambda inputs: list(opened.run(inputs).values()),
+                {
+                    "took": placed[provider].nodes if provider in placed else 0,
+                    "nodes": sum(share.nodes for share in placed.values()),
+                    "left": first.reason if first.outcome.startswith("failed") else "",
+                },
+            )
 
     return open_model
-
-
-def _judged(arm: Arm, case: Case) -> dict[str, object]:
-    """Open and run one case; `words` say what went wrong, and are empty when nothing did."""
-    from epkit.testing.onnx_suite.examples import difference, examples
-
-    placed: dict[str, object] = {}
-    stage = "case"
-    try:
-        wanted: list[Example] = list(examples(case))
-        stage = "open"
-        run, placed = arm(case.model)
-        for example in wanted:
-            stage = "run"
-            outputs = run(example.inputs)
-            stage = "outputs"
-            words = difference(case, example, outputs)
-            if words:
-                return {"stage": stage, "words": words, **placed}
-    except Exception as error:  # noqa: BLE001 - whatever is raised is the answer
-        return {"stage": stage, "words": _words(error), **placed}
-    return {"stage": stage, "words": "", **placed}
-
-
-def _words(error: Exception) -> str:
-    told = error.message if isinstance(error, EpkitError) else str(error)
-    return " ".join(f"{type(error).__name__}: {told}".split())
 
 
 if __name__ == "__main__":
