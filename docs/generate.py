@@ -8,8 +8,9 @@ A table stands between two comments and is replaced as a whole:
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -20,6 +21,7 @@ from epkit.provider import Provider
 from epkit.registry import discover
 from epkit.session_options import SessionOptions
 from epkit.target import TargetTable, Warmup
+from epkit.testing.onnx_suite.report import Report
 
 DOCS = Path(__file__).parent
 
@@ -49,7 +51,7 @@ def _tables() -> dict[str, str]:
     for provider in discover().providers.values():
         tables[f"facts of {provider.name}"] = facts(provider)
         tables[f"options of {provider.name}"] = fields(provider.options)
-    return tables
+    return tables | suite()
 
 
 def fields(model: type[BaseModel]) -> str:
@@ -90,6 +92,36 @@ def facts(provider: Provider) -> str:
         ("time limit of its proof", f"{provider.proof_seconds:g} s"),
     ]
     return table(("", ""), rows)
+
+
+def suite() -> dict[str, str]:
+    """Return the tables of the onnx package's backend suite, from what its runs have written."""
+    found = [Report(**json.loads(file.read_text(encoding="utf-8"))) for file in sorted(DOCS.glob("onnx-suite/*.json"))]
+    facts: dict[str, Callable[[Report], object]] = {
+        "cases": lambda one: one.cases,
+        "plain ONNX Runtime passes": lambda one: one.plain,
+        "epkit passes": lambda one: one.epkit,
+        "plain ONNX Runtime passes, and epkit does not": lambda one: len(one.broken),
+        "of those that epkit passes, the provider ran nodes in": lambda one: one.took,
+        "it ran all nodes in": lambda one: one.whole,
+        "there is no node to run in": lambda one: one.folded,
+        "found on the machine": lambda one: one.detail,
+        "versions": lambda one: ", ".join(f"{name} {version}" for name, version in one.versions.items()),
+    }
+    columns = [code(one.provider) for one in found]
+    return {
+        "onnx suite": table(("", *columns), ([name, *(str(of(one)) for one in found)] for name, of in facts.items())),
+        "onnx suite, added": table(("", *columns), _counts([one.added for one in found])),
+        "onnx suite, remaining": table(("", *columns), _counts([one.remaining for one in found])),
+    }
+
+
+def _counts(found: Sequence[Mapping[str, Sequence[str]]]) -> list[list[str]]:
+    """Return a row a cause: how many cases each provider has of it, the most frequent first."""
+    causes = {cause for one in found for cause in one}
+    counts = {cause: [len(one.get(cause, ())) for one in found] for cause in causes}
+    rows = sorted(counts.items(), key=lambda row: (-sum(row[1]), row[0]))
+    return [[cause, *map(str, counts)] for cause, counts in rows]
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

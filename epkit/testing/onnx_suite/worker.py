@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from epkit._child import Parent
 from epkit.errors import EpkitError
 from epkit.testing.onnx_suite.cases import Case
+from epkit.testing.onnx_suite.examples import difference, examples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,8 +41,6 @@ def main() -> None:
 
 def judged(open_model: Open, case: Case) -> dict[str, object]:
     """Open and run one case; `words` say what went wrong, and are empty when nothing did."""
-    from epkit.testing.onnx_suite.examples import difference, examples
-
     stage, words = "reading", ""
     placed: Placed = {}
     try:
