@@ -9,6 +9,7 @@ binding's results view its buffers; those of `run` are the caller's own, in both
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import random
@@ -94,6 +95,35 @@ def test_run_beside_plain_onnx_runtime(name: str, benchmark: BenchmarkFixture) -
         print()
         feed = next(feeds)
         benchmark.pedantic(session.run, args=(feed,), rounds=20, iterations=runs)
+
+
+WATCHED = "session.run, watched"
+
+
+@pytest.mark.parametrize("name", list(MODELS)[:2])
+def test_run_while_somebody_observes(name: str, benchmark: BenchmarkFixture) -> None:
+    """Nobody observes a session: its run is as before. Somebody does: this is what each run pays."""
+    build, shape, runs = MODELS[name]
+    contents = build()
+    one_thread = {"intra_op_num_threads": 1}
+    rng = np.random.default_rng(0)
+    events: list[object] = []
+    with contextlib.ExitStack() as stack:
+        before = stack.enter_context(epkit.open(contents, "cpu", session_options=one_thread))
+        stack.enter_context(epkit.observe(events.append))
+        watched = stack.enter_context(epkit.open(contents, "cpu", session_options=one_thread))
+        assert type(before._caller.session) is onnxruntime.InferenceSession  # the same code as ever runs it
+        (only,) = before.inputs
+        feeds = itertools.cycle([{only.name: rng.random(shape, dtype=np.float32)} for _ in range(2)])
+        calls: dict[str, Call] = {"session.run": before.run, WATCHED: watched.run}
+        medians = [_medians(calls, feeds, runs) for _ in range(BLOCKS)]
+        benchmark.pedantic(watched.run, args=(next(feeds),), rounds=20, iterations=runs)
+    ratios = sorted(one[WATCHED] / one["session.run"] for one in medians)
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    extra = statistics.median(one[WATCHED] - one["session.run"] for one in medians) / 1e3
+    benchmark.extra_info["watched, ratio to unwatched"] = middle
+    print(f"\n{name}: an observer makes a run {middle:.3f} of its time (quartiles {low:.3f} to {high:.3f}),")
+    print(f"{extra:.2f} us more; {len(events)} events were told")
 
 
 def _check(plain: onnxruntime.InferenceSession, calls: dict[str, Call], feed: dict[str, np.ndarray]) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from epkit.catalogue import providers
     from epkit.checkup import doctor
     from epkit.compilation import compile
+    from epkit.events import observe
     from epkit.explanation import explain
     from epkit.footprint import inspect
     from epkit.opened import Session
@@ -42,6 +43,7 @@ __all__ = [
     "errors",
     "explain",
     "inspect",
+    "observe",
     "open",
     "providers",
 ]
@@ -57,6 +59,7 @@ _HOMES = {
     "doctor": "epkit.checkup",
     "explain": "epkit.explanation",
     "inspect": "epkit.footprint",
+    "observe": "epkit.events",
     "open": "epkit.session",
     "providers": "epkit.catalogue",
 }

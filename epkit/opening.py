@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from epkit import _runtime
+from epkit import _runtime, events
 from epkit._foreign import hint_for
 from epkit._runtime import OpenFault, Settings
 from epkit.capture import Capture, capturing
@@ -95,6 +95,7 @@ def drop(opening: Opening, culprit: Candidate, cause: str, outcome: Outcome) -> 
         verb = "did not open" if outcome == "failed to open" else "failed in warm-up"
         raise ProviderDropped(f"{culprit.name} {verb} for this model: {cause}", hint=hint)
     opening.dropped[culprit.name] = Tried(culprit.name, outcome, cause, hint)
+    events.tell(events.Dropped(opening.plan.target.name, culprit.name, outcome, cause, hint))
     opening.remaining.remove(culprit)
     opening.compiled.trust()
 

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from epkit import _runtime, wheels
+from epkit import _runtime, events, wheels
 from epkit._child import Child
 from epkit._foreign import availability_of, hint_for
 from epkit._version import __version__
@@ -54,6 +54,15 @@ class Answer:
         """Whether this machine has the provider."""
         return isinstance(self.availability, Usable)
 
+    def event(self, provider: str) -> events.Probed:
+        """Return what observers are told."""
+        match self.availability:
+            case Usable(detail):
+                reason, hint = detail, ""
+            case Unusable(reason, hint):
+                pass
+        return events.Probed(provider, self.usable, reason, hint, self.seconds, self.remembered)
+
 
 def ask(
     wanted: Sequence[tuple[Provider, Device | None]],
@@ -72,10 +81,13 @@ def ask(
         ask_one = partial(_ask, registry=registry, refresh=refresh, quick=mode == "quick", proofs=proofs)
         asked = {provider.name: pool.submit(ask_one, provider, device) for provider, device in wanted}
         try:
-            return {name: answer.result() for name, answer in asked.items()}
+            answers = {name: answer.result() for name, answer in asked.items()}
         except BaseException:
             proofs.give_up()  # interrupted: nobody waits for them any more
             raise
+    for name, answer in answers.items():
+        events.tell(answer.event(name))
+    return answers
 
 
 class _Proofs:

@@ -7,8 +7,9 @@ import fnmatch
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
-from epkit import _platform, _runtime, probe
+from epkit import _platform, _runtime, events, journal, probe
 from epkit._foreign import asked
 from epkit.capture import capture
 from epkit.compiled import Compiled
@@ -84,12 +85,14 @@ def plan_for(target: Target, registry: Registry, *, refresh: bool = False) -> tu
     """Probe the providers of a target, and resolve what to try. Raises RuntimeMissing without an ONNX Runtime."""
     if not _runtime.installed():
         raise RuntimeMissing(_runtime.MISSING, hint=_runtime.MISSING_HINT)
+    journal.begin()
     answers = probe.ask([(one.provider, one.device) for one in target.chain], registry, refresh=refresh)
     return resolve(target, {name: answer.availability for name, answer in answers.items()}), answers
 
 
 def open_plan(model: Model, plan: Plan, answers: Mapping[str, probe.Answer]) -> Session:
     """Open what was planned, strictly, and warm it up; `answers` are what the plan was made from."""
+    journal.begin()
     target = plan.target
     if plan.refusal is not None:
         step = plan.refusal
@@ -120,6 +123,8 @@ def _opened(model: Model, under_way: Opening, answers: Mapping[str, probe.Answer
     warmup_seconds = 0.0
     while True:
         open_next(under_way)
+        watched = events.Watched(under_way.session) if events.observed() else None
+        under_way.session = watched or under_way.session
         session = Session(under_way, model)
         started = time.perf_counter()
         warmed, why, notes, failed = _warmed_up(session, under_way)
@@ -154,7 +159,19 @@ def _opened(model: Model, under_way: Opening, answers: Mapping[str, probe.Answer
             "warmup": warmup_seconds,
         },
     )
+    if watched is not None:
+        _tell(session.report, watched.number)
+        watched.begin(session.report.provider)
     return session
+
+
+def _tell(report: Report, number: int) -> None:
+    for row in report.cache:
+        events.tell(events.Cached(report.target, **asdict(row)))
+    for one in report.warmup:
+        events.tell(events.WarmedUp(report.target, one.shapes, one.runs, one.first_s, one.steady_s))
+    nodes = {name: share.nodes for name, share in report.placement.items()}
+    events.tell(events.Opened(number, report.model, report.target, report.provider, nodes, report.seconds))
 
 
 def meddling(chain: Sequence[Candidate]) -> tuple[str, ...]:

@@ -1,0 +1,46 @@
+"""How are events kept? One JSON document a line, in a file that many processes may share."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from epkit import events
+from epkit.errors import ConfigError
+
+VARIABLE = "EPKIT_EVENTS"
+
+
+class JsonLines:
+    """An observer that appends each event to a file, as `{"event": "opened", "at": ..., "pid": ..., ...}`."""
+
+    def __init__(self, file: str | os.PathLike[str]) -> None:
+        """Open the file; raises OSError."""
+        # One write a line at the end of the file, so that processes and threads do not mix theirs.
+        self._file = os.open(Path(file), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+    def __call__(self, event: events.Event) -> None:
+        """Write one line; `at` is in seconds since 1970."""
+        kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(event).__name__).lower()
+        line = {"event": kind, "at": round(time.time(), 6), "pid": os.getpid()} | asdict(event)
+        os.write(self._file, (json.dumps(line) + "\n").encode())
+
+
+_begun: dict[str, events.Observation] = {}
+
+
+def begin(environ: Mapping[str, str] | None = None) -> None:
+    """Keep events in the file that EPKIT_EVENTS names, if it does; once for each file. Raises ConfigError."""
+    file = (os.environ if environ is None else environ).get(VARIABLE, "")
+    if not file or file in _begun:
+        return
+    try:
+        _begun[file] = events.observe(JsonLines(file))
+    except OSError as error:
+        told = f"{VARIABLE} names {file!r}, which cannot be written: {error.strerror}"
+        raise ConfigError(told, hint=f"export {VARIABLE}=events.jsonl") from error
