@@ -73,6 +73,12 @@ def run_pytest(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+def test_pytest_starts_without_what_only_the_suite_needs():
+    code = "import sys, epkit.testing.plugin; print({'numpy', 'onnx', 'onnxruntime', 'pydantic'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
 def test_every_kind_of_case_is_found_with_its_model():
     found = cases()
     assert {one.kind for one in found} == set(KINDS)
@@ -168,6 +174,7 @@ def test_without_the_onnx_package_one_sentence_says_what_to_install(monkeypatch)
             "NotImplemented: ... Failed to find kernel for Cast(25) (node:'' ep:'CPUExecutionProvider').",
             "kernel missing",
         ),
+        ("... false. Provider type for BitShift node with name '' is not set.", "kernel missing"),
         ("RuntimeError: Numpy_type 256 can't be converted to MLDataType.", "type not carried"),
         ("RuntimeError: No corresponding Numpy type for Tensor Type.", "type not carried"),
         (

@@ -15,7 +15,10 @@ _WORDS = (
     ("IR too new", r"Unsupported model IR version"),
     ("opset in development", r"is under development"),
     ("operator unknown", r"is not a registered function/op|No Op registered for"),
-    ("kernel missing", r"Could not find an implementation for|Failed to find kernel for"),
+    (
+        "kernel missing",
+        r"Could not find an implementation for|Failed to find kernel for|Provider type for \S+ node .*is not set",
+    ),
     (
         "type not carried",
         r"No corresponding Numpy type|can't be converted to MLDataType|knows no tensor type|Unexpected input data type",
