@@ -105,13 +105,13 @@ def tried(plan: Plan, dropped: Mapping[str, Tried], placed: Mapping[str, Share])
     rows = []
     for step in plan.steps:
         name = step.candidate.name
-        if step.decision != "open":
-            rows.append(passed_over(step))
-        elif name in dropped:
+        if name in dropped:
             rows.append(dropped[name])
         elif name in placed:
             operators = ", ".join(list(placed[name].operators)[:6])
             rows.append(Tried(name, "active", f"took {_nodes(placed[name].nodes)}: {operators}"))
+        elif step.decision != "open":
+            rows.append(passed_over(step))
         else:
             why = "other providers of the chain took every node" if placed else "the model has no node"
             rows.append(Tried(name, "registered, took no node", why))
