@@ -6,7 +6,6 @@ Each has a worker process. One that dies or hangs has failed that case; a new on
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from types import TracebackType
 from typing import Any, Literal, TypeAlias, cast
 
 from epkit._child import Child
@@ -16,6 +15,8 @@ from epkit.testing.onnx_suite.cases import Case
 WORKER = "epkit.testing.onnx_suite.worker"
 CASE_SECONDS = 120.0
 """The slowest case takes a few seconds; a shader compiler in software, half a minute."""
+PATIENCE = 5
+"""How many times as long epkit may take where plain ONNX Runtime came to an end: it also warms up."""
 START_SECONDS = 120.0
 
 Stage: TypeAlias = Literal["passed", "reading", "opening", "running", "outputs", "crashed", "hung"]
@@ -42,10 +43,9 @@ class Outcome:
 class Arm:
     """One of the two, and its worker."""
 
-    def __init__(self, name: Literal["plain", "epkit"], provider: str, worker: str, seconds: float) -> None:
+    def __init__(self, name: Literal["plain", "epkit"], provider: str, worker: str = WORKER) -> None:
         self._start = {"arm": name, "provider": provider}
         self._worker = worker
-        self._seconds = seconds
         self._child: Child | None = None
         self._ready = False
 
@@ -56,8 +56,11 @@ class Arm:
             self._child.send(self._start)
         self._child.send({"case": asdict(case)})
 
-    def receive(self) -> Outcome:
-        """Wait for the outcome of the case that was sent; raises RunError when the worker cannot even start."""
+    def receive(self, seconds: float) -> Outcome:
+        """Wait for the outcome of the case that was sent; after so many seconds it hangs.
+
+        Raises RunError when the worker cannot even start.
+        """
         child = self._child
         assert child is not None
         if not self._ready:
@@ -66,11 +69,13 @@ class Arm:
                 self.end()
                 raise RunError(told, hint=f"epkit providers {self._start['provider']}")
             self._ready = True
-        reply = child.receive(self._seconds)
+        reply = child.receive(seconds)
         if reply is not None:
             return Outcome(**cast("dict[str, Any]", reply))
         stage: Stage = "hung" if child.timed_out else "crashed"
-        words = f"the process {child.ending()}" + (f": {said}" if (said := child.last_words()) else "")
+        words = f"the process {child.ending()}"
+        if stage == "crashed" and (said := child.last_words()):
+            words += f": {said}"
         self.end()
         return Outcome(stage, words)
 
@@ -84,21 +89,16 @@ class Arm:
 class Arms:
     """Both arms on one provider."""
 
-    def __init__(self, provider: str, *, worker: str = WORKER, seconds: float = CASE_SECONDS) -> None:
-        self._plain = Arm("plain", provider, worker, seconds)
-        self._epkit = Arm("epkit", provider, worker, seconds)
+    def __init__(self, provider: str) -> None:
+        self._plain = Arm("plain", provider)
+        self._epkit = Arm("epkit", provider)
 
     def judge(self, case: Case) -> tuple[Outcome, Outcome]:
         """Run a case in both, at the same time: plain ONNX Runtime's outcome, then epkit's."""
         self._plain.send(case)
         self._epkit.send(case)
-        return self._plain.receive(), self._epkit.receive()
-
-    def __enter__(self) -> Arms:
-        return self
-
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self.end()
+        plain = self._plain.receive(CASE_SECONDS)
+        return plain, self._epkit.receive(CASE_SECONDS * (1 if plain.stage == "hung" else PATIENCE))
 
     def end(self) -> None:
         """End both workers."""

@@ -26,7 +26,10 @@ _WORDS = (
     ("numbers beyond the provider's type", r"holds .+, which \S+ would compute in"),
     ("locale not installed", r"Failed to construct locale"),
     ("not taken by OpenVINO", r"\[OpenVINO-EP\]|FrontEnd API failed|Exception from src/|Check '.+' failed at src/"),
-    ("case of an operator not supported", r"(is|are) not supported|inconsistent total_sequence_length"),
+    (
+        "operator not supported in this form",
+        r"(is|are) (not|NOT) (supported|implemented)|inconsistent total|cannot be null or empty",
+    ),
 )
 _DIFFERENCES = (
     ("another shape", r"has incorrect shape|outputs are \["),

@@ -69,10 +69,11 @@ class SuitePlugin:
             report.result.append(suite)
         return report
 
-    def pytest_sessionfinish(self) -> None:
-        """End the workers, and write the report."""
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """End the workers, and write the report of a session that was not cut short."""
         self.arms.end()
-        if self._report is not None and self.judged:
+        selected = sum(isinstance(one, CaseItem) for one in session.items)
+        if self._report is not None and 0 < len(self.judged) == selected:
             self._report.parent.mkdir(parents=True, exist_ok=True)
             self._report.write_text(self.summed().as_json(), encoding="utf-8")
 
