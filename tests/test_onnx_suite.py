@@ -244,6 +244,18 @@ def test_the_report_counts_by_verdict_and_names_what_is_not_simply_passed():
     assert Report(**json.loads(report.as_json())) == report
 
 
+@pytest.mark.parametrize(
+    "file", sorted((Path(__file__).parents[1] / "docs" / "onnx-suite").glob("*.json")), ids=lambda file: file.stem
+)
+def test_the_reports_in_the_documentation_say_that_the_gate_holds(file):
+    report = Report(**json.loads(file.read_text(encoding="utf-8")))
+    assert report.provider == file.stem
+    assert report.broken == {}
+    assert report.epkit == report.plain + sum(map(len, report.added.values()))
+    assert report.cases == report.epkit + sum(map(len, report.remaining.values()))
+    assert OTHER not in report.remaining
+
+
 def outputs_differ(expected: list[object], found: list[object], *, random: bool = False) -> str:
     return difference(Case("node", "x", "", "", 1e-3, 1e-7), Example({}, expected, random), found)
 
