@@ -11,10 +11,11 @@ So is code: `code of FILE NAME NAME` shows functions, methods and attributes of 
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields as fields_of
 from itertools import pairwise
 from pathlib import Path
@@ -31,6 +32,7 @@ from epkit.registry import discover
 from epkit.session_options import SessionOptions
 from epkit.target import TargetTable, Warmup
 from epkit.testing import ProviderConformance
+from epkit.testing.onnx_suite.report import Report
 from epkit.testing.promise import promises, said
 
 DOCS = Path(__file__).parent
@@ -78,7 +80,7 @@ def _tables() -> dict[str, str]:
     for provider in discover(environ={"EPKIT_PLUGINS": NAMED}).providers.values():
         tables[f"facts of {provider.name}"] = facts(provider)
         tables[f"options of {provider.name}"] = fields(provider.options)
-    return tables
+    return tables | suite()
 
 
 def _plain(kind: type) -> str:
@@ -207,6 +209,36 @@ def _names(node: ast.stmt) -> Sequence[str]:
         return (node.name,)
     targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
     return [ast.unparse(target) for target in targets]
+
+
+def suite() -> dict[str, str]:
+    """Return the tables of the onnx package's backend suite, from what its runs have written."""
+    found = [Report(**json.loads(file.read_text(encoding="utf-8"))) for file in sorted(DOCS.glob("onnx-suite/*.json"))]
+    facts: dict[str, Callable[[Report], object]] = {
+        "cases": lambda one: one.cases,
+        "plain ONNX Runtime passes": lambda one: one.plain,
+        "epkit passes": lambda one: one.epkit,
+        "plain ONNX Runtime passes, and epkit does not": lambda one: len(one.broken),
+        "of those that epkit passes, the provider ran nodes in": lambda one: one.took,
+        "it ran all nodes in": lambda one: one.whole,
+        "there is no node to run in": lambda one: one.folded,
+        "found on the machine": lambda one: one.detail,
+        "versions": lambda one: ", ".join(f"{name} {version}" for name, version in one.versions.items()),
+    }
+    columns = [code(one.provider) for one in found]
+    return {
+        "onnx suite": table(("", *columns), ([name, *(str(of(one)) for one in found)] for name, of in facts.items())),
+        "onnx suite, added": table(("", *columns), _counts([one.added for one in found])),
+        "onnx suite, remaining": table(("", *columns), _counts([one.remaining for one in found])),
+    }
+
+
+def _counts(found: Sequence[Mapping[str, Sequence[str]]]) -> list[list[str]]:
+    """Return a row a cause: how many cases each provider has of it, the most frequent first."""
+    causes = {cause for one in found for cause in one}
+    counts = {cause: [len(one.get(cause, ())) for one in found] for cause in causes}
+    rows = sorted(counts.items(), key=lambda row: (-sum(row[1]), row[0]))
+    return [[cause, *map(str, counts)] for cause, counts in rows]
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
