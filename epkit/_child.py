@@ -18,6 +18,8 @@ import threading
 from collections.abc import Mapping
 from typing import IO, cast
 
+from epkit._platform import end_with_parent
+
 
 class Child:
     """A child process running `module`, in a process group of its own."""
@@ -38,11 +40,12 @@ class Child:
         )
         self.timed_out = False
 
-    def send(self, message: Mapping[str, object]) -> None:
-        """Send one message; a child that is gone is found when its reply is asked for."""
+    def send(self, message: Mapping[str, object], contents: bytes = b"") -> None:
+        """Send one message, and bytes after it; a child that is gone is found when its reply is asked for."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
+            self._process.stdin.write(contents)
             self._process.stdin.flush()
 
     def receive(self, seconds: float) -> dict[str, object] | None:
@@ -118,12 +121,16 @@ class Parent:
     def __init__(self) -> None:
         self._replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
         os.dup2(2, 1)
-        self._requests = os.fdopen(os.dup(0), "r", encoding="utf-8")
+        self._requests = os.fdopen(os.dup(0), "rb")
 
     def receive(self) -> dict[str, object] | None:
         """Wait for one message; None when the parent is gone."""
         line = self._requests.readline()
         return cast("dict[str, object]", json.loads(line)) if line else None
+
+    def contents(self, size: int) -> bytes:
+        """Wait for the bytes that were sent after a message."""
+        return self._requests.read(size)
 
     def send(self, message: Mapping[str, object]) -> None:
         """Reply."""
@@ -132,6 +139,7 @@ class Parent:
 
     def leave_with_parent(self) -> None:
         """End this process when the parent goes, whatever it is doing; no more messages can be received."""
+        end_with_parent()
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
