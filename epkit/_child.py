@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,10 @@ from collections.abc import Mapping
 from typing import IO, cast
 
 from epkit._platform import end_with_parent
+
+# How ONNX Runtime writes to a terminal, and how its lines begin that tell of no error: "2026-11-21 08:03 [W:onnx".
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_WARNING = re.compile(r"\[[VIW]:onnxruntime")
 
 
 class Child:
@@ -81,9 +86,9 @@ class Child:
         return self._log.read().decode(errors="replace")
 
     def last_words(self) -> str:
-        """Return the last line that it printed, cut to 200 characters; empty when it printed nothing."""
-        lines = [line.strip() for line in self.log().splitlines() if line.strip()]
-        return lines[-1][:200] if lines else ""
+        """Return the last line that it printed, cut to 200 characters; empty when it printed nothing but warnings."""
+        lines = [_COLOUR.sub("", line).strip() for line in self.log().splitlines()]
+        return next((line[:200] for line in reversed(lines) if line and not _WARNING.search(line)), "")
 
     def end(self) -> None:
         """End the child and everything that it started, and let go of its pipes."""

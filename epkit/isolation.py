@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 from pydantic_core import to_jsonable_python
 
+from epkit import kept
 from epkit._child import Child
+from epkit._foreign import asked
 from epkit._runtime import OpenFault
+from epkit.compiled import shelf
 from epkit.config import plain
 from epkit.errors import ConfigError
 from epkit.model import Model
@@ -49,23 +52,23 @@ class _Isolation:
 
     def before(self, chain: Sequence[Candidate], captures: bool) -> None:
         """Open a chain in a child, unless one has done so; raises OpenFault when it crashed or hung."""
-        asked = (tuple(one.name for one in chain), captures)
-        if asked not in self._faults:
+        key = (tuple(one.name for one in chain), captures)
+        if key not in self._faults:
             started = time.perf_counter()
             self._opening.compiled.close()  # the child may want the same entries of the cache
-            self._find_out(asked)
+            self._find_out(key)
             self._opening.isolated += time.perf_counter() - started
-        if self._faults[asked]:
-            raise OpenFault(self._faults[asked])
+        if self._faults[key]:
+            raise OpenFault(self._faults[key])
 
-    def _find_out(self, asked: _Chain) -> None:
+    def _find_out(self, key: _Chain) -> None:
         target, source = self._opening.plan.target, self._model.source
         contents = source if isinstance(source, bytes) else b""
         request = {
             "table": to_jsonable_python(plain(target.written), fallback=str),
             "cache": target.cache,
             "answers": {name: answer.as_json() for name, answer in self._answers.items()},
-            "chain": asked[0],
+            "chain": key[0],
             "model": None if contents else str(source),
             "bytes": len(contents),
             "seconds": self._seconds,
@@ -77,7 +80,7 @@ class _Isolation:
             raise ConfigError(told, hint="leave isolate_open out of the target") from error
         with started as child:
             child.send(request, contents)
-            at = asked
+            at = key
             while (reply := child.receive(self._seconds)) is not None:
                 self._faults[at] = ""
                 if "chain" not in reply:
@@ -87,3 +90,10 @@ class _Isolation:
             limit = f" (limit: {self._seconds:g} s)" if child.timed_out else ""
             told = f"opening it in a process of its own {ending}{limit}"
             self._faults[at] = told + (f": {said}" if said else "")
+        self._clear()
+
+    def _clear(self) -> None:
+        """Remove what a child was building when it ended."""
+        compilers = [one for one in self._opening.plan.target.chain if one.provider.compiles != "never"]
+        shelves = [shelf(one.provider, asked(one.provider.asked_cache, one.options)) for one in compilers]
+        kept.shrink(shelves, kept.limit())

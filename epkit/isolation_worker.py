@@ -77,7 +77,7 @@ def rehearse(request: Mapping[str, Any], contents: bytes, before: Before) -> Non
         source = contents or request["model"]
         _runtime.create(source, (), without_cpu_rule(effective(plan, _platform.core_limit()).settings))
         return
-    steps = tuple(step for step in plan.steps if step.decision != "open" or step.candidate.name in chain)
+    steps = tuple(replace(step, decision="open") for step in plan.steps if step.candidate.name in chain)
     with contextlib.closing(open_plan(model, replace(plan, steps=steps), answers, before=before)):
         pass
 

@@ -46,7 +46,7 @@ class Session:
         overridable = [_info(one, declared) for one in opening.session.get_overridable_initializers()]
         self._inputs = Inputs(self.inputs, cast=opening.plan.target.cast, overridable=overridable)
         self._narrowed = Narrowed(self.inputs, narrows(opening))
-        active = next((one for one in opening.plan.chain if one.name == opening.provider), None)
+        active = next((one for one in opening.remaining if one.name == opening.provider), None)
         self._place = asked(active.provider.buffers, active.device) if active else "cpu"
         runtime = _runtime.load()
         self._caller = Caller(

@@ -59,7 +59,7 @@ class Opening:
     @property
     def provider(self) -> str | None:
         """The first provider of the chain that took a node."""
-        return next((one.name for one in self.plan.chain if one.name in self.placed), None)
+        return next((one.name for one in self.remaining if one.name in self.placed), None)
 
     @property
     def required(self) -> bool:
@@ -103,8 +103,16 @@ def drop(opening: Opening, culprit: Candidate, cause: str, outcome: Outcome) -> 
         raise ProviderDropped(f"{culprit.name} {verb} for this model: {cause}", hint=hint)
     opening.dropped[culprit.name] = Tried(culprit.name, outcome, cause, hint)
     events.tell(events.Dropped(opening.plan.target.name, culprit.name, outcome, cause, hint))
-    opening.remaining.remove(culprit)
+    at = opening.remaining.index(culprit)
+    opening.remaining[at : at + 1] = _second(opening, culprit)
     opening.compiled.trust()
+
+
+def _second(opening: Opening, culprit: Candidate) -> list[Candidate]:
+    """Return who stands later in the chain for the same ONNX Runtime provider, and may now have its turn."""
+    chain = [step.candidate for step in opening.plan.steps if step.decision != "unusable"]
+    of_that_name = [one for one in chain if one.provider.ort_name == culprit.provider.ort_name]
+    return of_that_name[of_that_name.index(culprit) + 1 :][:1]
 
 
 def is_cpu(candidate: Candidate) -> bool:
@@ -245,7 +253,7 @@ def _forbidden(opening: Opening) -> ProviderDropped:
 
 
 def _placement(opening: Opening, session: Any) -> dict[str, Share]:
-    names = {one.provider.ort_name: one.name for one in opening.plan.chain}
+    names = {one.provider.ort_name: one.name for one in opening.remaining}
     return placement(_runtime.assigned(session), {_runtime.CPU_ORT_NAME: CPU} | names)
 
 

@@ -102,7 +102,7 @@ class TargetTable(BaseModel):
     cast: StrictBool = False
     """Whether inputs may be converted within their kind where precision is lost: float64 to float32."""
     isolate_open: Annotated[StrictBool | float, BeforeValidator(_true_or_seconds)] = False
-    """Whether to open the model in a process of its own first, which may crash or hang; a number is its limit in seconds."""
+    """Whether to open the model in a process of its own first, which may crash or hang; a number: its seconds."""
     extends: StrictStr | None = None
     """The target whose keys this one starts from."""
 

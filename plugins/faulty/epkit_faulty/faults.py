@@ -70,7 +70,7 @@ class Fault(Provider):
 
     def hint(self, cause: str) -> str:  # noqa: ARG002
         """Say that nothing is broken."""
-        return f"nothing: {self.name} fails on purpose"
+        return f"{self.name} fails on purpose: name another provider"
 
     def error(self, told: str) -> Exception:
         """Return an error of ONNX Runtime's class, in its form."""
