@@ -23,6 +23,7 @@ from epkit.effective import without_cpu_rule
 from epkit.errors import ModelError, ProviderDropped
 from epkit.model import Model, TensorInfo
 from epkit.placement import Share, elsewhere, placement
+from epkit.provider import Provider
 from epkit.report import Outcome, Tried
 from epkit.resolve import Plan
 from epkit.target import CPU, Candidate
@@ -103,21 +104,28 @@ def drop(opening: Opening, culprit: Candidate, cause: str, outcome: Outcome) -> 
         raise ProviderDropped(f"{culprit.name} {verb} for this model: {cause}", hint=hint)
     opening.dropped[culprit.name] = Tried(culprit.name, outcome, cause, hint)
     events.tell(events.Dropped(opening.plan.target.name, culprit.name, outcome, cause, hint))
-    at = opening.remaining.index(culprit)
-    opening.remaining[at : at + 1] = _second(opening, culprit)
+    opening.remaining[:] = _without(opening, culprit)
     opening.compiled.trust()
 
 
-def _second(opening: Opening, culprit: Candidate) -> list[Candidate]:
-    """Return who stands later in the chain for the same ONNX Runtime provider, and may now have its turn."""
-    chain = [step.candidate for step in opening.plan.steps if step.decision != "unusable"]
-    of_that_name = [one for one in chain if one.provider.ort_name == culprit.provider.ort_name]
-    return of_that_name[of_that_name.index(culprit) + 1 :][:1]
+def _without(opening: Opening, culprit: Candidate) -> list[Candidate]:
+    """Return the rest of the chain, with the next provider that is the same to ONNX Runtime in place of the culprit."""
+    twins = (
+        step.candidate
+        for step in opening.plan.steps
+        if step.decision == "same runtime provider" and step.candidate.name not in opening.dropped
+    )
+    heir = next((one for one in twins if one.provider.ort_name == culprit.provider.ort_name), None)
+    left = [one for one in (*opening.remaining, heir) if one is not None and one is not culprit]
+    order = [step.candidate for step in opening.plan.steps]
+    return sorted(left, key=order.index)
 
 
 def is_cpu(candidate: Candidate) -> bool:
-    """Whether a candidate is ONNX Runtime's own CPU, whatever its name."""
-    return candidate.provider.ort_name == _runtime.CPU_ORT_NAME
+    """Whether a candidate is ONNX Runtime's own CPU, whatever its name, with nothing of a plugin's around it."""
+    provider = type(candidate.provider)
+    plain = provider.add is Provider.add and provider.open is Provider.open
+    return plain and candidate.provider.ort_name == _runtime.CPU_ORT_NAME
 
 
 def on_cpu(opening: Opening) -> Any:

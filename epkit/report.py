@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -100,20 +100,18 @@ def passed_over(step: Step) -> Tried:
     return Tried(step.candidate.name, outcome, step.reason, step.hint)
 
 
-def tried(
-    plan: Plan, dropped: Mapping[str, Tried], opened: Collection[str], placed: Mapping[str, Share]
-) -> tuple[Tried, ...]:
-    """Return a row for each candidate of the chain, in its order; `opened` names those that the session has."""
+def tried(plan: Plan, dropped: Mapping[str, Tried], placed: Mapping[str, Share]) -> tuple[Tried, ...]:
+    """Return a row for each candidate of the chain, in its order."""
     rows = []
     for step in plan.steps:
         name = step.candidate.name
         if name in dropped:
             rows.append(dropped[name])
-        elif name not in opened:
-            rows.append(passed_over(step))
         elif name in placed:
             operators = ", ".join(list(placed[name].operators)[:6])
             rows.append(Tried(name, "active", f"took {_nodes(placed[name].nodes)}: {operators}"))
+        elif step.decision != "open":
+            rows.append(passed_over(step))
         else:
             why = "other providers of the chain took every node" if placed else "the model has no node"
             rows.append(Tried(name, "registered, took no node", why))

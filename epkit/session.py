@@ -153,7 +153,7 @@ def _opened(model: Model, under_way: Opening, answers: Mapping[str, probe.Answer
         model=source if isinstance(source, str) else f"{len(source)} bytes",
         provider=under_way.provider,
         placement=under_way.placed,
-        tried=tried(plan, under_way.dropped, [one.name for one in under_way.remaining], under_way.placed),
+        tried=tried(plan, under_way.dropped, under_way.placed),
         warmup=warmed,
         warmup_why=why,
         graph=under_way.capture if under_way.capture is not None and under_way.capture.asked else None,

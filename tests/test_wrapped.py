@@ -125,3 +125,28 @@ def test_what_fails_around_opening_fails_the_proof(install):
     install("ghost", GHOST)
     with pytest.raises(ProviderUnavailable, match="the card is gone"):
         epkit.open(mlp(), "ghost")
+
+
+def test_a_provider_over_the_cpu_that_fails_is_not_the_models_fault(install, monkeypatch):
+    install("talk", TALKER.replace("return Talking(create())", "raise OSError('the card is gone')"))
+    monkeypatch.setenv("EPKIT_PROBE", "quick")
+    with pytest.raises(ProviderDropped, match="talk did not open for this model: the card is gone"):
+        epkit.open(mlp(), "talk")
+
+
+def test_the_next_of_two_providers_that_are_one_to_onnx_runtime_takes_over_from_one_that_fails(install, monkeypatch):
+    install("talk", TALKER.replace("return Talking(create())", "raise OSError('the card is gone')"))
+    install("other", TALKER.replace('name = "talk"', 'name = "other"'))
+    monkeypatch.setenv("EPKIT_PROBE", "quick")
+    config = {"targets": {"both": {"provider": "talk", "fallback": ["other"]}, "one": {"provider": "talk"}}}
+    with epkit.open(mlp(), "both", config=config) as session:
+        assert session.report.provider == "other"
+        assert [(row.provider, row.outcome) for row in session.report.tried] == [
+            ("talk", "failed to open"),
+            ("other", "active"),
+            ("cpu", "same runtime provider"),
+        ]
+    with epkit.open(mlp(), "one", config=config) as session:
+        assert session.report.provider == "cpu"
+        assert list(session.report.placement) == ["cpu"]
+        assert session.run({"x": np.ones((1, 16), np.float32)})["y"].shape == (1, 16)
