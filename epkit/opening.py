@@ -133,10 +133,10 @@ def on_cpu(opening: Opening) -> Any:
     return _create(opening, (), without_cpu_rule(opening.settings))
 
 
-def _create(opening: Opening, chain: Sequence[Candidate], settings: Settings, *, captures: bool = False) -> Any:
+def _create(opening: Opening, chain: Sequence[Candidate], settings: Settings) -> Any:
     """Open a session of these providers without the cache; raises OpenFault."""
     if opening.before is not None:
-        opening.before(chain, captures)
+        opening.before(chain, False)
     return _runtime.create(opening.model, chain, settings)
 
 
@@ -184,7 +184,7 @@ def _created(opening: Opening) -> Any:
     suspects: list[Candidate] = []
     while opening.remaining:
         try:
-            return _create_cached(opening, opening.remaining, opening.settings)
+            session = _create_cached(opening, opening.remaining, opening.settings)
         except OpenFault as fault:
             forbidden = CPU_FORBIDDEN in fault.cause
             if fault.candidate is not None and not forbidden:
@@ -198,17 +198,20 @@ def _created(opening: Opening) -> Any:
             culprit = next((one for one in opening.remaining if not is_cpu(one)), None)
             if culprit is None or (opening.required and not _opens_alone(opening)):
                 raise _models_fault(opening, first_cause) from fault
+            others = [one for one in opening.remaining if not is_cpu(one) and one is not culprit]
+            required = opening.required and culprit is opening.plan.target.first
+            if required and others and _opens(opening, [one for one in opening.remaining if one not in others]):
+                culprit = others[0]
             suspects.append(culprit)
             drop(opening, culprit, fault.cause, "failed to open")
+        else:
+            return _acquitted(opening, suspects, session)
     # Where the CPU is forbidden, a provider that was dropped first may still have been innocent.
     for suspect in suspects:
-        try:
-            session = _create(opening, [suspect], opening.settings)
-        except OpenFault:
-            continue
-        opening.remaining = [suspect]
-        del opening.dropped[suspect.name]
-        return session
+        if _opens(opening, [suspect]):
+            opening.remaining = [suspect]
+            del opening.dropped[suspect.name]
+            return _create_cached(opening, opening.remaining, opening.settings)
     if first_cause:
         raise _models_fault(opening, first_cause)
     causes = "; ".join(f"{row.provider}: {row.reason}" for row in opening.dropped.values())
@@ -217,13 +220,33 @@ def _created(opening: Opening) -> Any:
     )
 
 
+def _acquitted(opening: Opening, suspects: Sequence[Candidate], session: Any) -> Any:
+    """Take back who was dropped before the culprit, and return the session with them: only the last drop helped."""
+    order = [step.candidate for step in opening.plan.steps]
+    for suspect in suspects[:-1]:
+        if any(one.provider.ort_name == suspect.provider.ort_name for one in opening.remaining):
+            continue
+        chain = sorted((*opening.remaining, suspect), key=order.index)
+        try:
+            session = _create_cached(opening, chain, opening.settings)
+        except OpenFault:
+            session = None
+        else:
+            opening.remaining[:] = chain
+            del opening.dropped[suspect.name]
+    return session or _create_cached(opening, opening.remaining, opening.settings)
+
+
 def _opens_alone(opening: Opening) -> bool:
     """Whether the CPU alone opens the model, or, where the CPU is forbidden, any provider alone."""
     alone: list[tuple[Candidate, ...]] = [()] if opening.plan.target.cpu else [(one,) for one in opening.plan.chain]
-    for candidates in alone:
-        with contextlib.suppress(OpenFault):
-            _create(opening, candidates, opening.settings)
-            return True
+    return any(_opens(opening, candidates) for candidates in alone)
+
+
+def _opens(opening: Opening, chain: Sequence[Candidate]) -> bool:
+    with contextlib.suppress(OpenFault):
+        _create(opening, chain, opening.settings)
+        return True
     return False
 
 
