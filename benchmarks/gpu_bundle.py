@@ -184,7 +184,7 @@ def main() -> None:
         dest="others",
         nargs="*",
         default=[],
-        help="more distributions, such as onnxruntime-ep-webgpu",
+        help="more distributions that are installed here, such as onnxruntime-ep-nv-tensorrt-rtx",
     )
     given = parser.parse_args()
     started = time.monotonic()

@@ -16,6 +16,7 @@ RUNTIMES = (
     "onnxruntime",
     "onnxruntime-gpu",
     "onnxruntime-directml",
+    "onnxruntime-migraphx",
     "onnxruntime-openvino",
     "onnxruntime-qnn",
     "onnxruntime-silicon",
@@ -25,9 +26,18 @@ RUNTIMES = (
 """The distributions that bring the package `onnxruntime`, and overwrite each other's files."""
 
 
+_PLUGINS_FROM = {"onnxruntime-qnn": (2,)}
+"""The versions from which on a distribution of that name brings a plugin library, and no ONNX Runtime."""
+
+
 def runtimes() -> dict[str, str]:
     """Return the installed distributions of ONNX Runtime and their versions."""
-    return {name: found for name in RUNTIMES if (found := version(name))}
+    installed = {name: found for name in RUNTIMES if (found := version(name))}
+    return {
+        name: found
+        for name, found in installed.items()
+        if name not in _PLUGINS_FROM or numbers(found) < _PLUGINS_FROM[name]
+    }
 
 
 def version(distribution: str) -> str:

@@ -28,10 +28,13 @@ from epkit.errors import EpkitError, InputError, ProviderDropped, ProviderUnavai
 from epkit.run.device import DeviceArray
 
 NVIDIA = ("cuda", "tensorrt")
+RTX = (
+    "tensorrt-rtx"  # its buffers are on the CPU, and it captures graphs by itself: what all providers promise, and more
+)
 SKIPPED = 77
 # float32 products use TF32 by default, three decimal digits; TensorRT has no switch for it.
 EXACT: Mapping[str, Mapping[str, object]] = {"cuda": {"use_tf32": False}}
-TOLERANCE = {"tensorrt": 1e-2}
+TOLERANCE = {"tensorrt": 1e-2, RTX: 1e-2}
 MIB = 2**20
 
 
@@ -55,7 +58,7 @@ def promise(*on: str) -> Callable[[Callable[[str], None]], Callable[[str], None]
     """Register a promise, by default for every provider."""
 
     def _register(function: Callable[[str], None]) -> Callable[[str], None]:
-        PROMISES[function.__name__] = Promise(function.__name__, function, on or (*NVIDIA, "cpu", "webgpu"))
+        PROMISES[function.__name__] = Promise(function.__name__, function, on or (*NVIDIA, RTX, "cpu", "webgpu"))
         return function
 
     return _register
@@ -624,6 +627,28 @@ def what_tensorrt_leaves_is_taken_by_cuda(on: str) -> None:
     target = {"provider": on, "fallback": ["cuda"], "options": {"trt_op_types_to_exclude": "Relu"}}
     with epkit.open(mlp(), "t", config={"targets": {"t": target}}) as session:
         assert set(session.report.placement) == {"tensorrt", "cuda"}, session.report.summary()
+
+
+# TensorRT-RTX
+
+
+@promise(RTX)
+def what_is_compiled_to_a_file_opens_from_there(on: str) -> None:
+    with tempfile.TemporaryDirectory() as folder, epkit.open(mlp(), "cpu") as reference:
+        file = Path(folder) / "compiled.onnx"
+        epkit.compile(mlp(), on, output=file)
+        given = array(3, 16)
+        with opened(file, on) as session:
+            agree(session.run(given)["y"], np.asarray(reference.run(given)["y"]), on)
+
+
+@promise(RTX)
+def kernels_are_kept_when_a_session_is_closed(on: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(2):
+            with opened(mlp(), on, options={"nv_runtime_cache_path": folder}) as session:
+                session.run(array(3, 16))
+            assert any(Path(folder).iterdir())
 
 
 def keep(names: Iterable[str], on: str) -> int:

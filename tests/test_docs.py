@@ -63,6 +63,8 @@ def _name(page: Path) -> str:
 @pytest.mark.parametrize("page", [page for page in PAGES if _BLOCK.search(page.read_text())], ids=_name)
 def test_the_examples_of_a_page_work_one_after_the_other(page, empty, monkeypatch, capfd):
     shutil.copy(sample.path(), empty / "model.onnx")
+    if "tensorrt-rtx" in str(page):  # the one plugin that is not installed for development
+        monkeypatch.setenv("EPKIT_PLUGINS", "epkit_tensorrt_rtx")
     _forget("epkit_acme")
     text = page.read_text(encoding="utf-8")
     namespace: dict[str, object] = {"__name__": "example"}
@@ -158,8 +160,10 @@ def test_the_generated_tables_are_those_of_the_models():
 
 
 def test_every_provider_has_a_page_with_its_options():
-    for entry in discover().entries:
-        if entry.plugin.distribution in ("epkit", "epkit-openvino", "epkit-webgpu"):
+    own = ("epkit", "epkit-openvino", "epkit-tensorrt-rtx", "epkit-webgpu", "EPKIT_PLUGINS")
+    for entry in discover(environ={"EPKIT_PLUGINS": "epkit_tensorrt_rtx"}).entries:
+        # Named and installed too, it is a broken row beside its own.
+        if entry.provider is not None and entry.plugin.distribution in own:
             page = DOCS / "providers" / f"{entry.name}.md"
             assert f"<!-- facts of {entry.name}: generated" in page.read_text(encoding="utf-8")
 

@@ -50,8 +50,8 @@ def chosen(names: Sequence[str] | None, config: Config, registry: Registry) -> l
 
 
 def strictly(target: Target) -> Target:
-    """Hold a target to its first provider, and leave the first run to the benchmark."""
-    return replace(target, strict=True, warmup=target.warmup.model_copy(update={"runs": 0}))
+    """Hold a target to its first provider, and leave the first run to the benchmark, whose process is one apart."""
+    return replace(target, strict=True, warmup=target.warmup.model_copy(update={"runs": 0}), isolate_open=False)
 
 
 def external_folder(target: Target) -> str | None:

@@ -25,7 +25,6 @@ from epkit.steady import is_steady
 if TYPE_CHECKING:
     from epkit.benchmark.candidates import Feed
     from epkit.opened import Session
-    from epkit.probe import Answer
 
 Message: TypeAlias = Mapping[str, Any]
 Reply: TypeAlias = dict[str, object]
@@ -86,6 +85,7 @@ class Worker:
         from epkit.benchmark.candidates import Feed, external_folder, strictly
         from epkit.config import load
         from epkit.model import read
+        from epkit.probe import Answer
         from epkit.registry import discover
         from epkit.resolve import resolve
         from epkit.session import open_plan
@@ -94,7 +94,7 @@ class Worker:
         _runtime.load()
         import_s = time.perf_counter() - started
         target = strictly(read_target(message["target"], load(message["config"]), discover()))
-        answers = {name: _answer(one) for name, one in message["answers"].items()}
+        answers = {name: Answer.from_json(one) for name, one in message["answers"].items()}
         path = Path(message["model"])
         model = read(path.read_bytes() if message["model_is_bytes"] else path, folder=external_folder(target))
         plan = resolve(target, {name: answer.availability for name, answer in answers.items()})
@@ -157,15 +157,6 @@ class Worker:
 
         write(flat(self._session.run(self._feed)), file)
         return {}
-
-
-def _answer(told: Message) -> Answer:
-    """Put together again what the parent's probe has found."""
-    from epkit.probe import Answer
-    from epkit.provider import Unusable, Usable
-
-    found = Usable(told["detail"]) if told["usable"] else Unusable(told["reason"], told["hint"])
-    return Answer(found, note=told["note"])
 
 
 def _made(session: Session, wanted: Feed) -> tuple[Mapping[str, object], tuple[str, ...]]:

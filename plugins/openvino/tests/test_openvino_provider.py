@@ -67,7 +67,7 @@ INPUT = np.random.default_rng(1).standard_normal((1, 3, 8, 8)).astype(np.float32
 @pytest.fixture(scope="module")
 def found() -> list[FoundDevice]:
     with contextlib.suppress(Fail):  # epkit may have registered it in this process already
-        onnxruntime.register_execution_provider_library("epkit.openvino", str(OPENVINO.library()))
+        onnxruntime.register_execution_provider_library(OPENVINO.ort_name, str(OPENVINO.library()))
     return [
         FoundDevice(index, one.ep_name, one.device.type.name, one.ep_vendor, dict(one.ep_metadata))
         for index, one in enumerate(onnxruntime.get_ep_devices())
@@ -368,3 +368,40 @@ def test_an_old_onnx_runtime_is_a_reason(monkeypatch: pytest.MonkeyPatch):
     assert answer.hint == "pip install 'onnxruntime>=1.23'"
     monkeypatch.setattr(wheels, "runtimes", dict)
     assert isinstance(OPENVINO.probe(), Usable)
+
+
+REGISTERED = """
+import sys
+import onnxruntime
+from epkit import _runtime
+from epkit_openvino.provider import OpenVino
+
+provider = OpenVino()
+first, second = sys.argv[1:]
+
+def mine():
+    try:
+        onnxruntime.register_execution_provider_library(provider.ort_name, str(provider.library()))
+    except Exception as error:
+        print(error)
+
+for name in (first, second):
+    mine() if name == "program" else _runtime.prepare(provider)
+print([one.ep_name for one in onnxruntime.get_ep_devices()].count(provider.ort_name))
+"""
+
+
+def registered(*by: str) -> list[str]:
+    done = subprocess.run([sys.executable, "-c", REGISTERED, *by], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def test_the_library_is_registered_under_the_provider_s_own_name():
+    # Some libraries call their provider by the name that they are registered under: TensorRT-RTX does.
+    refused, count = registered("epkit", "program")
+    assert refused.endswith("already registered under OpenVINOExecutionProvider")
+    assert count == "1"
+
+
+def test_a_library_that_the_program_registered_is_not_registered_again():
+    assert registered("program", "epkit") == ["1"]
