@@ -127,8 +127,8 @@ def _commands(code: str, where: str, monkeypatch: pytest.MonkeyPatch, capfd: pyt
                 patch.setattr(sys, "argv", words)
                 with pytest.raises(SystemExit) as left:
                     main()
-            err = capfd.readouterr().err
-            assert left.value.code == (int(expected[1]) if expected else 0), f"{where}: {line}\n{err}"
+            out, err = capfd.readouterr()
+            assert left.value.code == (int(expected[1]) if expected else 0), f"{where}: {line}\n{out}{err}"
         elif words[:2] == ["pip", "install"] and words[2] == "--editable":
             directory = words[3]
             _use((ROOT if directory.startswith("docs/") else Path.cwd()) / directory / "pyproject.toml", monkeypatch)
