@@ -123,19 +123,16 @@ def prepare(provider: Provider) -> None:
             provider.prepare(runtime)
         library = provider.library()
         if library is not None and library not in _registered:
-            try:
-                runtime.register_execution_provider_library(registration(provider), str(library))
-            except Exception as error:
-                # Somebody else in this process may have registered it already, under a name of their own.
-                if "already registered" not in str(error):
-                    raise
+            # This program may have registered it itself; a second time under one name, some crash the process.
+            if not found_devices(provider):
+                try:
+                    # Under this very name: some libraries call their provider by the name that they are registered by.
+                    runtime.register_execution_provider_library(provider.ort_name, str(library))
+                except Exception as error:
+                    if "already registered" not in str(error):
+                        raise
             _registered.add(library)
         _prepared.add(provider.name)
-
-
-def registration(provider: Provider) -> str:
-    """Return the name under which a provider's library is registered with ONNX Runtime."""
-    return f"epkit.{provider.name}"
 
 
 def found_devices(provider: Provider) -> list[FoundDevice]:

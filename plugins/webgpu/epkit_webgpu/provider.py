@@ -37,6 +37,7 @@ class WebGpu(Provider):
     options = WebGpuOptions
     graph_option = "enableGraphCapture"
     environment = ("ORT_WEBGPU_EP_*", "VK_*", "MESA_VK_*", "DAWN_*")
+    capabilities = frozenset({"float32", "dynamic-shapes", "data-shapes"})
     warmup = WarmupNeed(
         shapes="each",
         why="the first run compiles a shader for each operator, and a new input shape can need other ones",
