@@ -213,6 +213,18 @@ def test_what_not_even_the_cpu_opens_in_time_is_the_models_fault():
         assert error.value.exit_code == 4
 
 
+def test_what_cannot_be_told_to_another_process_is_an_error(install, monkeypatch):
+    """It would be opened here without having been opened there."""
+    source = WITNESS.replace("level: int | None = None", "level: typing.Callable = None").replace(
+        "import json", "import typing, json"
+    )
+    install("witness", source)
+    monkeypatch.setenv("EPKIT_PROBE", "quick")
+    monkeypatch.setenv("WITNESSED", os.devnull)
+    with pytest.raises(ConfigError, match="says isolate_open, but its process could not open it: .*level"):
+        epkit.open(mlp(), "t", options={"level": print}, config=chain("witness"))
+
+
 def test_without_a_process_to_start_it_is_an_error(monkeypatch):
     monkeypatch.setenv("EPKIT_PROBE", "quick")
     monkeypatch.setattr(sys, "executable", "")
