@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from epkit_tensorrt_rtx.provider import TensorRTRTX
+
+from epkit.registry import discover
+from epkit.testing import ProviderConformance
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _found() -> Iterator[None]:
+    """Name the plugin where it is not installed: its wheel and its driver are rare."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "tensorrt-rtx" not in discover().providers:
+            patch.setenv("EPKIT_PLUGINS", "epkit_tensorrt_rtx")
+        yield
+
+
+class TestTensorRTRTX(ProviderConformance):
+    provider = TensorRTRTX
