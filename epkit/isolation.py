@@ -80,17 +80,31 @@ class _Isolation:
             raise ConfigError(told, hint="leave isolate_open out of the target") from error
         with started as child:
             child.send(request, contents)
-            at = key
+            at: _Chain | None = None
             while (reply := child.receive(self._seconds)) is not None:
-                self._faults[at] = ""
+                if at is not None:
+                    self._faults[at] = ""
                 if "chain" not in reply:
-                    return
+                    return self._ended(key, str(reply["error"]))
                 at = (tuple(cast("list[str]", reply["chain"])), bool(reply["captures"]))
             ending, said = child.ending(), "" if child.timed_out else child.last_words()
-            limit = f" (limit: {self._seconds:g} s)" if child.timed_out else ""
-            told = f"opening it in a process of its own {ending}{limit}"
-            self._faults[at] = told + (f": {said}" if said else "")
+        limit = f" (limit: {self._seconds:g} s)" if child.timed_out else ""
+        told = f"opening it in a process of its own {ending}{limit}" + (f": {said}" if said else "")
+        self._faults[at or key] = told
+        self._faults.setdefault(key, "" if self._reached(key) else told)
         self._clear()
+        return None
+
+    def _ended(self, key: _Chain, error: str) -> None:
+        """Make sure that the child got as far as opening what it was asked for."""
+        if not self._reached(key):
+            told = f"target {self._opening.plan.target.name!r} says isolate_open, but its process could not open it"
+            raise ConfigError(f"{told}: {error}", hint="leave isolate_open out of the target")
+        self._faults.setdefault(key, "")
+
+    def _reached(self, key: _Chain) -> bool:
+        """Whether a child has turned to these providers; whether it captured graphs is its own decision."""
+        return key[0] in [names for names, _ in self._faults]
 
     def _clear(self) -> None:
         """Remove what a child was building when it ended."""

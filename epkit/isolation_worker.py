@@ -1,6 +1,6 @@
 """What happens when a model is opened, in a process where a crash or a hang does no harm?
 
-Says which chain of providers it turns to, each time, and at last that it is done. That is all that the parent learns.
+Says which chain of providers it turns to, each time; at last that it is done, or what went wrong in an ordinary way.
 """
 
 from __future__ import annotations
@@ -40,11 +40,13 @@ def main() -> None:
             signal.alarm(int(told["seconds"]) + 5)
         parent.send({"chain": [one.name for one in chain], "captures": captures})
 
+    error = ""
     try:
         rehearse(told, contents, before)
-    except Exception:  # noqa: BLE001 - whatever it is, the parent meets it too
+    except Exception as raised:  # noqa: BLE001 - whatever it is, the parent meets it too
         traceback.print_exc()
-    parent.send({"done": True})
+        error = str(getattr(raised, "message", raised))
+    parent.send({"error": error})
     # Libraries that crash while the interpreter shuts down have lived long enough.
     sys.stderr.flush()
     os._exit(0)

@@ -8,7 +8,7 @@ A page is one story: its blocks run in order, in one folder that holds `model.on
   A first line `# in name.py` marks a part of a file of the tutorial's plugin, which is run where that is installed.
 - `console` runs each line `$ epkit ...`, which must exit with 0, or as its comment `# exit 3` says. Lines below that
   show an error or its hint must be what was said, `...` standing for anything. `$ pip install --editable DIRECTORY`
-  makes a plugin importable and found, and `$ pytest DIRECTORY` must pass.
+  makes a plugin importable and found, and `$ pytest DIRECTORY` must pass. `$ export EPKIT_...` holds for the rest.
 """
 
 from __future__ import annotations
@@ -117,6 +117,9 @@ def _commands(code: str, where: str, monkeypatch: pytest.MonkeyPatch, capfd: pyt
     err = ""
     for line in code.splitlines():
         words = shlex.split(line, comments=True) if line.startswith("$ ") else []
+        if words[1:2] == ["export"]:
+            for name, _, value in (word.partition("=") for word in words[2:]):
+                monkeypatch.setenv(name, value)
         settings = [word.partition("=") for word in words[1:] if re.match(r"EPKIT_\w+=", word)]
         words = words[1 + len(settings) :]
         if words[:1] == ["epkit"]:
@@ -127,8 +130,8 @@ def _commands(code: str, where: str, monkeypatch: pytest.MonkeyPatch, capfd: pyt
                 patch.setattr(sys, "argv", words)
                 with pytest.raises(SystemExit) as left:
                     main()
-            err = capfd.readouterr().err
-            assert left.value.code == (int(expected[1]) if expected else 0), f"{where}: {line}\n{err}"
+            out, err = capfd.readouterr()
+            assert left.value.code == (int(expected[1]) if expected else 0), f"{where}: {line}\n{out}{err}"
         elif words[:2] == ["pip", "install"] and words[2] == "--editable":
             directory = words[3]
             _use((ROOT if directory.startswith("docs/") else Path.cwd()) / directory / "pyproject.toml", monkeypatch)

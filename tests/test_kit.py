@@ -14,7 +14,7 @@ import pytest
 
 from epkit.provider import Capability, Options, Provider
 from epkit.testing import ProviderConformance, broken, samples, subject
-from epkit.testing.promise import Broken, NotClaimed, said
+from epkit.testing.promise import Broken, NotClaimed
 
 pytest_plugins = ["pytester"]
 
@@ -86,11 +86,8 @@ def run_kit(
     return pytester.runpytest_inprocess(*QUIET, *arguments)
 
 
-def test_every_broken_plugin_is_held_to_its_promise():
+def test_every_broken_plugin_that_is_shipped_is_tried():
     assert {module.name for module in pkgutil.iter_modules(broken.__path__)} == set(BROKEN)
-    assert {promise for promise, _, _ in BROKEN.values()} <= {
-        said(body) for name, body in vars(ProviderConformance).items() if name.startswith("test_")
-    } | {said(getattr(ProviderConformance, name)) for name in dir(ProviderConformance) if name.startswith("test_")}
 
 
 @pytest.mark.parametrize("module", BROKEN)

@@ -70,7 +70,7 @@ class Compiling(Running):
             raise Broken(f"stale_when() said {first} for other versions and other files too", mend)
 
     def _keeps(self) -> None:
-        sample = self._samples()[0]
+        sample = self.carried()[0]
         feed = sample.feed()
         with _empty_cache():
             for turn, wanted in enumerate(("built", "hit")):
@@ -79,7 +79,7 @@ class Compiling(Running):
                     if row.outcome != wanted:
                         told = f"session {turn + 1} of a model was {row.outcome!r}, not {wanted!r}: {row.reason}"
                         raise Broken(told, "compile into the folder that cached() is given, and start from it")
-                    samples.check_same(sample, feed, session.run(feed), self.subject.tolerances, f"({row.outcome})")
+                    self.check(sample, feed, session.run(feed), f"({row.outcome})")
 
     def _forgets_old_weights(self) -> None:
         old, new = samples.of("float32")[-1], samples.retrained()
@@ -96,7 +96,7 @@ class Compiling(Running):
                         )
                     if row.outcome == "failed":
                         raise NotProven(f"nothing is kept: {row.reason}")
-                    samples.check_same(sample, feed, session.run(feed), self.subject.tolerances, "after other weights")
+                    self.check(sample, feed, session.run(feed), "after other weights")
 
 
 @contextmanager

@@ -15,10 +15,11 @@ from epkit.provider import Provider
 from epkit.testing.compiling import Compiling
 from epkit.testing.found import Found
 from epkit.testing.options import Optioned
+from epkit.testing.sessions import Sessions
 from epkit.testing.subject import Subject
 
 
-class ProviderConformance(Found, Optioned, Compiling):
+class ProviderConformance(Found, Optioned, Sessions, Compiling):
     """Holds one provider to every promise. Subclass it, and name the provider."""
 
     provider: ClassVar[Provider | type[Provider]]

@@ -5,6 +5,7 @@ Everything that its own code or its libraries could crash is asked in a child pr
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -100,7 +101,8 @@ class Subject:
         if not asked or asked["raised"] or asked["answer"]:
             raise NotProven("its probe gave no answer")
         assert entry.provider is not None
-        return probe.ask([(entry.provider, self.device)], self.registry, refresh=True)[self.name]
+        environ = {**os.environ, "EPKIT_PROBE": "prove"}
+        return probe.ask([(entry.provider, self.device)], self.registry, refresh=True, environ=environ)[self.name]
 
     @property
     def misplaced(self) -> str:

@@ -28,11 +28,7 @@ from epkit_openvino.options import OpenVinoOptions, shapes
 _MODULE = "onnxruntime_ep_openvino"
 _WHEEL = "onnxruntime-ep-openvino"
 _INSTALL = f"pip install {_WHEEL}"
-_LIBRARY = (
-    "onnxruntime_providers_openvino_plugin.dll"
-    if sys.platform == "win32"
-    else "libonnxruntime_providers_openvino_plugin.so"
-)
+_LIBRARY = wheels.shared_library("onnxruntime_providers_openvino_plugin")
 _OLDEST_RUNTIME = (1, 23)
 
 _DEFAULT_DEVICE = "CPU"
