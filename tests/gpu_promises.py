@@ -28,9 +28,8 @@ from epkit.errors import EpkitError, InputError, ProviderDropped, ProviderUnavai
 from epkit.run.device import DeviceArray
 
 NVIDIA = ("cuda", "tensorrt")
-RTX = (
-    "tensorrt-rtx"  # its buffers are on the CPU, and it captures graphs by itself: what all providers promise, and more
-)
+# Its buffers are on the CPU, and it captures graphs by itself: held to what all providers promise, and more.
+RTX = "tensorrt-rtx"
 SKIPPED = 77
 # float32 products use TF32 by default, three decimal digits; TensorRT has no switch for it.
 EXACT: Mapping[str, Mapping[str, object]] = {"cuda": {"use_tf32": False}}

@@ -14,7 +14,7 @@ import pytest
 
 from epkit.provider import Capability, Options, Provider
 from epkit.testing import ProviderConformance, broken, samples, subject
-from epkit.testing.promise import Broken
+from epkit.testing.promise import Broken, NotClaimed
 
 pytest_plugins = ["pytester"]
 
@@ -121,6 +121,19 @@ def test_what_cannot_be_tried_here_is_not_proven_and_the_summary_says_why(pytest
     required = pytester.runpytest_inprocess(*QUIET, "--epkit-require-proven", "-k", "float32 or float16 or probe")
     required.assert_outcomes(passed=4, failed=1, skipped=1)
     required.stdout.fnmatch_lines(["*--epkit-require-proven is given: no /dev/acme0 (sudo modprobe acme)*"])
+
+
+def test_a_provider_that_keeps_nothing_by_itself_does_not_claim_that_it_does():
+    class Keeps(Provider):
+        name, ort_name, compiles = "keeps", "CPUExecutionProvider", "opening"
+
+    class KeepsNothing(Keeps):
+        def check_cache(self, options: Options) -> str:
+            return "it is finished when the session is closed"
+
+    subject.Subject(Keeps).claims("compiling")
+    with pytest.raises(NotClaimed, match="compiling"):
+        subject.Subject(KeepsNothing).claims("compiling")
 
 
 LIAR = """

@@ -93,9 +93,10 @@ class Optioned(Promises):
 
     @promise()
     def test_options_that_onnx_runtime_would_ignore_are_refused(self) -> None:
-        """Each option's name stands in ONNX Runtime's libraries or in the plugin's own; others would be ignored.
+        """Each option's name stands in ONNX Runtime's libraries, in the plugin's own, or in a header beside them.
 
-        A provider that opens sessions in a way of its own is left out: its options need not be ONNX Runtime's.
+        Others would be ignored. A provider that opens sessions in a way of its own is left out: its options need not be
+        ONNX Runtime's.
         """
         provider = self.subject.provider
         if type(provider).open is not Provider.open:
@@ -207,10 +208,12 @@ def folders(provider: Provider) -> list[Path]:
 
 
 def libraries(places: Iterable[Path]) -> list[Path]:
-    """Return the shared libraries in some folders, small ones first."""
-    found = [
-        file for folder in places for file in folder.iterdir() if {".so", ".dll", ".dylib", ".pyd"} & set(file.suffixes)
-    ]
+    """Return the shared libraries in some folders, and the headers beside them, small ones first.
+
+    A compiler may tear a short name apart, and then only the header holds it.
+    """
+    kinds = {".so", ".dll", ".dylib", ".pyd", ".h"}
+    found = [file for folder in places for file in folder.iterdir() if kinds & set(file.suffixes)]
     return sorted((file for file in found if file.stat().st_size), key=lambda file: file.stat().st_size)
 
 

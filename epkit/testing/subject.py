@@ -116,7 +116,9 @@ class Subject:
     def claims(self, claim: Claim) -> None:
         """Raise NotClaimed unless the provider claims it."""
         provider = self.provider
-        claims = {"compiling": provider.compiles != "never", "graph capture": provider.graph_option is not None}
+        # One that refuses without any option given compiles to files that are asked for, and keeps nothing by itself.
+        keeps = provider.compiles != "never" and not provider.check_cache(provider.options())
+        claims = {"compiling": keeps, "graph capture": provider.graph_option is not None}
         if not claims.get(claim, claim in provider.capabilities):
             raise NotClaimed(claim)
 
