@@ -221,7 +221,7 @@ def test_what_cannot_be_told_to_another_process_is_an_error(install, monkeypatch
     install("witness", source)
     monkeypatch.setenv("EPKIT_PROBE", "quick")
     monkeypatch.setenv("WITNESSED", os.devnull)
-    with pytest.raises(ConfigError, match="says isolate_open, but its process could not open it: .*level"):
+    with pytest.raises(ConfigError, match=r"says isolate_open, but its process could not open it: .*level"):
         epkit.open(mlp(), "t", options={"level": print}, config=chain("witness"))
 
 
