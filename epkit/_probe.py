@@ -5,9 +5,6 @@ Asks the plugin's own probe, then runs a tiny model on that provider alone and c
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 import traceback
 
 from epkit import _runtime
@@ -28,9 +25,7 @@ def main() -> None:
     if request is None:
         return
     parent.leave_with_parent()
-    if sys.platform != "win32":
-        # The last resort, should the parent be gone and a library hold the interpreter's lock.
-        signal.alarm(int(float(str(request["seconds"]))) + 5)
+    parent.limit(float(str(request["seconds"])))
     plugin = Plugin(str(request["plugin"]), str(request["value"]), "", "")
     device = request["device"]
     assert device is None or isinstance(device, int | str)
@@ -40,9 +35,7 @@ def main() -> None:
             parent.send({"usable": True, "detail": detail})
         case Unusable(reason, hint, passing):
             parent.send({"usable": False, "reason": reason, "hint": hint, "passing": passing})
-    # Libraries that crash while the interpreter shuts down have already answered.
-    sys.stderr.flush()
-    os._exit(0)
+    parent.leave()
 
 
 def _answer(plugin: Plugin, name: str, device: Device | None) -> Availability:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import runpy
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -12,8 +14,9 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
+from epkit._child import Parent
 from epkit.provider import Capability, Options, Provider
-from epkit.testing import ProviderConformance, broken, samples, subject
+from epkit.testing import ProviderConformance, _worker, broken, samples, subject
 from epkit.testing.promise import Broken, NotClaimed
 
 pytest_plugins = ["pytester"]
@@ -84,6 +87,39 @@ def run_kit(
         """
     )
     return pytester.runpytest_inprocess(*QUIET, *arguments)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no alarms")
+def test_the_time_limit_of_a_promise_ends_with_it(monkeypatch):
+    """The process waits for the next promise as long as it takes."""
+    left = []
+
+    class Asked(Parent):
+        def __init__(self):
+            self._requests = iter([{"seconds": 60.0}, None])
+
+        def receive(self):
+            left.append(signal.getitimer(signal.ITIMER_REAL)[0])
+            return next(self._requests)
+
+        def send(self, message):
+            pass
+
+        def leave(self):
+            pass
+
+    def outcome(request):
+        left.append(signal.getitimer(signal.ITIMER_REAL)[0])
+        return {"outcome": "kept"}
+
+    monkeypatch.setattr(_worker, "Parent", Asked)
+    monkeypatch.setattr(_worker, "_outcome", outcome)
+    try:
+        _worker.main()
+    finally:
+        signal.alarm(0)
+    waiting, trying, waiting_again = left
+    assert trying > waiting == waiting_again == 0
 
 
 def test_every_broken_plugin_that_is_shipped_is_tried():

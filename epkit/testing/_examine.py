@@ -37,8 +37,7 @@ def main() -> None:
         return
     provider = next(one for one in load(plugin) if one.name == request["provider"])
     parent.send(_asked(provider, request["device"]))
-    sys.stderr.flush()
-    os._exit(0)
+    parent.leave()
 
 
 def _imported(plugin: Plugin) -> dict[str, object]:
