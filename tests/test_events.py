@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -193,3 +195,13 @@ def test_a_file_that_cannot_be_written_is_an_error_that_names_the_variable(monke
     monkeypatch.setenv("EPKIT_EVENTS", str(tmp_path / "no" / "events.jsonl"))
     with pytest.raises(ConfigError, match=r"EPKIT_EVENTS names .*events\.jsonl.* cannot be written"):
         epkit.open(mlp(), "cpu")
+
+
+def test_the_file_of_an_observer_is_closed_with_it(tmp_path):
+    lines = journal.JsonLines(tmp_path / "events.jsonl")
+    file = lines._file
+    os.fstat(file)
+    del lines
+    gc.collect()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(file)
