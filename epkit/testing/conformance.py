@@ -3,7 +3,7 @@
 from epkit.testing import ProviderConformance
 
 class TestAcme(ProviderConformance):
-    provider = Acme
+provider = Acme
 """
 
 from __future__ import annotations
