@@ -11,7 +11,8 @@ from pydantic import create_model, model_validator
 
 from epkit.errors import PluginError
 from epkit.provider import Concurrency, Device, Options, Provider, WarmupNeed
-from epkit_faulty.faults import CPU, FAULTS, Fault, allow_cpu, entry, rename
+from epkit_faulty.disguise import CPU, allow_cpu, entry, rename
+from epkit_faulty.faults import FAULTS, Fault
 
 # An entry of a session's own options, which ONNX Runtime keeps without reading it.
 _OWNER = "epkit_faulty.owner"
