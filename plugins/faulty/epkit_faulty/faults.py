@@ -24,7 +24,10 @@ CPU = "CPUExecutionProvider"
 SOON = 3.0
 """The time limit of a proof that hangs, in seconds."""
 _NO_CPU = "session.disable_cpu_ep_fallback"
+# Entries of a session's own options, which ONNX Runtime keeps without reading them.
 _NO_CPU_WAS = "epkit_faulty.no_cpu"
+OWNER = "epkit_faulty.owner"
+"""Whose the nodes on the CPU are, where a fault stands over it."""
 
 
 class Fault(Provider):
@@ -201,9 +204,10 @@ class NoNode(Fault):
     def open(self, model: str | bytes, options: Options, create: Callable[[], Any]) -> Any:  # noqa: ARG002
         """Say that the CPU's nodes are its own, in the proof; else hold to what was said of the CPU."""
         session = create()
+        said = session.get_session_options()
         if self.proves(model):
             rename(session, self.ort_name)
-        elif entry(session.get_session_options(), _NO_CPU_WAS) and CPU in takers(session):
+        elif entry(said, _NO_CPU_WAS) and not entry(said, OWNER) and CPU in takers(session):
             raise RuntimeError("nodes are left over, but fallback to CPU EP has been explicitly disabled by the user.")
         return session
 
