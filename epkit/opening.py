@@ -96,9 +96,9 @@ def not_carried(candidate: Candidate, model: Model) -> TensorInfo | None:
     return next((one for one in tensors if any(lacking in one.dtype for lacking in candidate.provider.lacks)), None)
 
 
-def drop(opening: Opening, culprit: Candidate, cause: str, outcome: Outcome) -> None:
+def drop(opening: Opening, culprit: Candidate, cause: str, outcome: Outcome, hint: str = "") -> None:
     """Take a provider out of the chain; raises ProviderDropped when the target requires it."""
-    hint = hint_for(culprit.provider, cause)
+    hint = hint_for(culprit.provider, cause) or hint
     if opening.required and culprit is opening.plan.target.first:
         verb = "did not open" if outcome == "failed to open" else "failed in warm-up"
         raise ProviderDropped(f"{culprit.name} {verb} for this model: {cause}", hint=hint)
@@ -188,7 +188,7 @@ def _created(opening: Opening) -> Any:
         except OpenFault as fault:
             forbidden = CPU_FORBIDDEN in fault.cause
             if fault.candidate is not None and not forbidden:
-                drop(opening, fault.candidate, fault.cause, "failed to open")
+                drop(opening, fault.candidate, fault.cause, "failed to open", fault.hint)
                 continue
             if opening.compiled.doubt(fault.cause):
                 continue
