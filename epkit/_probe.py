@@ -41,7 +41,7 @@ def main() -> None:
 def _answer(plugin: Plugin, name: str, device: Device | None) -> Availability:
     try:
         provider = next(one for one in load(plugin) if one.name == name)
-    except Exception as error:  # noqa: BLE001 - foreign code
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code
         traceback.print_exc()
         return Unusable(f"its plugin raised {type(error).__name__}: {error}", passing=True)
     answer = availability_of(provider)
@@ -52,10 +52,10 @@ def _answer(plugin: Plugin, name: str, device: Device | None) -> Availability:
         _runtime.keep_log()
         _prove(provider, device)
     except _runtime.OpenFault as fault:
-        return Unusable(fault.cause, hint_for(provider, fault.cause), passing=True)
+        return Unusable(fault.cause, hint_for(provider, fault.cause) or fault.hint, passing=True)
     except EpkitError as error:
         return Unusable(error.message, error.hint, passing=True)
-    except Exception as error:  # noqa: BLE001 - whatever a provider raises is its answer
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a provider raises is its answer
         traceback.print_exc()
         return Unusable(cause(error), hint_for(provider, str(error)), passing=True)
     return answer

@@ -38,8 +38,10 @@ _begun: dict[str, events.Observation] = {}
 
 
 def begin(environ: Mapping[str, str] | None = None) -> None:
-    """Keep events in the file that EPKIT_EVENTS names, if it does; once for each file. Raises ConfigError."""
+    """Keep events in the file that EPKIT_EVENTS names, for as long as it does; raises ConfigError."""
     file = (os.environ if environ is None else environ).get(VARIABLE, "")
+    for other in [one for one in _begun if one != file]:
+        _begun.pop(other).stop()
     if not file or file in _begun:
         return
     try:

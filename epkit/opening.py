@@ -105,14 +105,14 @@ def not_carried(candidate: Candidate, model: Model) -> TensorInfo | None:
     return next((one for one in tensors if any(lacking in one.dtype for lacking in candidate.provider.lacks)), None)
 
 
-def drop(opening: Opening, culprit: Candidate, cause: str, outcome: Outcome) -> None:
+def drop(opening: Opening, culprit: Candidate, cause: str, outcome: Outcome, hint: str = "") -> None:
     """Take a provider out of the chain, and tell of it; raises ProviderDropped when the target requires it."""
-    _take_out(opening, culprit, cause, outcome)
+    _take_out(opening, culprit, cause, outcome, hint)
     _tell(opening, opening.dropped[culprit.name])
 
 
-def _take_out(opening: Opening, culprit: Candidate, cause: str, outcome: Outcome) -> None:
-    hint = hint_for(culprit.provider, cause)
+def _take_out(opening: Opening, culprit: Candidate, cause: str, outcome: Outcome, hint: str = "") -> None:
+    hint = hint_for(culprit.provider, cause) or hint
     if opening.required and culprit is opening.plan.target.first:
         verb = "did not open" if outcome == "failed to open" else "failed in warm-up"
         raise ProviderDropped(f"{culprit.name} {verb} for this model: {cause}", hint=hint)
@@ -206,7 +206,7 @@ def _created(opening: Opening, *, review: bool = True) -> Any:
         except OpenFault as fault:
             forbidden = CPU_FORBIDDEN in fault.cause
             if fault.candidate is not None and not forbidden:
-                _take_out(opening, fault.candidate, fault.cause, "failed to open")
+                _take_out(opening, fault.candidate, fault.cause, "failed to open", fault.hint)
             elif opening.compiled.doubt(fault.cause):
                 continue
             elif forbidden:

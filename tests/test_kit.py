@@ -424,3 +424,48 @@ def test_every_capability_has_a_model_and_a_promise():
     for capability in get_args(Capability):
         assert samples.of(capability), capability
         assert [one for one in promises if one.claim == capability], capability
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("pass", "the class of the test has no `provider`"),
+        ("provider = 'cpu'", "`provider` is 'cpu', where a class of epkit.provider.Provider belongs"),
+        ("provider = dict", "`provider` is <class 'dict'>"),
+        ("provider = Picky", "Picky() raised TypeError"),
+        ("provider = Leaves", "Leaves() raised SystemExit: 3"),
+        ("provider = Cpu; target = ['device']", "`target` is ['device'], where a mapping belongs"),
+        ("provider = Cpu; tolerances = 0.1", "`tolerances` is 0.1, where a mapping belongs"),
+    ],
+)
+def test_a_class_that_names_no_provider_is_told_so_once_and_nothing_else_fails(body, told, pytester):
+    pytester.makepyfile(
+        test_it=f"""
+        import sys
+        from epkit.provider import Provider
+        from epkit.testing import ProviderConformance
+        from epkit_cpu.provider import Cpu
+
+        class Picky(Provider):
+            name, ort_name = "picky", "CPUExecutionProvider"
+
+            def __init__(self, card):
+                pass
+
+        class Leaves(Provider):
+            name, ort_name = "leaves", "CPUExecutionProvider"
+
+            def __init__(self):
+                sys.exit(3)
+
+        class TestIt(ProviderConformance):
+            {body}
+        """
+    )
+    result = pytester.runpytest_inprocess(*QUIET)
+    outcomes = result.parseoutcomes()
+    assert outcomes.pop("failed") == 1
+    assert outcomes.keys() == {"skipped"}
+    (line,) = [line for line in result.outlines if line.startswith("TestIt breaks the promise")]
+    assert told in line
+    assert "Traceback" not in str(result.stdout)

@@ -105,11 +105,12 @@ def _texts(method: Any, *arguments: object) -> list[str] | str:
     """Return what a method lists; as one text, what it did instead."""
     try:
         found = method(*arguments)
-    except Exception as error:  # noqa: BLE001 - foreign code
+        listed = [] if found is None or isinstance(found, str) else list(found)
+    except BaseException as error:  # noqa: BLE001 - foreign code, and the child's only task
         return f"raised {type(error).__name__}: {error}"
-    if isinstance(found, str) or not all(isinstance(one, str) for one in found):
+    if found is None or isinstance(found, str) or not all(isinstance(one, str) for one in listed):
         return f"returned {found!r} where texts belong"
-    return list(found)
+    return listed
 
 
 def _heavy(before: set[str]) -> list[str]:

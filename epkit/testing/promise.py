@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from epkit.testing.subject import Subject
 
 PREFIX = "test_"
+FIRST = "test_it_is_found_under_its_own_name"
 
 Body: TypeAlias = Callable[[Any], None]
 
@@ -50,6 +51,8 @@ class Promises:
 
     subject: ClassVar[Subject]
     """The provider that is held to them."""
+    unfit: ClassVar[Broken | None] = None
+    """Why the class of the test gives nothing that can be held to them: told with the first promise."""
 
 
 def promise(*, of: Claim | None = None, apart: bool = False) -> Callable[[Body], Body]:
@@ -66,6 +69,8 @@ def promise(*, of: Claim | None = None, apart: bool = False) -> Callable[[Body],
 
             unproven = broken = ""
             try:
+                if self.unfit is not None:
+                    raise self.unfit if body.__name__ == FIRST else NotProven(self.unfit.found)
                 if of is not None:
                     self.subject.claims(of)
                 if apart:
@@ -75,7 +80,7 @@ def promise(*, of: Claim | None = None, apart: bool = False) -> Callable[[Body],
             except NotProven as reason:
                 unproven = f"{NOT_PROVEN}{reason}"
             except Broken as fault:
-                broken = sentence(self.subject.name, body, fault)
+                broken = sentence(type(self).__name__ if self.unfit else self.subject.name, body, fault)
             # Out here, where no other exception is shown with them.
             if unproven:
                 pytest.skip(unproven)

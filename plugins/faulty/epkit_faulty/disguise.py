@@ -8,7 +8,10 @@ from typing import Any
 
 CPU = "CPUExecutionProvider"
 _NO_CPU = "session.disable_cpu_ep_fallback"
+# Entries of a session's own options, which ONNX Runtime keeps without reading them.
 _NO_CPU_WAS = "epkit_faulty.no_cpu"
+OWNER = "epkit_faulty.owner"
+"""Whose the nodes on the CPU are, where a fault stands over it."""
 
 
 @dataclass(frozen=True, slots=True)

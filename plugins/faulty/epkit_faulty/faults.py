@@ -17,7 +17,7 @@ from pydantic import Field
 
 from epkit._proof import CONVOLUTION
 from epkit.provider import Availability, Options, Provider, Usable, WarmupNeed
-from epkit_faulty.disguise import CPU, allow_cpu, rename, takers, was_forbidden
+from epkit_faulty.disguise import CPU, OWNER, allow_cpu, entry, rename, takers, was_forbidden
 from epkit_faulty.sessions import Changed, Failing, Leaking, Slowed, any_nan, off
 
 SOON = 3.0
@@ -198,9 +198,10 @@ class NoNode(Fault):
     def open(self, model: str | bytes, options: Options, create: Callable[[], Any]) -> Any:  # noqa: ARG002
         """Say that the CPU's nodes are its own, in the proof; else hold to what was said of the CPU."""
         session = create()
+        said = session.get_session_options()
         if self.proves(model):
             rename(session, self.ort_name)
-        elif was_forbidden(session.get_session_options()) and CPU in takers(session):
+        elif was_forbidden(said) and not entry(said, OWNER) and CPU in takers(session):
             raise RuntimeError("nodes are left over, but fallback to CPU EP has been explicitly disabled by the user.")
         return session
 

@@ -287,6 +287,8 @@ def test_where_the_cpu_is_forbidden_a_fault_leaves_no_node_to_it():
         assert session.report.placement.keys() == {"faulty-none"}
     with opened("faulty-no-node", "openvino", cpu=False) as session:
         assert session.report.placement.keys() == {"openvino"}
+    with opened("faulty-none", "faulty-no-node", cpu=False) as session:
+        check(session)
     with pytest.raises(ProviderDropped, match=r"cpu = false, but faulty-no-node leaves to the CPU: MatMul"):
         opened("faulty-no-node", cpu=False)
     with pytest.raises(ProviderDropped, match="no provider of target 't' opened: faulty-creation-fails: "):
