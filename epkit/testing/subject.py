@@ -86,14 +86,15 @@ class Subject:
         """What a fresh interpreter went through with the plugin; raises NotProven where it is not found."""
         plugin = self._entry().plugin
         request = {"plugin": plugin.name, "value": plugin.value, "provider": self.name, "device": self.device}
+        seconds = max(IMPORT_SECONDS, self.provider.proof_seconds)
         with Child("epkit.testing._examine") as child:
-            child.send(request)
+            child.send(request | {"seconds": IMPORT_SECONDS + seconds})
             imported = child.receive(IMPORT_SECONDS)
             if imported is None:
                 return Examined({}, {}, child.log(), child.ending())
             printed = child.log()
             child.send({})
-            asked = child.receive(max(IMPORT_SECONDS, self.provider.proof_seconds))
+            asked = child.receive(seconds)
             return Examined(imported, asked or {}, printed, "" if asked else child.ending())
 
     @cached_property
