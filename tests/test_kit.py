@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 import runpy
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -469,3 +472,87 @@ def test_a_class_that_names_no_provider_is_told_so_once_and_nothing_else_fails(b
     (line,) = [line for line in result.outlines if line.startswith("TestIt breaks the promise")]
     assert told in line
     assert "Traceback" not in str(result.stdout)
+
+
+TROUBLED = """
+from pathlib import Path
+from epkit.hookspecs import hookimpl
+from epkit.provider import Provider
+import os, time
+
+class Troubled(Provider):
+    name, ort_name, compiles = "troubled", "CPUExecutionProvider", "opening"
+
+    {body}
+
+@hookimpl
+def epkit_providers():
+    return [Troubled()]
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "promise", "told", "mend"),
+    [
+        ("def cached(self, options, device, folder): pass", "every_other", "cached() returned None", "model_copy"),
+        ("def cached(self, options, device, folder): raise OSError('x')", "every_other", "OSError: x", "traceback"),
+        ("def check_device(self, device): raise KeyError(device)", "makes_no_sense", "KeyError: -1", "traceback"),
+        ("def fingerprint(self): return None", "holds_still", "fingerprint() returned None", "return texts"),
+        (
+            "def fingerprint(self): raise SystemExit(3)",
+            "holds_still",
+            "fingerprint() raised SystemExit",
+            "return texts",
+        ),
+    ],
+)
+def test_what_a_method_of_the_provider_does_wrong_is_one_broken_promise(
+    body, promise, told, mend, pytester, monkeypatch
+):
+    pytester.makepyfile(troubled_kit=TROUBLED.format(body=body))
+    monkeypatch.syspath_prepend(pytester.path)
+    monkeypatch.delitem(sys.modules, "troubled_kit", raising=False)
+    result = run_kit(pytester, monkeypatch, "troubled_kit", "Troubled", "-k", promise)
+    result.assert_outcomes(failed=1)
+    (line,) = [line for line in result.outlines if line.startswith("troubled breaks the promise")]
+    assert told in line
+    assert mend in result.outlines[result.outlines.index(line) + 1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the child ends at its time limit")
+def test_a_probe_that_hangs_ends_with_the_test_run_that_asked_it(pytester, monkeypatch):
+    pid = pytester.path / "pid"
+    hangs = f"def probe(self): Path({str(pid)!r}).write_text(str(os.getpid())); time.sleep(600)"
+    pytester.makepyfile(
+        troubled_hang=TROUBLED.format(body=hangs),
+        test_it="""
+        from troubled_hang import Troubled
+        from epkit.testing import ProviderConformance
+
+        class TestIt(ProviderConformance):
+            provider = Troubled
+        """,
+    )
+    monkeypatch.syspath_prepend(pytester.path)
+    monkeypatch.setenv("EPKIT_PLUGINS", "troubled_hang")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+    run = subprocess.Popen([sys.executable, "-m", "pytest", "-q", "-k", "answers"], stdout=subprocess.DEVNULL)
+    wait_for(lambda: pid.exists() and pid.read_text())
+    run.kill()
+    run.wait()
+    wait_for(lambda: not alive(int(pid.read_text())))
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    ends = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there, and not merely waiting to be buried."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

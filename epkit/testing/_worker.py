@@ -10,7 +10,7 @@ from epkit._cause import cause
 from epkit._child import Parent
 from epkit.errors import EpkitError
 from epkit.registry import discover
-from epkit.testing.promise import Broken, NotProven
+from epkit.testing.promise import SEE, Broken, NotProven
 from epkit.testing.subject import Subject
 
 
@@ -46,7 +46,7 @@ def _outcome(request: dict[str, Any]) -> dict[str, object]:
         return {
             "outcome": "broken",
             "found": f"{type(error).__name__}: {cause(error)}",
-            "mend": "",
+            "mend": SEE,
             "details": _where(),
         }
     return {"outcome": "kept"}

@@ -86,14 +86,15 @@ class Subject:
         """What a fresh interpreter went through with the plugin; raises NotProven where it is not found."""
         plugin = self._entry().plugin
         request = {"plugin": plugin.name, "value": plugin.value, "provider": self.name, "device": self.device}
+        seconds = max(IMPORT_SECONDS, self.provider.proof_seconds)
         with Child("epkit.testing._examine") as child:
-            child.send(request)
+            child.send(request | {"seconds": IMPORT_SECONDS + seconds})
             imported = child.receive(IMPORT_SECONDS)
             if imported is None:
                 return Examined({}, {}, child.log(), child.ending())
             printed = child.log()
             child.send({})
-            asked = child.receive(max(IMPORT_SECONDS, self.provider.proof_seconds))
+            asked = child.receive(seconds)
             return Examined(imported, asked or {}, printed, "" if asked else child.ending())
 
     @cached_property
@@ -175,10 +176,11 @@ class Subject:
 def subject(provider: object, target: object, tolerances: object) -> Subject:
     """Return what is held to promises; raises Broken for a test class that names no provider, or not as it should."""
     if isinstance(provider, type) and issubclass(provider, Provider):
+        kind = provider
         try:
-            provider = provider()
+            provider = kind()
         except (Exception, SystemExit) as error:
-            told = f"{provider.__name__}() raised {type(error).__name__}: {error}"
+            told = f"{kind.__name__}() raised {type(error).__name__}: {error}"
             raise Broken(told, "write it so that its class needs nothing, or name the object") from error
     if not isinstance(provider, Provider):
         told = f"`provider` is {provider!r}" if provider is not None else "the class of the test has no `provider`"
