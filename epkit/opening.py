@@ -188,6 +188,7 @@ def _capturing(opening: Opening) -> Any | None:
             if not frozen:
                 opening.captures = True
                 return session
+            del session  # its memory, before the next one wants some
             told = f"input {frozen[0]!r} is read on the CPU, so that a replay would not see it change"
             opening.capture = capture = replace(capture, obstacles=(told,))
     if opening.required:

@@ -120,6 +120,10 @@ class Onnx:
         self.world = world
         self._opened: list[weakref.ref[Session]] = []
 
+    @property
+    def alive(self) -> int:
+        return sum(one() is not None for one in self._opened)
+
     def before(self, chain: Sequence[Candidate], captures: bool) -> None:
         if any(self.world.faults[at] == "crash" for at in numbers(chain)):
             raise _runtime.OpenFault("its process crashed")
@@ -131,7 +135,7 @@ class Onnx:
         settings: _runtime.Settings,
         sent: Mapping[str, Mapping[str, str]] = {},
     ) -> Session:
-        assert [one for one in self._opened if one() is not None] == [], "two sessions at once"
+        assert self.alive == 0, "two sessions at once"
         assert len({one.provider.ort_name for one in chain}) == len(chain)
         world = self.world
         for one in chain:
@@ -253,12 +257,23 @@ def test_a_model_that_cannot_be_opened_is_never_a_providers_fault(cpu, strict, m
 
 def test_a_placement_that_did_not_come_about_leaves_no_session_behind(monkeypatch):
     world = World(("", ""), parts=True)
-    opening = under_way(world)
+    opening, onnx = under_way(world), Onnx(world)
     opening.plan = replace(opening.plan, target=replace(opening.plan.target, min_placement=0.5))
-    monkeypatch.setattr(_runtime, "create", Onnx(world).create)
-    with pytest.raises(ProviderDropped, match=r"fake0 took 0\.3333 of the nodes"):
+    monkeypatch.setattr(_runtime, "create", onnx.create)
+    with pytest.raises(ProviderDropped, match=r"fake0 took 0\.3333 of the nodes") as error:
         open_next(opening)
-    assert opening.session is None
+    assert onnx.alive == 0, f"{error} holds it"
+
+
+def test_a_session_that_cannot_capture_is_not_left_behind(monkeypatch):
+    world = World(("",), strict=True)
+    opening, onnx = under_way(world), Onnx(world)
+    opening.capture, opening.capturing = Capture(asked=True, provider="fake0"), opening.settings
+    monkeypatch.setattr(_runtime, "create", onnx.create)
+    monkeypatch.setattr(_runtime, "read_on_cpu", lambda session: ["x"])
+    with pytest.raises(ProviderDropped, match="input 'x' is read on the CPU") as error:
+        open_next(opening)
+    assert onnx.alive == 0, f"{error} holds it"
 
 
 def test_a_chain_of_which_nothing_is_left_captures_nothing():
