@@ -23,11 +23,11 @@ from models import mlp, model, value
 from onnx import TensorProto, helper
 
 from epkit._platform import peak_rss
-from epkit.benchmark.agreement import TOLERANCE, agreement, difference
-from epkit.benchmark.candidates import Feed
+from epkit.parity.agreement import TOLERANCE, agreement, difference
+from epkit.candidates import Feed
 from epkit.benchmark.figures import counted, figures, percentile
 from epkit.benchmark.measure import bench
-from epkit.benchmark.outputs import Outputs, flat, read, write
+from epkit.parity.outputs import Outputs, flat, read, write
 from epkit.benchmark.result import Row, comparisons
 from epkit.benchmark.turns import Budget, orders
 from epkit.errors import ConfigError, InputError, ModelError, RunError, UnknownTarget

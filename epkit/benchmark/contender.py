@@ -7,10 +7,8 @@ from dataclasses import asdict
 from typing import Any, Literal, TypeAlias
 
 from epkit._child import Child
-from epkit.benchmark.candidates import Candidate, Feed
-from epkit.benchmark.result import Fault
-from epkit.probe import Answer
-from epkit.provider import Unusable, Usable
+from epkit.candidates import Candidate, Feed, sent_answers
+from epkit.faults import Fault
 
 WORKER = "epkit.benchmark.worker"
 BLOCK_S = 0.02
@@ -51,7 +49,7 @@ class Contender:
     def open(self, model: Mapping[str, object], config: object, feed: Feed, seconds: float) -> None:
         """Start the process, open the model in it, and run it for the first time."""
         self._child = Child(WORKER)
-        answers = {name: _as_json(answer) for name, answer in self.candidate.answers.items()}
+        answers = sent_answers(self.candidate.answers)
         request = {"target": self.candidate.name, "config": config, "answers": answers, "feed": asdict(feed), **model}
         self.opened = self._ask("open", seconds, request)
 
@@ -118,11 +116,3 @@ class Contender:
         said = child.last_words()
         reason = f"its process {ending} while {_DOING[task]}" + (f": {said}" if said else "")
         return Fault("failed", "", reason, f"epkit run MODEL -t {self.candidate.name}")
-
-
-def _as_json(answer: Answer) -> dict[str, object]:
-    match answer.availability:
-        case Usable(detail):
-            return {"usable": True, "detail": detail, "note": answer.note}
-        case Unusable(reason, hint):
-            return {"usable": False, "reason": reason, "hint": hint, "note": answer.note}
