@@ -30,7 +30,7 @@ def branching() -> bytes:
 def test_nodes_are_those_that_depend_on_inputs_through_branches_too():
     found = nodes(branching(), ["x"])
     assert [(one.operator, one.makes) for one in found] == [("Abs", ("h",)), ("If", ("y",)), ("Add", ("z",))]
-    assert found[1].reads == ("flag", "h", "h")
+    assert {"flag", "h"} <= set(found[1].reads)
     assert [one.told for one in found] == ["Abs 'first'", "If", "Add"]
 
 

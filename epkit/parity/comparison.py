@@ -151,7 +151,7 @@ def _row(candidate: Candidate, found: Ran | Fault, reference: Ran | Fault | None
         told = f"{max(runs, key=_how_wrong).agreement.told}: as far as this model allows"
         return replace(row, verdict="agree", told=told, runs=runs)
     told = f"{max(wrong, key=_how_wrong).agreement.told}; so in {len(wrong)} of {len(runs)} sets of inputs"
-    if _explained(worst.agreement, divergence, measured):
+    if _arbitrary(worst.agreement, divergence, measured):
         return replace(row, verdict="ill-conditioned", told=told, runs=runs)
     return replace(row, verdict="differ", told=told, runs=runs)
 
@@ -178,15 +178,17 @@ def _conditioned(one: Judgement, measured: Conditioning | None, within: Toleranc
     return replace(one, agreement=judged(one.agreement.reference, metrics, {}, within, moved))
 
 
-def _explained(wrong: Agreement, divergence: Divergence | None, measured: Conditioning | None) -> bool:
-    """Whether rounding alone explains the outputs that differ, and the first tensor that does."""
-    if measured is None:
+def _arbitrary(wrong: Agreement, divergence: Divergence | None, measured: Conditioning | None) -> bool:
+    """Whether rounding makes the outputs that differ arbitrary, and explains the first tensor that does."""
+    if measured is None or any(
+        determined(measured.share(one.metrics.output)) for one in wrong.outputs if not one.agree
+    ):
         return False
-    apart = [one.metrics for one in wrong.outputs if not one.agree]
-    if divergence is not None and divergence.metrics is not None:
-        apart.append(divergence.metrics)
-    shares = [(one, measured.share(one.output)) for one in apart]
-    return all(not determined(moved) or judge(one, AUTO, moved).agree for one, moved in shares)
+    first = None if divergence is None else divergence.metrics
+    if first is None:
+        return True
+    moved = measured.share(first.output)
+    return not determined(moved) or judge(first, AUTO, moved).agree
 
 
 class _Looking:

@@ -65,7 +65,8 @@ def conditioning(found: Tensors, cpu: Candidate, task: Task, extra: Sequence[str
             lost = before is None or metrics.misplaced or (metrics.share is None and metrics.misplaced is not None)
             moved[metrics.output] = None if lost else max(before or 0.0, metrics.share or 0.0)
     step = max((STEPS[dtype] for dtype in moving.values()), default=0.0)
-    most = max(moved, key=lambda name: math.inf if moved[name] is None else moved[name] or 0.0, default="")
+    outputs = [name for name in moved if name not in named]
+    most = max(outputs, key=lambda name: math.inf if moved[name] is None else moved[name] or 0.0, default="")
     amplified = (moved[most] or 0.0) / step if most and moved[most] is not None and step else None
     return Conditioning(moved, step, amplified, len(draws), _told(most, moved, step, amplified))
 
