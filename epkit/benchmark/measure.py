@@ -146,6 +146,12 @@ def _rows(contenders: Sequence[Contender], folder: Path) -> tuple[Row, ...]:
     return tuple(rows)
 
 
+def _parting(agreed: Agreement | None) -> list[str]:
+    if agreed is None or agreed.agree:
+        return []
+    return ["epkit compare MODEL -t A -t B says where the outputs part, and whether the model amplifies rounding"]
+
+
 def _row(one: Contender, agreed: Agreement | None) -> Row:
     target = one.candidate.plan.target
     settings = effective(one.candidate.plan, _platform.core_limit()).shown
@@ -179,6 +185,6 @@ def _row(one: Contender, agreed: Agreement | None) -> Row:
         inputs_sha256=one.opened["inputs_sha256"],
         agreement=agreed,
         effective=shown,
-        notes=(*one.opened["notes"], *found.notes),
+        notes=(*one.opened["notes"], *found.notes, *_parting(agreed)),
         samples_s=samples,
     )

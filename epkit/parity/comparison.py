@@ -180,9 +180,8 @@ def _conditioned(one: Judgement, measured: Conditioning | None, within: Toleranc
 
 def _arbitrary(wrong: Agreement, divergence: Divergence | None, measured: Conditioning | None) -> bool:
     """Whether rounding makes the outputs that differ arbitrary, and explains the first tensor that does."""
-    if measured is None or any(
-        determined(measured.share(one.metrics.output)) for one in wrong.outputs if not one.agree
-    ):
+    apart = [one.metrics.output for one in wrong.outputs if not one.agree]
+    if measured is None or any(determined(measured.share(name)) for name in apart):
         return False
     first = None if divergence is None else divergence.metrics
     if first is None:
