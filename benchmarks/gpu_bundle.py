@@ -76,7 +76,8 @@ set -o pipefail
 if [ "$what" = test ]; then
     # The machine's pytest may have other plugins; -o addopts since no benchmarks are run here.
     PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 "$python" -P -m pytest -o addopts=--import-mode=importlib -p no:cacheprovider \\
-        -m gpu -v -rs --tb=short tests/test_gpu.py "$@" 2>&1 | tee "$out/tests.log"
+        -p epkit.testing.plugin -m gpu -v -rs --tb=short \\
+        tests/test_gpu.py tests/test_conformance.py "$@" 2>&1 | tee "$out/tests.log"
 else
     "$python" -P benchmarks/gpu.py --out "$out/gpu.json" "$@" 2>&1 | tee "$out/measure.log"
 fi
@@ -183,7 +184,7 @@ def main() -> None:
         dest="others",
         nargs="*",
         default=[],
-        help="more distributions, such as onnxruntime-ep-webgpu",
+        help="more distributions that are installed here, such as onnxruntime-ep-nv-tensorrt-rtx",
     )
     given = parser.parse_args()
     started = time.monotonic()

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from epkit.run.binding import Binding
     from epkit.run.copies import Copy
     from epkit.run.device import DeviceArray
+    from epkit.scaffold import new_plugin
     from epkit.session import open
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "errors",
     "explain",
     "inspect",
+    "new_plugin",
     "observe",
     "open",
     "providers",
@@ -62,6 +64,7 @@ _HOMES = {
     "doctor": "epkit.checkup",
     "explain": "epkit.explanation",
     "inspect": "epkit.footprint",
+    "new_plugin": "epkit.scaffold",
     "observe": "epkit.events",
     "open": "epkit.session",
     "providers": "epkit.catalogue",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,12 @@ import tempfile
 import threading
 from collections.abc import Mapping
 from typing import IO, cast
+
+from epkit._platform import end_with_parent
+
+# How ONNX Runtime writes to a terminal, and how its lines begin that tell of no error: "2026-11-21 08:03 [W:onnx".
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_WARNING = re.compile(r"\[[VIW]:onnxruntime")
 
 
 class Child:
@@ -38,11 +45,12 @@ class Child:
         )
         self.timed_out = False
 
-    def send(self, message: Mapping[str, object]) -> None:
-        """Send one message; a child that is gone is found when its reply is asked for."""
+    def send(self, message: Mapping[str, object], contents: bytes = b"") -> None:
+        """Send one message, and bytes after it; a child that is gone is found when its reply is asked for."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
+            self._process.stdin.write(contents)
             self._process.stdin.flush()
 
     def receive(self, seconds: float) -> dict[str, object] | None:
@@ -78,9 +86,9 @@ class Child:
         return self._log.read().decode(errors="replace")
 
     def last_words(self) -> str:
-        """Return the last line that it printed, cut to 200 characters; empty when it printed nothing."""
-        lines = [line.strip() for line in self.log().splitlines() if line.strip()]
-        return lines[-1][:200] if lines else ""
+        """Return the last line that it printed, cut to 200 characters; empty when it printed nothing but warnings."""
+        lines = [_COLOUR.sub("", line).strip() for line in self.log().splitlines()]
+        return next((line[:200] for line in reversed(lines) if line and not _WARNING.search(line)), "")
 
     def end(self) -> None:
         """End the child and everything that it started, and let go of its pipes."""
@@ -118,12 +126,16 @@ class Parent:
     def __init__(self) -> None:
         self._replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
         os.dup2(2, 1)
-        self._requests = os.fdopen(os.dup(0), "r", encoding="utf-8")
+        self._requests = os.fdopen(os.dup(0), "rb")
 
     def receive(self) -> dict[str, object] | None:
         """Wait for one message; None when the parent is gone."""
         line = self._requests.readline()
         return cast("dict[str, object]", json.loads(line)) if line else None
+
+    def contents(self, size: int) -> bytes:
+        """Wait for the bytes that were sent after a message."""
+        return self._requests.read(size)
 
     def send(self, message: Mapping[str, object]) -> None:
         """Reply."""
@@ -132,6 +144,7 @@ class Parent:
 
     def leave_with_parent(self) -> None:
         """End this process when the parent goes, whatever it is doing; no more messages can be received."""
+        end_with_parent()
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:

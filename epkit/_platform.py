@@ -10,6 +10,7 @@ import ctypes
 import math
 import os
 import re
+import signal
 import struct
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -192,6 +193,13 @@ def trim() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError):  # musl keeps none, and has no such function
             ctypes.CDLL(None).malloc_trim(0)
+
+
+def end_with_parent() -> None:
+    """Have this process ended when the thread that started it is gone, even while a library keeps Python's lock."""
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _status(key: str) -> int | None:

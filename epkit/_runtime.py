@@ -22,6 +22,7 @@ from epkit.errors import ConfigError, RuntimeMissing
 from epkit.provider import Device, FoundDevice, Provider
 from epkit.run.device import CPU_MEMORY
 from epkit.run.turn import PROCESS
+from epkit.target import CPU
 
 if TYPE_CHECKING:
     from epkit.target import Candidate
@@ -122,19 +123,16 @@ def prepare(provider: Provider) -> None:
             provider.prepare(runtime)
         library = provider.library()
         if library is not None and library not in _registered:
-            try:
-                runtime.register_execution_provider_library(registration(provider), str(library))
-            except Exception as error:
-                # Somebody else in this process may have registered it already, under a name of their own.
-                if "already registered" not in str(error):
-                    raise
+            # This program may have registered it itself; a second time under one name, some crash the process.
+            if not found_devices(provider):
+                try:
+                    # Under this very name: some libraries call their provider by the name that they are registered by.
+                    runtime.register_execution_provider_library(provider.ort_name, str(library))
+                except Exception as error:
+                    if "already registered" not in str(error):
+                        raise
             _registered.add(library)
         _prepared.add(provider.name)
-
-
-def registration(provider: Provider) -> str:
-    """Return the name under which a provider's library is registered with ONNX Runtime."""
-    return f"epkit.{provider.name}"
 
 
 def found_devices(provider: Provider) -> list[FoundDevice]:
@@ -162,14 +160,35 @@ def create(
     options = _given(runtime, candidates, settings, sent)
     opened: Callable[[], Any] = partial(runtime.InferenceSession, model, sess_options=options, enable_fallback=0)
     for candidate in reversed(candidates):
-        opened = partial(candidate.provider.open, model, candidate.options, opened)
+        opened = partial(_opened_by, candidate, model, opened)
     one_at_a_time = any(candidate.provider.concurrency == "per-process" for candidate in candidates)
     try:
         # Opening beside a run of another session crashes such a provider as surely as running does.
         with PROCESS if one_at_a_time else contextlib.nullcontext():
             return opened()
+    except OpenFault:
+        raise
     except Exception as error:
         raise OpenFault(cause(error)) from error
+
+
+def _opened_by(candidate: Candidate, model: str | bytes, create: Callable[[], Any]) -> Any:
+    """Open the session with a provider around it; what the provider itself raises is an OpenFault of its own."""
+    failed = False
+
+    def watched() -> Any:
+        nonlocal failed
+        failed = True
+        session = create()
+        failed = False
+        return session
+
+    try:
+        return candidate.provider.open(model, candidate.options, watched)
+    except Exception as error:
+        if failed:
+            raise
+        raise OpenFault(cause(error), candidate) from error
 
 
 def compile_to(model: str | bytes, candidates: Sequence[Candidate], settings: Settings, file: Path) -> None:
@@ -246,6 +265,8 @@ def _given(
     """Return the SessionOptions with these providers; raises OpenFault with the one that cannot be added."""
     options = _session_options(runtime, settings)
     for candidate in candidates:
+        if candidate.name == CPU:
+            continue  # ONNX Runtime puts it last by itself, or where a provider added it already
         try:
             _add(runtime, options, candidate, dict(sent.get(candidate.name) or candidate.sent))
         except Exception as error:

@@ -8,14 +8,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from epkit import arrays
 from epkit.config import Config, ConfigSource
 from epkit.dimensions import batch_dimensions
 from epkit.model import Model, TensorInfo
 from epkit.probe import Answer
-from epkit.provider import Unusable, Usable
 from epkit.registry import Registry
 from epkit.resolve import Plan
 from epkit.run.inputs import Inputs
@@ -55,8 +53,8 @@ def chosen(names: Sequence[str] | None, config: Config, registry: Registry) -> l
 
 
 def strictly(target: Target) -> Target:
-    """Hold a target to its first provider, and leave the first run to whoever compares."""
-    return replace(target, strict=True, warmup=target.warmup.model_copy(update={"runs": 0}))
+    """Hold a target to its first provider, and leave the first run to whoever compares, in a process apart."""
+    return replace(target, strict=True, warmup=target.warmup.model_copy(update={"runs": 0}), isolate_open=False)
 
 
 def external_folder(target: Target) -> str | None:
@@ -104,26 +102,3 @@ def sendable(config: ConfigSource) -> object:
     if config is None or isinstance(config, Mapping):
         return json.loads(json.dumps(config, default=str))
     return os.fspath(config)
-
-
-def sent_answers(answers: Mapping[str, Answer]) -> dict[str, object]:
-    """Return what was probed as it can be sent to another process."""
-    sent: dict[str, object] = {}
-    for name, answer in answers.items():
-        match answer.availability:
-            case Usable(detail):
-                sent[name] = {"usable": True, "detail": detail, "note": answer.note}
-            case Unusable(reason, hint):
-                sent[name] = {"usable": False, "reason": reason, "hint": hint, "note": answer.note}
-    return sent
-
-
-def received_answers(sent: Mapping[str, Mapping[str, Any]]) -> dict[str, Answer]:
-    """Put together again what `sent_answers` took apart."""
-    return {
-        name: Answer(
-            Usable(one["detail"]) if one["usable"] else Unusable(one["reason"], one["hint"]),
-            note=one["note"],
-        )
-        for name, one in sent.items()
-    }

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from epkit import _platform, _runtime
+from epkit._foreign import hint_for
 from epkit._runtime import OpenFault
 from epkit.compiled import Cached
 from epkit.config import ConfigSource, load
@@ -108,14 +109,16 @@ def _written(model: Model, plan: Plan, output: Path, *, force: bool) -> dict[str
         raise ConfigError(f"{output} is there already", hint="--force replaces it")
     source = model.source if isinstance(model.source, bytes) else str(model.source.absolute())
     settings = effective(plan, _platform.core_limit()).settings
-    with tempfile.TemporaryDirectory(prefix=".epkit-", dir=output.parent) as folder:
+    # A whole path: to a relative one, TensorRT-RTX writes the names of its files with the folder before them.
+    with tempfile.TemporaryDirectory(prefix=".epkit-", dir=output.parent.absolute()) as folder:
         aside = Path(folder) / output.name
         try:
             _runtime.compile_to(source, plan.chain, settings, aside)
         except OpenFault as fault:
             names = ", ".join(one.name for one in compilers)
             told = f"{names} cannot compile {_name(model)} to a file: {fault.cause}"
-            raise ProviderDropped(told, hint="leave --output out: then it is kept in the cache") from fault
+            known = next(filter(None, (hint_for(one.provider, fault.cause) for one in compilers)), "")
+            raise ProviderDropped(told, hint=known or "leave --output out: then it is kept in the cache") from fault
         files = sorted((one for one in Path(folder).iterdir() if one.is_file()), key=lambda one: one == aside)
         for one in files:
             place = output.with_name(one.name)

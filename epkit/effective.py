@@ -116,6 +116,7 @@ def _of_target(target: Target) -> list[Setting]:
         "shrink_above": target.shrink_above,
         "cache": target.cache,
         "cast": target.cast,
+        "isolate_open": target.isolate_open,
     }
     return [
         Setting(key, value, _origin(target, key) if key in target.written else "epkit") for key, value in plain.items()

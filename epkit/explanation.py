@@ -159,13 +159,16 @@ def _added(candidate: Candidate) -> list[str]:
         lines.append(f"options.add_provider({provider.ort_name!r}, {sent!r})")
         return [*lines, *_changed(provider)]
     _runtime.prepare(provider)
-    kinds = [one.kind for one in provider.devices(_runtime.found_devices(provider), candidate.device)]
-    kind = f" and one.device.type.name == {kinds[0]!r}" if kinds else ""
+    found = _runtime.found_devices(provider)
+    chosen = next(iter(provider.devices(found, candidate.device)), None)
+    kind = f" and one.device.type.name == {chosen.kind!r}" if chosen else ""
+    alike = [one for one in found if chosen and (one.ort_name, one.kind) == (chosen.ort_name, chosen.kind)]
+    at = alike.index(chosen) if chosen else 0
     return [
         *lines,
-        f"ort.register_execution_provider_library({_runtime.registration(provider)!r}, {str(library)!r})",
+        f"ort.register_execution_provider_library({provider.ort_name!r}, {str(library)!r})",
         f"devices = [one for one in ort.get_ep_devices() if one.ep_name == {provider.ort_name!r}{kind}]",
-        f"options.add_provider_for_devices(devices[:1], {sent!r})",
+        f"options.add_provider_for_devices(devices[{at}:{at + 1}], {sent!r})",
         *_changed(provider),
     ]
 

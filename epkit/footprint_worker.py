@@ -49,7 +49,7 @@ def measure(request: Mapping[str, Any]) -> dict[str, object]:
 
     registry = discover()
     wanted = read_target(request["target"], load(request["config"]), registry)
-    wanted = replace(wanted, warmup=wanted.warmup.model_copy(update={"runs": 0}))
+    wanted = replace(wanted, warmup=wanted.warmup.model_copy(update={"runs": 0}), isolate_open=False)
     path = Path(request["model"])
     source = path.read_bytes() if request["in_memory"] else path
     model = read(source, folder=wanted.session_options.entries().get(EXTERNAL_FOLDER))

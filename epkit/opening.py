@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from epkit import _runtime, events
 from epkit._foreign import hint_for
@@ -26,6 +27,8 @@ from epkit.provider import Provider
 from epkit.report import Outcome, Tried
 from epkit.resolve import Plan
 from epkit.target import CPU, Candidate
+
+Before: TypeAlias = Callable[[Sequence[Candidate], bool], None]
 
 # ONNX Runtime's words for `session.disable_cpu_ep_fallback`; there is no code for it.
 CPU_FORBIDDEN = "fallback to CPU EP has been explicitly disabled"
@@ -49,6 +52,10 @@ class Opening:
     captures: bool = False
     """Whether the session captures graphs."""
     seconds: float = 0.0
+    before: Before | None = None
+    """Told of each chain before it is opened, and whether it captures; may refuse it with an OpenFault."""
+    isolated: float = 0.0
+    """The seconds that other processes took to open it first; they are not in `seconds`."""
 
     @property
     def provider(self) -> str | None:
@@ -67,9 +74,9 @@ def open_next(opening: Opening) -> None:
     Raises ModelError when no provider can be blamed, ProviderDropped when the target requires what failed, or a
     placement that did not come about.
     """
-    started = time.perf_counter()
+    started, isolated = time.perf_counter(), opening.isolated
     opening.session = _capturing(opening) or _created(opening)
-    opening.seconds += time.perf_counter() - started
+    opening.seconds += time.perf_counter() - started - (opening.isolated - isolated)
     opening.placed = _placement(opening, opening.session)
     _hold_placement(opening)
 
@@ -123,7 +130,22 @@ def is_cpu(candidate: Candidate) -> bool:
 
 def on_cpu(opening: Opening) -> Any:
     """Open the model on the CPU alone: the reference by which a failure is judged. Raises OpenFault."""
-    return _runtime.create(opening.model, (), without_cpu_rule(opening.settings))
+    return _create(opening, (), without_cpu_rule(opening.settings))
+
+
+def _create(opening: Opening, chain: Sequence[Candidate], settings: Settings) -> Any:
+    """Open a session of these providers without the cache; raises OpenFault."""
+    if opening.before is not None:
+        opening.before(chain, False)
+    return _runtime.create(opening.model, chain, settings)
+
+
+def _create_cached(opening: Opening, chain: Sequence[Candidate], settings: Settings, *, captures: bool = False) -> Any:
+    """Open a session of these providers, which start from the cache or fill it; raises OpenFault."""
+    if opening.before is not None:
+        opening.before(chain, captures)
+    opening.compiled.look(chain, settings)
+    return _runtime.create(opening.model, chain, settings, opening.compiled.sent)
 
 
 def _capturing(opening: Opening) -> Any | None:
@@ -137,9 +159,8 @@ def _capturing(opening: Opening) -> Any | None:
     if capture.possible and opening.capturing is not None:
         first, *rest = opening.remaining
         chain = [capturing(first), *rest]
-        opening.compiled.look(chain, opening.capturing)
         try:
-            session = _runtime.create(opening.model, chain, opening.capturing, opening.compiled.sent)
+            session = _create_cached(opening, chain, opening.capturing, captures=True)
         except OpenFault as fault:
             if opening.compiled.doubt(fault.cause):
                 return _capturing(opening)
@@ -162,32 +183,35 @@ def _created(opening: Opening) -> Any:
     first_cause = ""
     suspects: list[Candidate] = []
     while opening.remaining:
-        opening.compiled.look(opening.remaining, opening.settings)
         try:
-            return _runtime.create(opening.model, opening.remaining, opening.settings, opening.compiled.sent)
+            session = _create_cached(opening, opening.remaining, opening.settings)
         except OpenFault as fault:
-            if fault.candidate is not None:
+            forbidden = CPU_FORBIDDEN in fault.cause
+            if fault.candidate is not None and not forbidden:
                 drop(opening, fault.candidate, fault.cause, "failed to open")
                 continue
             if opening.compiled.doubt(fault.cause):
                 continue
-            if CPU_FORBIDDEN in fault.cause:
+            if forbidden:
                 raise _forbidden(opening) from fault
             first_cause = first_cause or fault.cause
             culprit = next((one for one in opening.remaining if not is_cpu(one)), None)
             if culprit is None or (opening.required and not _opens_alone(opening)):
                 raise _models_fault(opening, first_cause) from fault
+            others = [one for one in opening.remaining if not is_cpu(one) and one is not culprit]
+            required = opening.required and culprit is opening.plan.target.first
+            if required and others and _opens(opening, [one for one in opening.remaining if one not in others]):
+                culprit = others[0]
             suspects.append(culprit)
             drop(opening, culprit, fault.cause, "failed to open")
+        else:
+            return _acquitted(opening, suspects, session)
     # Where the CPU is forbidden, a provider that was dropped first may still have been innocent.
     for suspect in suspects:
-        try:
-            session = _runtime.create(opening.model, [suspect], opening.settings)
-        except OpenFault:
-            continue
-        opening.remaining = [suspect]
-        del opening.dropped[suspect.name]
-        return session
+        if _opens(opening, [suspect]):
+            opening.remaining = [suspect]
+            del opening.dropped[suspect.name]
+            return _create_cached(opening, opening.remaining, opening.settings)
     if first_cause:
         raise _models_fault(opening, first_cause)
     causes = "; ".join(f"{row.provider}: {row.reason}" for row in opening.dropped.values())
@@ -196,13 +220,33 @@ def _created(opening: Opening) -> Any:
     )
 
 
+def _acquitted(opening: Opening, suspects: Sequence[Candidate], session: Any) -> Any:
+    """Take back who was dropped before the culprit, and return the session with them: only the last drop helped."""
+    order = [step.candidate for step in opening.plan.steps]
+    for suspect in suspects[:-1]:
+        if any(one.provider.ort_name == suspect.provider.ort_name for one in opening.remaining):
+            continue
+        chain = sorted((*opening.remaining, suspect), key=order.index)
+        try:
+            session = _create_cached(opening, chain, opening.settings)
+        except OpenFault:
+            session = None
+        else:
+            opening.remaining[:] = chain
+            del opening.dropped[suspect.name]
+    return session or _create_cached(opening, opening.remaining, opening.settings)
+
+
 def _opens_alone(opening: Opening) -> bool:
     """Whether the CPU alone opens the model, or, where the CPU is forbidden, any provider alone."""
     alone: list[tuple[Candidate, ...]] = [()] if opening.plan.target.cpu else [(one,) for one in opening.plan.chain]
-    for candidates in alone:
-        with contextlib.suppress(OpenFault):
-            _runtime.create(opening.model, candidates, opening.settings)
-            return True
+    return any(_opens(opening, candidates) for candidates in alone)
+
+
+def _opens(opening: Opening, chain: Sequence[Candidate]) -> bool:
+    with contextlib.suppress(OpenFault):
+        _create(opening, chain, opening.settings)
+        return True
     return False
 
 
@@ -228,9 +272,7 @@ def _forbidden(opening: Opening) -> ProviderDropped:
     """Say which operators would land on the CPU that the target forbids."""
     names = ", ".join(one.name for one in opening.remaining)
     try:
-        placed = _placement(
-            opening, _runtime.create(opening.model, opening.remaining, without_cpu_rule(opening.settings))
-        )
+        placed = _placement(opening, _create(opening, opening.remaining, without_cpu_rule(opening.settings)))
         left = {name: share for name, share in placed.items() if name == CPU}
         told = elsewhere(left, "") or "some of its nodes"
     except OpenFault:

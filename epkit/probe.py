@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from epkit import _runtime, events, wheels
 from epkit._child import Child
@@ -53,6 +53,20 @@ class Answer:
     def usable(self) -> bool:
         """Whether this machine has the provider."""
         return isinstance(self.availability, Usable)
+
+    def as_json(self) -> dict[str, object]:
+        """Return what another process needs to plan the same."""
+        match self.availability:
+            case Usable(detail):
+                return {"usable": True, "detail": detail, "note": self.note}
+            case Unusable(reason, hint):
+                return {"usable": False, "reason": reason, "hint": hint, "note": self.note}
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Answer:
+        """Put together what `as_json` returned."""
+        found = Usable(told["detail"]) if told["usable"] else Unusable(told["reason"], told["hint"])
+        return cls(found, note=told["note"])
 
     def event(self, provider: str) -> events.Probed:
         """Return what observers are told."""

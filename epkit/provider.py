@@ -32,6 +32,12 @@ Concurrency: TypeAlias = Literal["free", "per-session", "per-process"]
 Compiles: TypeAlias = Literal["never", "opening", "shapes"]
 """When a provider compiles: never, when a model is opened, or also in runs, anew for shapes that it has not seen."""
 
+Capability: TypeAlias = Literal[
+    "float32", "float16", "float64", "int64", "int8", "strings", "dynamic-shapes", "data-shapes"
+]
+"""What a provider may claim to carry: types, quantized models (`int8`), dimensions that differ from run to run, and
+outputs whose shape depends on the data."""
+
 
 @dataclass(frozen=True, slots=True)
 class Usable:
@@ -77,7 +83,7 @@ class Options(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class FoundDevice:
-    """One device that a plugin library offers, as ONNX Runtime lists it."""
+    """One device that a plugin library offers, as ONNX Runtime lists it; `kind` is `CPU`, `GPU` or `NPU`."""
 
     index: int
     ort_name: str
@@ -88,13 +94,16 @@ class FoundDevice:
 
 @dataclass(frozen=True, slots=True)
 class WarmupNeed:
-    """What the first requests would otherwise pay for: how many runs, on which shapes, and why."""
+    """What the first requests would otherwise pay for: how many runs, on which shapes, and why.
+
+    `shapes="each"` says that each new shape pays again; `steady`, that the runs go on, within bounds, until their times
+    no longer fall.
+    """
 
     runs: int = 1
     shapes: Literal["each", "first"] = "first"
     why: str = "the first run allocates memory"
     steady: bool = False
-    """Whether to go on, within bounds, until the times of the runs no longer fall."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +128,16 @@ class Provider:
     automatic: ClassVar[bool] = False
     """Whether the automatic chain takes it unasked. Only honoured for the providers that epkit brings."""
     options: ClassVar[type[Options]] = Options
-    """The model of its options."""
+    """The pydantic model of its options, a subclass of `Options`; the sentence under each field documents it."""
     device_option: ClassVar[str | None] = None
     """The option that a target's `device` sets, for a provider built into ONNX Runtime: `device_id`."""
     device_kinds: ClassVar[tuple[str, ...]] = ()
     """The names that a target's `device` may hold, for a plugin library: `CPU`, `GPU`, `NPU`."""
     environment: ClassVar[tuple[str, ...]] = ()
-    """Environment variables that change a session behind one's back; a trailing `*` matches a prefix."""
+    """Environment variables that change a session behind one's back; a trailing `*` matches a prefix.
+
+    Those that are set are notes in the report.
+    """
     graph_option: ClassVar[str | None] = None
     """The switch among its options that lets it capture graphs, chosen by `gpu_graph_id` in each run's options."""
     native_options: ClassVar[tuple[str, ...]] = ()
@@ -133,36 +145,51 @@ class Provider:
     lacks: ClassVar[tuple[str, ...]] = ()
     """Tensor types that it takes and then crashes on: a model that has one is not opened on it."""
     narrows: ClassVar[Mapping[str, str]] = {}
-    """Tensor types that it computes in a narrower one: `{"int64": "int32"}`; larger numbers are refused."""
+    """Tensor types that it computes in a narrower one: `{"int64": "int32"}`; larger numbers are refused, and the report
+    says so."""
     compiles: ClassVar[Compiles] = "never"
-    """When it compiles models into files from which a later session can start; `cached` tells it where."""
+    """When it compiles models into files from which a later session can start: `opening`, or `shapes` where runs
+    compile too, anew for shapes not seen before. `cached` tells it where to put them."""
+    capabilities: ClassVar[frozenset[Capability]] = frozenset()
+    """What it claims to carry beside its proof; `epkit.testing` holds it to each, and says what is not claimed."""
     warmup: ClassVar[WarmupNeed] = WarmupNeed()
+    """What the first requests would otherwise pay."""
     arena: ClassVar[Literal["cpu", "gpu"] | None] = None
     """Where it takes memory through ONNX Runtime's arena, which keeps what the largest run needed; None: it does not.
 
-    `device_option` numbers the device.
+    The largest shape is then warmed up first, and `shrink_above` gives back what the arena holds. `device_option`
+    numbers the device.
     """
     proof: ClassVar[Proof | None] = None
-    """A better tiny model than epkit's own (one convolution), where a provider needs one."""
+    """A better tiny model than epkit's own, one convolution, where a provider needs one."""
     proof_seconds: ClassVar[float] = 60.0
     """How long the proof may take before it counts as hanging."""
 
     @property
     def concurrency(self) -> Concurrency:
-        """How many runs may be under way at once. A plugin library is `per-process` until proven otherwise."""
+        """How many runs may be under way at once: `free`; for a plugin library `per-process` until proven otherwise."""
         return "free" if type(self).library is Provider.library else "per-process"
 
     @property
     def checks_outputs(self) -> bool:
-        """Whether it refuses an output buffer of another shape than the result's. A plugin library may not."""
+        """Whether it refuses an output buffer of another shape than the result's: yes; a plugin library may not.
+
+        Where it does not, bindings make such buffers once.
+        """
         return type(self).library is Provider.library
 
     def probe(self) -> Availability:
-        """Say what only the plugin knows: libraries, driver, devices. Cheap, never raises, imports no ONNX Runtime."""
+        """Say what only the plugin knows: libraries, driver, devices. Cheap, never raises, imports no ONNX Runtime.
+
+        That it computes is proven by epkit, in a child process.
+        """
         return Usable()
 
     def fingerprint(self) -> Sequence[str]:
-        """List what the answer of `probe` depends on: library paths and times, driver, environment variables."""
+        """List what the answer of `probe` depends on: library paths and times, driver, environment variables.
+
+        When one of these texts changes, epkit asks anew.
+        """
         return ()
 
     def prepare(self, runtime: ModuleType) -> None:
@@ -173,15 +200,21 @@ class Provider:
         return None
 
     def devices(self, found: Sequence[FoundDevice], device: Device | None) -> Sequence[FoundDevice]:
-        """Choose among the devices of the library; an empty answer means that the one asked for is not there."""
-        return [one for one in found if device is None or one.kind == device][:1]
+        """Choose among the devices of the library: the first of the kind, unless overridden.
+
+        An empty answer means that the one asked for is not there.
+        """
+        return [one for one in found if one.ort_name == self.ort_name and device in (None, one.kind)][:1]
 
     def buffers(self, device: Device | None) -> str:
-        """Say where the buffers of a binding are, as PyTorch would: `cpu`, or `cuda:0`."""
+        """Say where the buffers of a binding are, as PyTorch would: `cpu`, `cuda:0`, `webgpu:0`."""
         return "cpu"
 
     def check_device(self, device: Device) -> str:
-        """Say in a few words why `device` makes no sense for this provider; empty when it does."""
+        """Say in a few words why `device` makes no sense for this provider; empty when it does.
+
+        Unless overridden, by `device_kinds`, else by `device_option`.
+        """
         if self.device_kinds:
             return "" if device in self.device_kinds else f"must be one of {', '.join(self.device_kinds)}"
         if self.device_option is None:
@@ -200,7 +233,7 @@ class Provider:
         return ""
 
     def encode(self, options: Options, device: Device | None) -> dict[str, str]:
-        """Turn validated options into the text that ONNX Runtime wants."""
+        """Turn validated options into the texts that ONNX Runtime wants: each under its name, unless overridden."""
         sent = {name: _text(value) for name, value in options.written().items()}
         if self.device_option is not None and device is not None:
             sent[self.device_option] = str(device)

@@ -20,7 +20,17 @@ from pydantic import ConfigDict
 
 from epkit import hookspecs
 from epkit.errors import PluginError, UnknownTarget, nearest
-from epkit.provider import Availability, Compiles, Concurrency, Options, Proof, Provider, Unusable, WarmupNeed
+from epkit.provider import (
+    Availability,
+    Capability,
+    Compiles,
+    Concurrency,
+    Options,
+    Proof,
+    Provider,
+    Unusable,
+    WarmupNeed,
+)
 
 GROUP = "epkit"
 NAMED = "EPKIT_PLUGINS"
@@ -244,6 +254,7 @@ def _contradiction(provider: object) -> str:
         ("lacks", _texts(provider.lacks), "a tuple of texts"),
         ("narrows", isinstance(provider.narrows, Mapping), "a mapping from type to type"),
         ("compiles", provider.compiles in get_args(Compiles), f"one of {', '.join(get_args(Compiles))}"),
+        ("capabilities", _claims(provider.capabilities), f"a frozenset of {', '.join(get_args(Capability))}"),
         ("warmup", isinstance(provider.warmup, WarmupNeed), "a WarmupNeed"),
         ("arena", provider.arena in ("cpu", "gpu", None), "'cpu', 'gpu' or None"),
         ("proof", provider.proof is None or isinstance(provider.proof, Proof), "a Proof, or None"),
@@ -257,6 +268,10 @@ def _contradiction(provider: object) -> str:
 
 def _texts(value: object) -> bool:
     return isinstance(value, tuple) and all(isinstance(one, str) for one in value)
+
+
+def _claims(value: object) -> bool:
+    return isinstance(value, frozenset) and value <= set(get_args(Capability))
 
 
 def _told(error: BaseException) -> str:

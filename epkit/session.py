@@ -23,10 +23,11 @@ from epkit.errors import (
     RuntimeMissing,
     nearest,
 )
+from epkit.isolation import isolation
 from epkit.model import Model
 from epkit.model import read as read_model
 from epkit.opened import Session, narrows
-from epkit.opening import Opening, drop, is_cpu, leave_out, on_cpu, open_next
+from epkit.opening import Before, Opening, drop, is_cpu, leave_out, on_cpu, open_next
 from epkit.registry import Registry, discover
 from epkit.report import Report, WarmedUp, tried
 from epkit.resolve import Plan, resolve
@@ -90,8 +91,13 @@ def plan_for(target: Target, registry: Registry, *, refresh: bool = False) -> tu
     return resolve(target, {name: answer.availability for name, answer in answers.items()}), answers
 
 
-def open_plan(model: Model, plan: Plan, answers: Mapping[str, probe.Answer]) -> Session:
-    """Open what was planned, strictly, and warm it up; `answers` are what the plan was made from."""
+def open_plan(
+    model: Model, plan: Plan, answers: Mapping[str, probe.Answer], *, before: Before | None = None
+) -> Session:
+    """Open what was planned, strictly, and warm it up; `answers` are what the plan was made from.
+
+    `before` is told of each chain before it is opened.
+    """
     journal.begin()
     target = plan.target
     if plan.refusal is not None:
@@ -113,6 +119,7 @@ def open_plan(model: Model, plan: Plan, answers: Mapping[str, probe.Answer]) -> 
             capture=capture(model, plan),
             capturing=effective(plan, cores, captures=True).settings,
         )
+        under_way.before = before or isolation(under_way, model, answers)
         return _opened(model, under_way, answers)
 
 
@@ -131,6 +138,9 @@ def _opened(model: Model, under_way: Opening, answers: Mapping[str, probe.Answer
         warmup_seconds += time.perf_counter() - started
         if failed is None:
             break
+        # Its memory, before the next one wants some.
+        session.close()
+        under_way.session = watched = None
         if under_way.compiled.doubt(failed[1]):
             continue
         drop(under_way, *failed, "failed to warm up")
@@ -157,7 +167,8 @@ def _opened(model: Model, under_way: Opening, answers: Mapping[str, probe.Answer
             "probe": max((one.seconds for one in answers.values()), default=0.0),
             "open": under_way.seconds,
             "warmup": warmup_seconds,
-        },
+        }
+        | ({"isolated": under_way.isolated} if target.isolate_open else {}),
     )
     if watched is not None:
         _tell(session.report, watched.number)

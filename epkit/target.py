@@ -31,11 +31,19 @@ from epkit.session_options import SessionOptions
 from epkit.validation import validated
 
 CPU = "cpu"
+LONGEST_ISOLATED = 86_400
+"""How many seconds `isolate_open` may give: a day."""
 
 
 def _no_flag(value: object) -> object:
     if isinstance(value, bool):
         raise ValueError(f"must be a number of bytes, not {value!r}")
+    return value
+
+
+def _true_or_seconds(value: object) -> object:
+    if not isinstance(value, bool) and not (isinstance(value, int | float) and 0 < value <= LONGEST_ISOLATED):
+        raise ValueError(f"must be true, false or a number of seconds from 0 to {LONGEST_ISOLATED}, not {value!r}")
     return value
 
 
@@ -93,6 +101,8 @@ class TargetTable(BaseModel):
     """Whether to start from what was compiled before, and to keep what is compiled; left out, start from it if kept."""
     cast: StrictBool = False
     """Whether inputs may be converted within their kind where precision is lost: float64 to float32."""
+    isolate_open: Annotated[StrictBool | float, BeforeValidator(_true_or_seconds)] = False
+    """Whether to open the model in a process of its own first, which may crash or hang; a number: its seconds."""
     extends: StrictStr | None = None
     """The target whose keys this one starts from."""
 
@@ -137,6 +147,7 @@ class Target:
     shrink_above: int | None = None
     cache: bool | None = None
     cast: bool = False
+    isolate_open: bool | float = False
     written: Table = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -254,6 +265,7 @@ def _from_table(name: str, why: str, table: Table, registry: Registry, config: C
         shrink_above=written.shrink_above,
         cache=written.cache,
         cast=written.cast,
+        isolate_open=written.isolate_open,
         written=table,
         notes=(*_native_code(chain, session_options, config), *session_options.notes()),
     )

@@ -10,10 +10,13 @@ import importlib.util
 import re
 from pathlib import Path
 
+from epkit._platform import shared_library as shared_library
+
 RUNTIMES = (
     "onnxruntime",
     "onnxruntime-gpu",
     "onnxruntime-directml",
+    "onnxruntime-migraphx",
     "onnxruntime-openvino",
     "onnxruntime-qnn",
     "onnxruntime-silicon",
@@ -23,9 +26,18 @@ RUNTIMES = (
 """The distributions that bring the package `onnxruntime`, and overwrite each other's files."""
 
 
+_PLUGINS_FROM = {"onnxruntime-qnn": (2,)}
+"""The versions from which on a distribution of that name brings a plugin library, and no ONNX Runtime."""
+
+
 def runtimes() -> dict[str, str]:
     """Return the installed distributions of ONNX Runtime and their versions."""
-    return {name: found for name in RUNTIMES if (found := version(name))}
+    installed = {name: found for name in RUNTIMES if (found := version(name))}
+    return {
+        name: found
+        for name, found in installed.items()
+        if name not in _PLUGINS_FROM or numbers(found) < _PLUGINS_FROM[name]
+    }
 
 
 def version(distribution: str) -> str:
@@ -46,6 +58,14 @@ def library(module: str, file: str) -> Path | None:
     spec = importlib.util.find_spec(module)
     places = spec.submodule_search_locations if spec is not None else None
     return Path(next(iter(places))) / file if places else None
+
+
+def state(file: Path | None) -> str:
+    """Return a text that changes when the file does: where it is, and of what time and size; for a fingerprint."""
+    try:
+        return f"{file} {found.st_mtime_ns} {found.st_size}" if file and (found := file.stat()) else ""
+    except OSError:
+        return str(file)
 
 
 def origin(module: str) -> str:

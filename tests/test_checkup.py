@@ -26,6 +26,12 @@ def test_distributions_that_share_a_folder_clash(installed, state, found, mend):
     assert found in finding.found
 
 
+@pytest.mark.parametrize(("version", "found"), [("1.24.1", {"onnxruntime-qnn": "1.24.1"}), ("2.7.0", {}), ("2.10", {})])
+def test_a_wheel_that_has_become_a_plugin_library_is_no_onnx_runtime(version, found, monkeypatch):
+    monkeypatch.setattr(wheels, "version", lambda name: version if name == "onnxruntime-qnn" else "")
+    assert wheels.runtimes() == found
+
+
 def test_files_of_another_version_than_the_distribution_says_are_a_problem(monkeypatch):
     monkeypatch.setattr(wheels, "runtimes", lambda: {"onnxruntime-gpu": "0.9"})
     problems = [one for one in epkit.doctor().problems if one.topic == "ONNX Runtime"]

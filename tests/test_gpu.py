@@ -11,20 +11,29 @@ import sys
 
 import gpu_promises
 import pytest
-from gpu_promises import NVIDIA, PROMISES, SKIPPED
+from gpu_promises import NVIDIA, PROMISES, RTX, SKIPPED
 
 import epkit
 from epkit import catalogue
 
 SECONDS = 240
 CASES = [
-    pytest.param(on, one.name, id=f"{one.name}-{on}") for on in NVIDIA for one in PROMISES.values() if on in one.on
+    pytest.param(on, one.name, id=f"{one.name}-{on}")
+    for on in (*NVIDIA, RTX)
+    for one in PROMISES.values()
+    if on in one.on
 ]
 
 
 @pytest.fixture(scope="module")
 def rows() -> dict[str, catalogue.Row]:
     return {row.name: row for row in epkit.providers().rows}
+
+
+def skip_unless_usable(on: str, rows: dict[str, catalogue.Row]) -> None:
+    """Skip with the reason of its row, or since it has none."""
+    if on not in rows or rows[on].status != "usable":
+        pytest.skip(f"{on}: {rows[on].reason if on in rows else 'is not installed'}")
 
 
 def kept(on: str, *names: str) -> None:
@@ -45,15 +54,13 @@ def kept(on: str, *names: str) -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize(("on", "name"), CASES)
 def test_a_promise_is_kept_on_the_gpu(on: str, name: str, rows: dict[str, catalogue.Row]):
-    if rows[on].status != "usable":
-        pytest.skip(f"{on}: {rows[on].reason}")
+    skip_unless_usable(on, rows)
     kept(on, name)
 
 
 @pytest.mark.parametrize("on", ["cpu", "webgpu"])
 def test_the_same_promises_are_kept_without_an_nvidia_gpu(on: str, rows: dict[str, catalogue.Row]):
-    if on not in rows or rows[on].status != "usable":
-        pytest.skip(f"{on}: {rows[on].reason if on in rows else 'is not installed'}")
+    skip_unless_usable(on, rows)
     kept(on)
 
 

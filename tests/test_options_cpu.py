@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import onnxruntime
 import pytest
-from epkit_cpu.provider import Cpu, CpuOptions
+from epkit_cpu.provider import Cpu
 from models import identity
 
 from epkit import config, registry, target
@@ -25,8 +25,3 @@ def test_so_every_option_is_an_error_that_names_session_options(options: dict[st
     with pytest.raises(ConfigError, match=told) as error:
         target.read("t", written, registry.discover())
     assert "session_options" in str(error.value)
-
-
-def test_no_options_are_no_error():
-    assert Cpu().encode(CpuOptions(), None) == {}
-    assert Cpu().encode(CpuOptions.model_validate({}), None) == {}

@@ -36,11 +36,6 @@ def test_every_option_says_in_a_sentence_what_it_is_and_its_default():
         assert re.fullmatch(r"[A-Z].{15,}\([^()]+\)\.", text, re.DOTALL), name
 
 
-def test_what_is_unset_is_not_sent():
-    assert sent() == {}
-    assert sent(prefer_nhwc=None) == {}
-
-
 def test_options_are_sent_as_onnx_runtime_reads_them():
     assert sent(use_tf32=False, gpu_mem_limit=2**31, cudnn_conv_algo_search="HEURISTIC", enable_cuda_graph=True) == {
         "use_tf32": "0",

@@ -44,10 +44,6 @@ def test_every_option_says_in_a_sentence_what_it_is_and_its_default():
         assert re.fullmatch(r"[A-Z].{15,}\([^()]+\)\.", text, re.DOTALL), name
 
 
-def test_what_is_unset_is_not_sent():
-    assert sent() == {}
-
-
 def test_options_are_sent_as_onnx_runtime_reads_them():
     # Unlike every other provider, this one refuses 1 and 0 for true and false.
     assert sent(trt_fp16_enable=True, trt_int8_enable=False, trt_auxiliary_streams=-1, trt_ep_context_embed_mode=0) == {

@@ -82,6 +82,14 @@ def test_a_faulty_probe_is_an_answer(fault, ask, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("cause", ["", "the card is on fire"])
+def test_the_last_words_before_a_crash_are_no_warning(ask, cause):
+    warning = "2026-11-21 08:03:03 [W:onnxruntime:Default, config_options.cc:45 Add] It will be overwritten"
+    answer = ask(f"print('\\x1b[31m{cause}\\x1b[m\\n{warning}', flush=True); os.abort()")
+    assert isinstance(answer.availability, Unusable)
+    assert answer.availability.reason == "its proof crashed (SIGABRT)" + (f": {cause}" if cause else "")
+
+
 def test_a_probe_that_hangs_is_ended_with_everything_it_started(ask, tmp_path, monkeypatch):
     marker = tmp_path / "grandchild"
     monkeypatch.setenv("MARKER", str(marker))

@@ -3,11 +3,14 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from models import model, value
 from onnx import TensorProto, helper
 
 import epkit
-from epkit.errors import RunError
+from epkit.errors import InputError, RunError
+from epkit.run.dtypes import bits, from_raw, name_of
 
 SMALL = {
     "bfloat16": (TensorProto.BFLOAT16, ml_dtypes.bfloat16),
@@ -60,23 +63,63 @@ def test_strided_and_read_only_small_floats_are_copied():
         np.testing.assert_array_equal(session.run({"x": [1, 1, 1], "s": wide[::-2]})["big"], [5, 3, 1])
 
 
-@pytest.mark.parametrize(("dtype", "number"), [("int4", TensorProto.INT4), ("uint4", TensorProto.UINT4)])
-def test_four_bit_integers_are_packed_and_unpacked(dtype, number):
+@pytest.mark.parametrize(
+    ("dtype", "numbers"),
+    [("int4", [1, 7, -8]), ("uint4", [1, 15, 3]), ("int2", [1, -2, 0, -1, 1]), ("uint2", [1, 3, 2, 0, 1])],
+)
+def test_integers_of_a_few_bits_are_packed_and_unpacked(dtype, numbers):
+    number = getattr(TensorProto, dtype.upper())
     node = helper.make_node("Cast", ["x"], ["y"], to=number)
     back = helper.make_node("Cast", ["s"], ["z"], to=TensorProto.FLOAT)
     contents = model(
         [node, back],
         [value("x", ["N"]), value("s", ["N"], number)],
         [value("y", ["N"], number), value("z", ["N"])],
-        opset=21,
-        ir=10,
+        opset=25,
+        ir=13,
     )
-    small = np.array([1, 7, 3], getattr(ml_dtypes, dtype))
+    small = np.array(numbers, getattr(ml_dtypes, dtype))
     with epkit.open(contents, "cpu") as session:
-        found = session.run({"x": [1, 2, 7], "s": small})
+        found = session.run({"x": np.float32(numbers), "s": small})
+        listed = session.run({"x": np.float32(numbers), "s": numbers})
+        beyond = 2 ** int(dtype[-1])
+        with pytest.raises(InputError, match=f"got {beyond}, which {dtype} cannot hold"):
+            session.run({"x": [1.0], "s": [beyond]})
     assert found["y"].dtype == getattr(ml_dtypes, dtype)
-    assert found["y"].astype(int).tolist() == [1, 2, 7]
-    assert found["z"].tolist() == [1, 7, 3]
+    assert found["y"].astype(int).tolist() == numbers
+    assert found["z"].tolist() == listed["z"].tolist() == numbers
+
+
+def test_powers_of_two_in_eight_bits_go_in_and_come_out():
+    number = TensorProto.FLOAT8E8M0
+    nodes = [
+        helper.make_node("Cast", ["x"], ["y"], to=number),
+        helper.make_node("Cast", ["s"], ["z"], to=TensorProto.FLOAT),
+    ]
+    inputs = [value("x", ["N"]), value("s", ["N"], number)]
+    contents = model(nodes, inputs, [value("y", ["N"], number), value("z", ["N"])], opset=25, ir=13)
+    small = np.array([0.25, 1, 64], ml_dtypes.float8_e8m0fnu)
+    with epkit.open(contents, "cpu") as session:
+        found = session.run({"x": np.float32([2, 4, 0.5]), "s": small})
+    assert found["y"].dtype == ml_dtypes.float8_e8m0fnu
+    assert found["y"].astype(np.float32).tolist() == [2, 4, 0.5]
+    assert found["z"].tolist() == [0.25, 1, 64]
+
+
+@given(
+    dtype=st.sampled_from(["uint2", "int2", "uint4", "int4", "float4_e2m1fn", "float8_e8m0fnu", "bfloat16"]),
+    data=st.binary(max_size=40),
+)
+def test_what_becomes_raw_memory_can_be_read_back(dtype, data):
+    kind = np.dtype(getattr(ml_dtypes, dtype))
+    narrow = {"2": 3, "4": 15}.get(dtype[-1], 15 if dtype.startswith("float4") else 255)
+    whole = np.frombuffer(data[: len(data) // kind.itemsize * kind.itemsize], np.uint8) & narrow
+    array = whole.astype(np.int8).astype(kind) if "int" in dtype else whole.view(kind)
+    memory = bits(array)
+    back = from_raw(memory.ctypes.data, array.shape, name_of(kind))
+    assert back.dtype == kind
+    assert bits(back).tobytes() == memory.tobytes()
+    np.testing.assert_array_equal(back.astype(np.float32), array.astype(np.float32))
 
 
 def test_text_beside_small_floats_is_a_clear_error():

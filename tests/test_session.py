@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 import time
 
@@ -160,6 +161,92 @@ def test_a_provider_that_fails_to_open_the_model_is_dropped_with_its_cause(insta
         assert "NO_SUCH_PROPERTY" in session.report.tried[0].reason
     with pytest.raises(ProviderDropped, match="NO_SUCH_PROPERTY"):
         epkit.open(mlp(), "stubborn", options=options)
+
+
+# ONNX Runtime refuses to create a session that has a provider twice, and does not say whose fault that is.
+TWICE = """
+from epkit.hookspecs import hookimpl
+from epkit.provider import Provider
+class Twice(Provider):
+    name = "twice"
+    ort_name = "TwiceExecutionProvider"
+    def add(self, runtime, session_options, sent, devices):
+        for _ in range(2):
+            session_options.add_provider("CPUExecutionProvider", {})
+@hookimpl
+def epkit_providers():
+    return [Twice()]
+"""
+
+
+@pytest.mark.parametrize("promise", [{}, {"strict": True}, {"cpu": False}])
+def test_a_provider_keeps_its_place_when_a_later_one_is_at_fault(install, monkeypatch, promise):
+    install("twice", TWICE)
+    monkeypatch.setenv("EPKIT_PROBE", "quick")
+    with epkit.open(mlp(), "t", config=chain("openvino", "twice", **promise)) as session:
+        assert session.report.provider == "openvino"
+        assert session.report.placement.keys() == {"openvino"}
+        found = outcomes(session)
+        assert (found["openvino"], found["twice"]) == ("active", "failed to open")
+        session.run(np.ones((1, 16), np.float32))
+
+
+FORGETFUL = """
+import gc, weakref
+from epkit.hookspecs import hookimpl
+from epkit.provider import Provider
+from epkit.wrapped import Wrapped
+
+opened = []
+alive = []
+
+class Part:
+    def __init__(self, ep_name, part):
+        self.ep_name = ep_name
+        self.get_nodes = part.get_nodes
+
+class Broken(Wrapped):
+    def around(self, run):
+        raise MemoryError("no memory is left on the card")
+
+    def get_provider_graph_assignment_info(self):
+        return [Part(First.ort_name, one) for one in self._session.get_provider_graph_assignment_info()]
+
+class First(Provider):
+    name = "first"
+    ort_name = "FirstExecutionProvider"
+
+    def add(self, runtime, session_options, sent, devices):
+        pass
+
+    def open(self, model, options, create):
+        session = Broken(create())
+        opened.append(weakref.ref(session))
+        return session
+
+class Second(Provider):
+    name = "second"
+    ort_name = "SecondExecutionProvider"
+
+    def add(self, runtime, session_options, sent, devices):
+        gc.collect()
+        alive.append([one for one in opened if one() is not None])
+
+@hookimpl
+def epkit_providers():
+    return [First(), Second()]
+"""
+
+
+def test_a_session_that_failed_in_warm_up_is_let_go_before_the_next_is_opened(install, monkeypatch):
+    install("forgetful", FORGETFUL)
+    monkeypatch.setenv("EPKIT_PROBE", "quick")
+    with epkit.open(mlp(), "t", config=chain("first", "second")) as session:
+        assert session.report.provider == "cpu"
+        assert outcomes(session)["first"] == "failed to warm up"
+    (module,) = {one for name, one in sys.modules.items() if name.startswith("plugin_forgetful")}
+    assert len(module.opened) == 1
+    assert module.alive == [[], []]  # when the chain was first opened, and when it was opened without the first
 
 
 def test_a_model_that_no_provider_opens_blames_no_provider():

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any, Literal, TypeAlias
 
 from epkit._child import Child
-from epkit.candidates import Candidate, Feed, sent_answers
+from epkit.candidates import Candidate, Feed
 from epkit.faults import Fault
 
 WORKER = "epkit.benchmark.worker"
@@ -49,7 +49,7 @@ class Contender:
     def open(self, model: Mapping[str, object], config: object, feed: Feed, seconds: float) -> None:
         """Start the process, open the model in it, and run it for the first time."""
         self._child = Child(WORKER)
-        answers = sent_answers(self.candidate.answers)
+        answers = {name: answer.as_json() for name, answer in self.candidate.answers.items()}
         request = {"target": self.candidate.name, "config": config, "answers": answers, "feed": asdict(feed), **model}
         self.opened = self._ask("open", seconds, request)
 

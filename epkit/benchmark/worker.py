@@ -80,10 +80,11 @@ class Worker:
     def _open(self, message: Message) -> Reply:
         started = time.perf_counter()
         from epkit import _runtime
-        from epkit.candidates import Feed, external_folder, made, received_answers, strictly
+        from epkit.candidates import Feed, external_folder, made, strictly
         from epkit.config import load
         from epkit.model import read
         from epkit.parity.outputs import described, digest
+        from epkit.probe import Answer
         from epkit.registry import discover
         from epkit.resolve import resolve
         from epkit.session import open_plan
@@ -92,7 +93,7 @@ class Worker:
         _runtime.load()
         import_s = time.perf_counter() - started
         target = strictly(read_target(message["target"], load(message["config"]), discover()))
-        answers = received_answers(message["answers"])
+        answers = {name: Answer.from_json(one) for name, one in message["answers"].items()}
         path = Path(message["model"])
         model = read(path.read_bytes() if message["model_is_bytes"] else path, folder=external_folder(target))
         plan = resolve(target, {name: answer.availability for name, answer in answers.items()})

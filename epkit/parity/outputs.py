@@ -93,5 +93,5 @@ def _parts(name: str, value: object) -> Iterator[tuple[str, object]]:
 def _plain(array: Array) -> tuple[Array, str]:
     if array.dtype.kind == "O":
         return array.astype(str), "string"
-    # float32 holds every bfloat16, float8 and 4-bit integer exactly.
+    # float32 holds every one of them exactly: bfloat16, float8, 4 and 2 bits.
     return array.astype(np.float32) if is_foreign(array.dtype) else array, name_of(array.dtype)

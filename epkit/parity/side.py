@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from epkit._child import Child
-from epkit.candidates import Candidate, Feed, sent_answers
+from epkit.candidates import Candidate, Feed
 from epkit.faults import Fault
 
 WORKER = "epkit.parity.worker"
@@ -70,7 +70,7 @@ def run(candidate: Candidate, task: Task) -> Ran | Fault:
         child.send(
             {
                 "target": candidate.name,
-                "answers": sent_answers(candidate.answers),
+                "answers": {name: answer.as_json() for name, answer in candidate.answers.items()},
                 "config": task.config,
                 "model": str(task.model),
                 "model_is_bytes": task.in_memory,

@@ -1,6 +1,6 @@
 """Which NumPy dtype stands for which ONNX type?
 
-NumPy itself has no bfloat16, float8 and 4-bit integers: for those, and only then, `ml_dtypes` is imported. ONNX
+NumPy itself has no bfloat16, float8 and numbers of 4 or 2 bits: for those, and only then, `ml_dtypes` is imported. ONNX
 Runtime's `run` carries none of them either (of float8e4m3fn it returns the bare bytes), so they travel as raw memory:
 `bits` is what ONNX Runtime keeps for an array, `from_raw` reads it back.
 """
@@ -44,6 +44,10 @@ _NUMBERS = {
     "float8e5m2fnuz": 20,
     "uint4": 21,
     "int4": 22,
+    "float4e2m1": 23,
+    "float8e8m0": 24,
+    "uint2": 25,
+    "int2": 26,
 }
 
 # ONNX's name -> the name in ml_dtypes.
@@ -55,9 +59,14 @@ _EXOTIC = {
     "float8e5m2fnuz": "float8_e5m2fnuz",
     "uint4": "uint4",
     "int4": "int4",
+    "float4e2m1": "float4_e2m1fn",
+    "float8e8m0": "float8_e8m0fnu",
+    "uint2": "uint2",
+    "int2": "int2",
 }
 
-_FOUR_BITS = ("uint4", "int4")
+_PACKED = {"uint4": 4, "int4": 4, "float4e2m1": 4, "uint2": 2, "int2": 2}
+"""The bits of a number, of which a byte holds several."""
 
 
 def onnx_type_number(dtype: str) -> int:
@@ -66,7 +75,7 @@ def onnx_type_number(dtype: str) -> int:
 
 
 def is_exotic(dtype: str) -> bool:
-    """Whether ONNX Runtime's plain `run` cannot carry tensors of this type: bfloat16, float8, 4-bit integers."""
+    """Whether ONNX Runtime's plain `run` cannot carry tensors of this type: bfloat16, float8, 4 or 2 bits."""
     return dtype in _EXOTIC
 
 
@@ -98,30 +107,37 @@ def name_of(dtype: DType) -> str:
 
 
 def bits(array: Array) -> Array:
-    """Return the bytes that ONNX Runtime keeps for an array: of 4-bit integers two in a byte, the low half first."""
+    """Return the bytes that ONNX Runtime keeps for an array: of 4-bit numbers two in a byte, the low half first."""
     if array.dtype.hasobject:
         raise ValueError("strings have no raw form")
     plain = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    if array.dtype.name not in _FOUR_BITS:
+    width = _PACKED.get(name_of(array.dtype))
+    if width is None:
         return plain
-    halves = np.zeros((plain.size + 1) // 2 * 2, np.uint8)
-    halves[: plain.size] = plain & 15
-    return halves[0::2] | halves[1::2] << 4
+    each = 8 // width
+    parts = np.zeros(-(-plain.size // each) * each, np.uint8)
+    parts[: plain.size] = plain & (2**width - 1)
+    packed: Array = np.bitwise_or.reduce(parts.reshape(-1, each) << np.arange(0, 8, width, dtype=np.uint8), axis=1)
+    return packed
 
 
 def from_raw(address: int, shape: Sequence[int], dtype: str) -> Array:
     """Copy a tensor that ONNX Runtime holds at `address` in CPU memory into a new array."""
     if dtype == "string":
         raise ValueError("strings have no raw form")
-    packed = dtype in _FOUR_BITS
+    width = _PACKED.get(dtype)
     wanted, size = numpy_dtype(dtype), math.prod(shape)
-    raw = np.empty((size + 1) // 2 if packed else size * wanted.itemsize, np.uint8)
+    raw = np.empty(-(-size * width // 8) if width else size * wanted.itemsize, np.uint8)
     if raw.size:
         ctypes.memmove(raw.ctypes.data, address, raw.size)
-    if packed:
-        halves = np.stack((raw & 15, raw >> 4), axis=-1).reshape(-1)[:size].astype(np.int8)
-        # Two's complement of four bits: 8 to 15 stand for -8 to -1.
-        return ((halves ^ 8) - 8 if dtype == "int4" else halves).astype(wanted).reshape(shape)
+    if width:
+        parts = raw[:, None] >> np.arange(0, 8, width, dtype=np.uint8) & (2**width - 1)
+        raw = parts.reshape(-1)[:size]
+        if "float" not in dtype:
+            # Two's complement: of four bits, 8 to 15 stand for -8 to -1.
+            sign = 0 if dtype.startswith("u") else 1 << (width - 1)
+            whole: Array = (raw.astype(np.int8) ^ sign) - sign
+            return whole.astype(wanted).reshape(shape)
     return raw.view(wanted).reshape(shape)
 
 

@@ -35,7 +35,7 @@ class Inputs:
         self, wanted: Sequence[TensorInfo], *, cast: bool = False, overridable: Sequence[TensorInfo] = ()
     ) -> None:
         self.exotic = any(is_exotic(one.dtype) for one in (*wanted, *overridable))
-        """Whether there is a type that ONNX Runtime's plain `run` cannot carry: bfloat16, float8, 4-bit integers."""
+        """Whether there is a type that ONNX Runtime's plain `run` cannot carry: bfloat16, float8, 4 or 2 bits."""
         self._wanted = tuple(_Input(one) for one in wanted)
         self._by_name = {one.name: one for one in self._wanted}
         self._overridable = {one.name: one for one in overridable}

@@ -1,7 +1,7 @@
 """How do tensors get in and out whose type ONNX Runtime's `run` cannot carry?
 
-bfloat16, float8 and 4-bit integers travel as bare memory. Inputs go into values that the session allocates; outputs
-come out of an IO binding.
+bfloat16, float8 and numbers of 4 or 2 bits travel as bare memory. Inputs go into values that the session allocates;
+outputs come out of an IO binding.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from epkit.errors import RunError
 from epkit.model import TensorInfo, parse_ort_type
-from epkit.run.dtypes import Array, bits, from_raw, is_exotic, onnx_type_number
+from epkit.run.dtypes import Array, bits, from_raw, is_exotic, name_of, onnx_type_number
 
 
 def run_raw(
@@ -49,19 +49,15 @@ def _run_bound(session: Any, names: Sequence[str], feed: Mapping[str, object], o
     return [_read(name, found[position]) for position, name in enumerate(names)]
 
 
-_KINDS = "bfloat16, float8 or int4"
+_KINDS = "bfloat16, float8 or fewer bits"
 
 
 def _exotic(value: object) -> bool:
-    return isinstance(value, np.ndarray) and is_exotic(_dtype(value))
-
-
-def _dtype(array: Array) -> str:
-    return array.dtype.name.replace("_", "")
+    return isinstance(value, np.ndarray) and is_exotic(name_of(value.dtype))
 
 
 def _number(array: Array) -> int:
-    return onnx_type_number(_dtype(array))
+    return onnx_type_number(name_of(array.dtype))
 
 
 def _allocated(session: Any, array: Any) -> Any:

@@ -219,7 +219,8 @@ def _integers(numbers: Sequence[float], wanted: DType) -> Array:
 
 def _range(wanted: DType) -> tuple[int, int]:
     if is_foreign(wanted):
-        return (0, 15) if _kind(wanted) == "u" else (-8, 7)
+        width = int(wanted.name[-1])  # int4, uint2
+        return (0, 2**width - 1) if _kind(wanted) == "u" else (-(2 ** (width - 1)), 2 ** (width - 1) - 1)
     if wanted.kind == "b":
         return 0, 1
     limits = np.iinfo(wanted)

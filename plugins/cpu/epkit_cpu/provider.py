@@ -25,6 +25,9 @@ class Cpu(Provider):
     rank = 100
     automatic = True
     options = CpuOptions
+    capabilities = frozenset(
+        {"float32", "float16", "float64", "int64", "int8", "strings", "dynamic-shapes", "data-shapes"}
+    )
     warmup = WarmupNeed(runs=1, why="the first run allocates the arena and starts the threads")
     arena = "cpu"
 

@@ -28,11 +28,7 @@ from epkit_openvino.options import OpenVinoOptions, shapes
 _MODULE = "onnxruntime_ep_openvino"
 _WHEEL = "onnxruntime-ep-openvino"
 _INSTALL = f"pip install {_WHEEL}"
-_LIBRARY = (
-    "onnxruntime_providers_openvino_plugin.dll"
-    if sys.platform == "win32"
-    else "libonnxruntime_providers_openvino_plugin.so"
-)
+_LIBRARY = wheels.shared_library("onnxruntime_providers_openvino_plugin")
 _OLDEST_RUNTIME = (1, 23)
 
 _DEFAULT_DEVICE = "CPU"
@@ -51,6 +47,7 @@ class OpenVino(Provider):
     # Found by running it: a model with text crashes the process, and wide numbers are computed in 32 bits unsaid.
     lacks = ("string",)
     narrows = MappingProxyType({"int64": "int32", "uint64": "int32", "float64": "float32"})
+    capabilities = frozenset({"float32", "float16", "int8", "dynamic-shapes", "data-shapes"})
     warmup = WarmupNeed(
         runs=2,
         shapes="each",

@@ -18,8 +18,7 @@ from epkit_webgpu.options import WebGpuOptions
 _MODULE = "onnxruntime_ep_webgpu"
 _WHEEL = "onnxruntime-ep-webgpu"
 _INSTALL = f"pip install {_WHEEL}"
-_LIBRARIES = {"win32": "onnxruntime_providers_webgpu.dll", "darwin": "libonnxruntime_providers_webgpu.dylib"}
-_LIBRARY = _LIBRARIES.get(sys.platform, "libonnxruntime_providers_webgpu.so")
+_LIBRARY = wheels.shared_library("onnxruntime_providers_webgpu")
 _OLDEST_RUNTIME = (1, 24, 4)
 
 _ALLOW_SOFTWARE = "ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER"
@@ -37,6 +36,7 @@ class WebGpu(Provider):
     options = WebGpuOptions
     graph_option = "enableGraphCapture"
     environment = ("ORT_WEBGPU_EP_*", "VK_*", "MESA_VK_*", "DAWN_*")
+    capabilities = frozenset({"float32", "dynamic-shapes", "data-shapes"})
     warmup = WarmupNeed(
         shapes="each",
         why="the first run compiles a shader for each operator, and a new input shape can need other ones",

@@ -1,0 +1,31 @@
+"""`epkit new-plugin`: a directory with a plugin that installs and passes the conformance kit."""
+
+from __future__ import annotations
+
+import click
+
+from epkit.cli import _options, _show
+
+
+@click.command("new-plugin")
+@click.argument("name")
+@click.option("--library", metavar="WHEEL", help="For the plugin library in WHEEL, such as onnxruntime-ep-openvino.")
+@click.option("--output-dir", metavar="DIR", help="Write DIR instead of ./epkit-NAME.")
+@_options.as_json
+def new_plugin(name: str, library: str | None, output_dir: str | None, as_json: bool) -> None:
+    """Write a plugin with a provider NAME: a distribution that installs and passes the conformance kit.
+
+    Without --library it is for a provider that is built into ONNX Runtime. A directory that exists is left alone.
+    """
+    from epkit import scaffold
+
+    written = scaffold.new_plugin(name, library=library, output_dir=output_dir)
+    if as_json:
+        _show.document(written.as_json())
+        return
+    _show.title(f"wrote {written.directory}, a plugin with the provider {name} ({written.ort_name})")
+    for file in written.files:
+        _show.line(f"  {file}")
+    for note in written.notes:
+        _show.line(f"note: {note}")
+    _show.line(f"next: {written.next}")

@@ -1,0 +1,32 @@
+"""Breaks a promise: it compiles, and does not care in which folder epkit wants to have it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from epkit import wheels
+from epkit.hookspecs import hookimpl
+from epkit.provider import Device, Options, Provider
+
+
+class Broken(Provider):
+    """Keeps what it compiles wherever it likes."""
+
+    name = "broken-forgets-the-folder"
+    ort_name = "CPUExecutionProvider"
+    compiles = "opening"
+
+    def cached(self, options: Options, device: Device | None, folder: Path | None) -> Options:  # noqa: ARG002
+        """Forget the folder."""
+        return options
+
+    def stale_when(self, device: Device | None) -> Sequence[str]:  # noqa: ARG002
+        """List the version of what would compile."""
+        return [f"numpy {wheels.version('numpy')}"]
+
+
+@hookimpl
+def epkit_providers() -> list[Provider]:
+    """Offer it."""
+    return [Broken()]

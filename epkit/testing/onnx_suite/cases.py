@@ -1,0 +1,46 @@
+"""Which cases does the onnx package bring?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+KINDS = ("node", "simple", "pytorch-operator", "pytorch-converted", "light")
+"""`light` are the architectures that the onnx package files under "real": their weights are made up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One model, the folder with its inputs and expected outputs, and how close an output must come."""
+
+    kind: str
+    name: str
+    model: str
+    folder: str
+    """Empty for a light model, whose inputs are made up."""
+    rtol: float
+    atol: float
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Case:
+        """Make one from what `dataclasses.asdict` gave."""
+        return cls(**fields)
+
+
+def cases() -> list[Case]:
+    """List all cases, by kind and name; raises ImportError without the onnx package. Opens no model."""
+    from onnx.backend.test.loader import DATA_DIR, load_model_tests
+
+    found = []
+    for kind in KINDS:
+        for one in load_model_tests(kind="real" if kind == "light" else kind):
+            if one.model_dir is not None:
+                model, folder = Path(one.model_dir, "model.onnx"), one.model_dir
+            elif one.url is not None and "/data/light/" in one.url:
+                model, folder = Path(DATA_DIR, "light", Path(one.url).name), ""
+            else:
+                continue  # a model to download
+            found.append(Case(kind, one.name, str(model), folder, one.rtol, one.atol))
+    return sorted(found, key=lambda case: (KINDS.index(case.kind), case.name))

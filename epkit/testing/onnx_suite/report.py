@@ -1,0 +1,112 @@
+"""What did the suite find on a provider, in numbers and names?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Literal, TypeAlias
+
+from epkit.testing.onnx_suite.arms import Outcome
+from epkit.testing.onnx_suite.causes import cause_of
+
+Verdict: TypeAlias = Literal["held", "added", "broken", "remaining"]
+
+LEFT = "not opened on the provider: epkit went on without it"
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A case, and what plain ONNX Runtime and epkit made of it."""
+
+    name: str
+    plain: Outcome
+    epkit: Outcome
+
+    @property
+    def verdict(self) -> Verdict:
+        """Both pass (held), only epkit does (added), only plain ONNX Runtime does (broken), or neither (remaining)."""
+        if self.plain.passed:
+            return "held" if self.epkit.passed else "broken"
+        return "added" if self.epkit.passed else "remaining"
+
+    @property
+    def cause(self) -> str:
+        """What plain ONNX Runtime failed on and epkit did not, or what epkit failed on; empty where both pass."""
+        match self.verdict:
+            case "held":
+                return ""
+            case "added":
+                return LEFT if self.epkit.left else cause_of(self.plain)
+            case _:
+                return cause_of(self.epkit)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The sums over all cases, and the names behind those that are not simply passed by both."""
+
+    provider: str
+    detail: str
+    """What the provider's probe found on the machine."""
+    versions: Mapping[str, str]
+    cases: int
+    plain: int
+    """How many plain ONNX Runtime passes."""
+    epkit: int
+    """How many epkit passes."""
+    took: int
+    """In how many of those that epkit passes the provider ran nodes."""
+    whole: int
+    """In how many of those it ran every node."""
+    folded: int
+    """How many of those that epkit passes have no node to run."""
+    broken: Mapping[str, str] = field(default_factory=dict)
+    """What plain ONNX Runtime passes and epkit does not, with what epkit said."""
+    added: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """What only epkit passes, by what plain ONNX Runtime fails on."""
+    remaining: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """What neither passes, by what epkit fails on."""
+
+    def as_json(self) -> str:
+        """Return it as text that a version control system can compare."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+
+def report_of(provider: str, detail: str, versions: Mapping[str, str], judged: Sequence[Judged]) -> Report:
+    """Sum up."""
+    passed = [one.epkit for one in judged if one.epkit.passed]
+    return Report(
+        provider,
+        detail,
+        versions,
+        cases=len(judged),
+        plain=sum(one.plain.passed for one in judged),
+        epkit=len(passed),
+        took=sum(one.took > 0 for one in passed),
+        whole=sum(0 < one.nodes == one.took for one in passed),
+        folded=sum(one.nodes == 0 for one in passed),
+        broken={one.name: one.epkit.words for one in judged if one.verdict == "broken"},
+        added=_by_cause(one for one in judged if one.verdict == "added"),
+        remaining=_by_cause(one for one in judged if one.verdict == "remaining"),
+    )
+
+
+def lines(report: Report) -> list[str]:
+    """Say it for a terminal."""
+    told = [
+        f"{report.plain} of {report.cases} cases pass in plain ONNX Runtime, {report.epkit} in epkit",
+        f"{report.provider} ran nodes in {report.took} of those, all nodes in {report.whole}; "
+        f"{report.folded} have no node to run",
+    ]
+    for title, by_cause in (("only epkit passes", report.added), ("neither passes", report.remaining)):
+        told += [f"{title}: {len(names):5}  {cause}" for cause, names in by_cause.items()]
+    return told
+
+
+def _by_cause(judged: Iterable[Judged]) -> dict[str, list[str]]:
+    """Group names by cause, the most frequent first."""
+    found: dict[str, list[str]] = {}
+    for one in judged:
+        found.setdefault(one.cause, []).append(one.name)
+    return dict(sorted(found.items(), key=lambda item: (-len(item[1]), item[0])))

@@ -1,0 +1,119 @@
+"""What does one arm make of a case, in a process of its own?
+
+The `plain` arm is ONNX Runtime as a person would use it by hand: session options with the provider added, one
+InferenceSession, one `run` with the arrays of the case. Nothing of epkit is in it but what the provider's plugin says
+of how it is added. The `epkit` arm opens and runs the case as `epkit.open` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from epkit._child import Parent
+from epkit.errors import EpkitError
+from epkit.testing.onnx_suite.cases import Case
+from epkit.testing.onnx_suite.examples import difference, examples
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from epkit.provider import Provider
+    from epkit.registry import Registry
+
+Run: TypeAlias = Callable[[Mapping[str, Any]], Sequence[Any]]
+Placed: TypeAlias = dict[str, object]
+Open: TypeAlias = Callable[[str], AbstractContextManager[tuple[Run, Placed]]]
+
+
+def main() -> None:
+    """Serve until the parent goes."""
+    parent = Parent()
+    told = parent.receive()
+    if told is None:
+        return
+    arm = _arm(str(told["arm"]), str(told["provider"]))
+    parent.send({"ready": True})
+    while (told := parent.receive()) is not None:
+        parent.send(judged(arm, Case.of(cast("dict[str, Any]", told["case"]))))
+
+
+def judged(open_model: Open, case: Case) -> dict[str, object]:
+    """Open and run one case; `words` say what went wrong, and are empty when nothing did."""
+    stage, words = "reading", ""
+    placed: Placed = {}
+    try:
+        wanted = examples(case)
+        stage = "opening"
+        with open_model(case.model) as (run, placed):
+            for example in wanted:
+                stage = "running"
+                outputs = run(example.inputs)
+                stage = "outputs"
+                words = words or difference(case, example, outputs)
+    except Exception as error:  # noqa: BLE001 - whatever is raised is the answer
+        told = error.message if isinstance(error, EpkitError) else str(error)
+        words = " ".join(f"{type(error).__name__}: {told}".split())
+    return {"stage": stage if words else "passed", "words": words, **placed}
+
+
+def _arm(name: str, provider: str) -> Open:
+    from epkit.registry import discover
+
+    registry = discover()
+    return _plain(registry.get(provider)) if name == "plain" else _epkit(provider, registry)
+
+
+def _plain(provider: Provider) -> Open:
+    from epkit import _runtime
+
+    runtime = _runtime.load()
+    _runtime.prepare(provider)
+    chosen = []
+    if provider.library() is not None:
+        every = runtime.get_ep_devices()
+        chosen = [every[one.index] for one in provider.devices(_runtime.found_devices(provider), None)]
+    sent = provider.encode(provider.options(), None)
+
+    @contextmanager
+    def open_model(model: str) -> Iterator[tuple[Run, Placed]]:
+        options = runtime.SessionOptions()
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        provider.add(runtime, options, sent, chosen)
+        session = runtime.InferenceSession(model, sess_options=options, enable_fallback=0)
+        parts = [(part.ep_name, len(part.get_nodes())) for part in session.get_provider_graph_assignment_info()]
+        took = sum(count for name, count in parts if name == provider.ort_name)
+        yield (lambda inputs: session.run(None, inputs)), {"took": took, "nodes": sum(count for _, count in parts)}
+
+    return open_model
+
+
+def _epkit(provider: str, registry: Registry) -> Open:
+    from epkit import config, model, session, target
+
+    # With a fallback, as the plain arm has one: ONNX Runtime gives the CPU what the provider does not take.
+    wanted = target.read("suite", config.load({"targets": {"suite": {"provider": provider}}}), registry)
+    plan, answers = session.plan_for(wanted, registry)
+
+    @contextmanager
+    def open_model(file: str) -> Iterator[tuple[Run, Placed]]:
+        contents = model.read(file)
+        session.check_fit(contents, wanted)
+        with session.open_plan(contents, plan, answers) as opened:
+            placed = opened.report.placement
+            first = opened.report.tried[0]
+            yield (
+                lambda inputs: list(opened.run(inputs).values()),
+                {
+                    "took": placed[provider].nodes if provider in placed else 0,
+                    "nodes": sum(share.nodes for share in placed.values()),
+                    "left": first.reason if first.outcome.startswith("failed") else "",
+                },
+            )
+
+    return open_model
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Which tiny models does the kit run, with which inputs, and what must come out?
+
+The models lie beside this file, named after the capability that they ask for; `benchmarks/make_testing_models.py` makes
+them. What must come out is what ONNX Runtime's own CPU gives without optimizing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from epkit import _runtime
+from epkit._proof import CONVOLUTION
+from epkit.benchmark.agreement import TOLERANCE, difference
+from epkit.model import TensorInfo, read
+from epkit.provider import Capability, Provider
+from epkit.run.dtypes import numpy_dtype
+from epkit.testing.promise import Broken
+
+MODELS = Path(__file__).parent / "models"
+WORDS = ("epkit", "späß", "", "a b")
+
+Feed = dict[str, Any]
+
+ALLOWED = {**TOLERANCE, "float64": 1e-9}
+"""The share of an output's largest magnitude by which an element may be off. Float32 is not taken for float64."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One tiny model."""
+
+    name: str
+    contents: bytes
+    whole: bool = False
+    """Whether its floats are whole numbers, so that every step of a quantized model is exact."""
+
+    @property
+    def inputs(self) -> Sequence[TensorInfo]:
+        """Name, dtype and shape of each input."""
+        return read(self.contents).inputs
+
+    def feed(self, seed: int = 0, sizes: Mapping[str, int] | None = None) -> Feed:
+        """Make inputs; a dynamic dimension is as long as `sizes` says, else 2."""
+        random = np.random.default_rng(seed)
+        sizes = sizes or {}
+        return {
+            one.name: _values(
+                one.dtype,
+                [size if isinstance(size, int) else sizes.get(str(size), 2) for size in one.shape or ()],
+                random,
+                whole=self.whole,
+            )
+            for one in self.inputs
+        }
+
+
+def of(capability: Capability) -> list[Sample]:
+    """Return the models that ask for a capability."""
+    files = sorted(MODELS.glob(f"{capability}.*.onnx"))
+    return [Sample(file.stem, file.read_bytes(), whole=capability == "int8") for file in files]
+
+
+def proof_of(provider: Provider) -> Sample:
+    """Return the model by which epkit proves the provider."""
+    return Sample("proof", (provider.proof or CONVOLUTION).model, whole=True)
+
+
+def retrained() -> Sample:
+    """Return the MLP of `float32` with other weights."""
+    return Sample("retrained", (MODELS / "retrained.onnx").read_bytes())
+
+
+def wanted(sample: Sample, feed: Feed) -> dict[str, Any]:
+    """Return what ONNX Runtime's CPU gives, by the output's name."""
+    session = _reference(sample.contents)
+    names = [one.name for one in session.get_outputs()]
+    return dict(zip(names, session.run(None, feed), strict=True))
+
+
+def check_same(sample: Sample, feed: Feed, found: Mapping[str, Any], tolerances: Mapping[str, float], how: str) -> None:
+    """Compare results with the CPU's; raises Broken for the first that is too far off."""
+    for name, right in wanted(sample, feed).items():
+        if name not in found:
+            raise Broken(f"{sample.name} {how} gave no output {name!r}")
+        told = apart(name, np.asarray(right), np.asarray(found[name]), tolerances)
+        if told:
+            raise Broken(f"{sample.name} {how}: {told}", "compare its kernels with the CPU's: epkit compare")
+
+
+def apart(name: str, right: Any, found: Any, tolerances: Mapping[str, float]) -> str:
+    """Say in which way two arrays differ by more than their dtype allows; empty when they do not."""
+    dtype = str(right.dtype)
+    if found.dtype != right.dtype:
+        return f"{name} is {found.dtype} where {dtype} is expected"
+    told = difference(name, right, found, dtype)
+    allowed = {**ALLOWED, **tolerances}.get(dtype)
+    comparable = allowed is not None and told.max_rel is not None and bool(np.isfinite(found).all())
+    agrees = told.max_rel <= allowed if comparable else told.agree  # type: ignore[operator]
+    return "" if agrees else told.told.partition(" (")[0] + (f" ({allowed:g} allowed)" if comparable else "")
+
+
+@cache
+def _reference(contents: bytes) -> Any:
+    runtime = _runtime.load()
+    options = runtime.SessionOptions()
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    return runtime.InferenceSession(contents, options, providers=[_runtime.CPU_ORT_NAME])
+
+
+def _values(dtype: str, shape: Sequence[int], random: np.random.Generator, *, whole: bool) -> Any:
+    if dtype == "string":
+        return random.choice(np.array(WORDS, object), tuple(shape))
+    kind = numpy_dtype(dtype)
+    if kind.kind == "f" and not whole:
+        return random.standard_normal(shape).astype(kind)
+    if dtype == "int64":
+        return random.integers(-(2**40), 2**40, shape)  # more than 32 bits hold
+    return random.integers(-8, 8, shape).astype(kind)
