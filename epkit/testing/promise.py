@@ -84,8 +84,8 @@ def promise(*, of: Claim | None = None, apart: bool = False) -> Callable[[Body],
             except Broken as fault:
                 broken = sentence(type(self).__name__ if self.unfit else self.subject.name, body, fault)
             except Exception as error:  # noqa: BLE001 - what the provider's own code raises
-                fault = Broken(f"{type(error).__name__}: {error}", SEE, traceback.format_exc())
-                broken = sentence(self.subject.name, body, fault)
+                raised = Broken(f"{type(error).__name__}: {error}", SEE, traceback.format_exc())
+                broken = sentence(self.subject.name, body, raised)
             # Out here, where no other exception is shown with them.
             if unproven:
                 pytest.skip(unproven)

@@ -176,10 +176,11 @@ class Subject:
 def subject(provider: object, target: object, tolerances: object) -> Subject:
     """Return what is held to promises; raises Broken for a test class that names no provider, or not as it should."""
     if isinstance(provider, type) and issubclass(provider, Provider):
+        kind = provider
         try:
-            provider = provider()
+            provider = kind()
         except (Exception, SystemExit) as error:
-            told = f"{provider.__name__}() raised {type(error).__name__}: {error}"
+            told = f"{kind.__name__}() raised {type(error).__name__}: {error}"
             raise Broken(told, "write it so that its class needs nothing, or name the object") from error
     if not isinstance(provider, Provider):
         told = f"`provider` is {provider!r}" if provider is not None else "the class of the test has no `provider`"
