@@ -187,11 +187,15 @@ def _opened_by(candidate: Candidate, model: str | bytes, create: Callable[[], An
         return session
 
     try:
-        return candidate.provider.open(model, candidate.options, watched)
+        session = candidate.provider.open(model, candidate.options, watched)
     except Exception as error:
         if failed:
             raise
         raise OpenFault(cause(error), candidate) from error
+    if session is None:
+        told = f"{type(candidate.provider).__name__}.open returned None where a session belongs"
+        raise OpenFault(told, candidate, "return what create() returns")
+    return session
 
 
 def compile_to(model: str | bytes, candidates: Sequence[Candidate], settings: Settings, file: Path) -> None:

@@ -103,6 +103,17 @@ class Observation:
 
     def __init__(self, observer: Observer) -> None:
         self.observer = observer
+        self._calling = threading.local()
+
+    def call(self, event: Event) -> None:
+        """Call the observer, unless it is at work in this thread: of what it does itself it is not told."""
+        if getattr(self._calling, "now", False):
+            return
+        self._calling.now = True
+        try:
+            self.observer(event)
+        finally:
+            self._calling.now = False
 
     def stop(self) -> None:
         """Call the observer no more."""
@@ -143,7 +154,7 @@ def tell(event: Event) -> None:
     """Call every observer."""
     for one in tuple(_at_work):
         try:
-            one.observer(event)
+            one.call(event)
         except Exception:
             one.stop()
             logging.getLogger("epkit").exception("an observer failed, and is called no more: %r", one.observer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 import time
 import weakref
 from collections.abc import Mapping
@@ -35,6 +36,7 @@ class JsonLines:
 
 
 _begun: dict[str, events.Observation] = {}
+_lock = threading.Lock()
 
 
 def begin(environ: Mapping[str, str] | None = None) -> None:
@@ -45,7 +47,9 @@ def begin(environ: Mapping[str, str] | None = None) -> None:
     if not file or file in _begun:
         return
     try:
-        _begun[file] = events.observe(JsonLines(file))
+        with _lock:
+            if file not in _begun:
+                _begun[file] = events.observe(JsonLines(file))
     except OSError as error:
         told = f"{VARIABLE} names {file!r}, which cannot be written: {error.strerror}"
         raise ConfigError(told, hint=f"export {VARIABLE}=events.jsonl") from error

@@ -252,6 +252,9 @@ def _contradiction(provider: object) -> str:
         return f"{type(provider).__name__}.ort_name is {ort_name!r}; it must be ONNX Runtime's name"
     if not (isinstance(provider.options, type) and issubclass(provider.options, Options)):
         return f"{type(provider).__name__}.options must be a subclass of epkit.provider.Options"
+    required = [name for name, field in provider.options.model_fields.items() if field.is_required()]
+    if required:
+        return f"{provider.options.__name__}.{required[0]} has no default: what a user leaves out must be None"
     for attribute, holds, wanted in (
         ("rank", isinstance(provider.rank, int | float), "a number"),
         ("device_kinds", _texts(provider.device_kinds), "a tuple of texts"),

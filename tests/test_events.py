@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import onnxruntime
@@ -217,3 +218,36 @@ def test_the_file_of_an_observer_is_closed_with_it(tmp_path):
     gc.collect()
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(file)
+
+
+def test_an_observer_that_opens_and_runs_sessions_is_not_told_of_its_own():
+    found = []
+
+    def measures(event):
+        found.append(event)
+        with epkit.open(mlp(), "cpu") as other:
+            other.run(FEED)
+
+    with epkit.observe(measures), epkit.open(mlp(), "cpu") as session:
+        session.run(FEED)
+    assert [type(one).__name__ for one in found] == ["Probed", "WarmedUp", "Opened", "Ran"]
+
+
+def test_threads_that_begin_at_once_keep_each_event_once(monkeypatch, tmp_path):
+    made = []
+
+    class Slow(journal.JsonLines):
+        def __init__(self, file):
+            made.append(file)
+            time.sleep(0.05)
+            super().__init__(file)
+
+    monkeypatch.setattr(journal, "JsonLines", Slow)
+    environ = {"EPKIT_EVENTS": str(tmp_path / "events.jsonl")}
+    threads = [threading.Thread(target=journal.begin, args=(environ,)) for _ in range(8)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    journal._begun.pop(environ["EPKIT_EVENTS"]).stop()
+    assert len(made) == 1

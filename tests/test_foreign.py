@@ -42,6 +42,11 @@ def ask(method: str, install, **environ: str) -> Answer:
         ("def prepare(self, runtime): sys.exit(3)", "Acme.prepare raised SystemExit: 3", "author"),
         ("def encode(self, options, device): raise KeyError('x')", "Acme.encode raised KeyError: 'x'", "author"),
         ("def encode(self, options, device): return None", "Acme.encode returned None where names and texts", "author"),
+        (
+            "def add(self, *_): pass\n    def open(self, model, options, create): create",
+            "Acme.open returned None",
+            "create()",
+        ),
         ("def probe(self): sys.exit(3)", "its probe raised SystemExit: 3", ""),
     ],
 )

@@ -63,7 +63,7 @@ FAULTS = {
     "segfault": ("ctypes.string_at(0)", "crashed (SIGSEGV)", True),
     "abort": ("os.abort()", "crashed (SIGABRT)", True),
     "exit": ("os._exit(7)", "exit code 7", True),
-    "system exit": ("raise SystemExit(4)", "exit code 4", True),
+    "system exit": ("raise SystemExit(4)", "its probe raised SystemExit: 4", True),
     "raise": ("raise OSError('the driver is asleep')", "the driver is asleep", True),
     "junk": ("return True", "answered True", False),
     "none": ("pass", "answered None", False),

@@ -46,6 +46,14 @@ BROKEN = {
         ),
         "no name today",
     ),
+    "option-required": (
+        HEALTHY.replace(
+            "class Healthy(Provider):",
+            "from epkit.provider import Options\nclass Card(Options):\n    card: int\n\n"
+            "class Healthy(Provider):\n    options = Card",
+        ),
+        "Card.card has no default",
+    ),
     "taken": (HEALTHY.replace("{name}", "cpu"), "taken by the plugin 'cpu' of epkit"),
     "taken-by-outsider": (HEALTHY.replace("{name}", "aaa"), "taken by the plugin 'aaa'"),
 }

@@ -13,7 +13,7 @@ from epkit.faults import Fault
 WORKER = "epkit.benchmark.worker"
 BLOCK_S = 0.02
 WARM_MOST_S = 3.0
-LEAST_LIMIT_S = 4.0
+LEAST_LIMIT_S = 8.0
 """The shortest limit that is set, whatever the budget: below it, a process that starts slowly would seem to hang."""
 
 Reply: TypeAlias = Mapping[str, Any]
