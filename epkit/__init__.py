@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from epkit.explanation import explain
     from epkit.footprint import inspect
     from epkit.opened import Session
+    from epkit.parity.comparison import compare
     from epkit.run.binding import Binding
     from epkit.run.copies import Copy
     from epkit.run.device import DeviceArray
@@ -39,6 +40,7 @@ __all__ = [
     "Session",
     "__version__",
     "bench",
+    "compare",
     "compile",
     "doctor",
     "errors",
@@ -57,6 +59,7 @@ _HOMES = {
     "DeviceArray": "epkit.run.device",
     "Session": "epkit.opened",
     "bench": "epkit.benchmark.measure",
+    "compare": "epkit.parity.comparison",
     "compile": "epkit.compilation",
     "doctor": "epkit.checkup",
     "explain": "epkit.explanation",

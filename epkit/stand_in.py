@@ -61,12 +61,12 @@ def sized(
     return Sized(found, tuple(guessed))
 
 
-def filled(inputs: Sequence[TensorInfo], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
+def filled(inputs: Sequence[TensorInfo], shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, object]:
     """Make inputs of these shapes: seeded numbers in [0, 1) for floats, 1 for integers, "a" for text.
 
     Integers are 1, since 0 may be divided by and anything larger may be past the end of a table.
     """
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     feed: dict[str, object] = {}
     for wanted in inputs:
         if wanted.name in shapes:
@@ -80,10 +80,11 @@ def stand_in(
     inputs: Sequence[TensorInfo],
     shapes: Mapping[str, Sequence[int]] | None = None,
     dimensions: Mapping[str, int] | None = None,
+    seed: int = 0,
 ) -> StandIn:
     """Choose shapes and fill them. Raises InputError for an input that cannot be made up."""
     chosen = sized(inputs, shapes, dimensions)
-    return StandIn(filled(inputs, chosen.shapes), chosen.guessed)
+    return StandIn(filled(inputs, chosen.shapes, seed), chosen.guessed)
 
 
 def _inner(dtype: str) -> str:

@@ -13,23 +13,19 @@ from itertools import islice
 from pathlib import Path
 from random import Random
 
-import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as npst
 from models import mlp, model, value
 from onnx import TensorProto, helper
 
 from epkit._platform import peak_rss
-from epkit.benchmark.agreement import TOLERANCE, agreement, difference
-from epkit.benchmark.candidates import Feed
 from epkit.benchmark.figures import counted, figures, percentile
 from epkit.benchmark.measure import bench
-from epkit.benchmark.outputs import Outputs, flat, read, write
 from epkit.benchmark.result import Row, comparisons
 from epkit.benchmark.turns import Budget, orders
+from epkit.candidates import Feed
 from epkit.errors import ConfigError, InputError, ModelError, RunError, UnknownTarget
 from epkit.steady import is_steady
 
@@ -337,105 +333,6 @@ def test_the_ratio_says_how_many_times_longer_the_second_takes() -> None:
     rows = [Row("no", "no", "unusable"), Row("a", "a", "ok", median_s=2.0), Row("b", "b", "ok", median_s=1.0)]
     (only,) = comparisons(rows)
     assert (only.a, only.b, only.ratio, only.a_row, only.b_row) == ("a", "b", 0.5, 1, 2)
-
-
-# Do the outputs agree?
-
-FLOATS = npst.arrays(
-    st.sampled_from([np.float16, np.float32, np.float64]), npst.array_shapes(min_side=0), elements=st.floats(width=16)
-)
-FINITE = npst.arrays(
-    np.float32, npst.array_shapes(), elements=st.floats(-1000, 1000, width=32).filter(lambda x: abs(x) > 0.01)
-)
-
-
-@given(FLOATS)
-def test_outputs_agree_with_themselves_nan_and_infinity_included(array: np.ndarray) -> None:
-    found = difference("y", array, array.copy(), array.dtype.name)
-    assert found.agree, found.told
-    assert found.max_abs == 0.0
-
-
-@given(FINITE, st.data())
-def test_one_element_decides_by_its_share_of_the_largest_magnitude(array: np.ndarray, data: st.DataObject) -> None:
-    place = data.draw(st.integers(0, array.size - 1))
-    scale = float(np.abs(array).max())
-    for share, agree in ((0.5, True), (2.0, False)):
-        other = array.astype(np.float64)
-        other.flat[place] += share * TOLERANCE["float32"] * scale
-        found = difference("y", array, other.astype(np.float32), "float32")
-        assert found.agree is agree, found.told
-
-
-@given(FINITE, st.data(), st.sampled_from([np.nan, np.inf, -np.inf]))
-def test_a_nan_or_infinity_on_one_side_only_disagrees(array: np.ndarray, data: st.DataObject, odd: float) -> None:
-    other = array.copy()
-    other.flat[data.draw(st.integers(0, array.size - 1))] = odd
-    for a, b in ((array, other), (other, array)):
-        found = difference("y", a, b, "float32")
-        assert not found.agree
-        assert "1 of" in found.told
-        json.dumps([found.max_abs, found.max_rel], allow_nan=False)
-
-
-def test_whole_numbers_and_texts_must_be_equal() -> None:
-    assert difference("y", np.array([1, 2]), np.array([1, 2]), "int64").agree
-    assert not difference("y", np.array([1, 2]), np.array([1, 3]), "int64").agree
-    assert difference("y", np.array(["a"]), np.array(["a"]), "string").agree
-    assert "1 of 2" in difference("y", np.array(["a", "b"]), np.array(["a", "c"]), "string").told
-
-
-def test_an_output_of_zeros_tolerates_noise_and_nothing_else() -> None:
-    zeros = np.zeros(3, np.float32)
-    assert difference("y", zeros, zeros + np.float32(1e-10), "float32").agree
-    assert not difference("y", zeros, zeros + np.float32(1e-4), "float32").agree
-
-
-@pytest.mark.parametrize(
-    ("other", "told"),
-    [
-        ({"y": np.zeros((2, 1), np.float32)}, "shape"),
-        ({"y": np.zeros(2, np.float64)}, "float64 where float32"),
-        ({"z": np.zeros(2, np.float32)}, "missing"),
-        ({"y": np.zeros(2, np.float32), "z": np.zeros(1)}, "not expected"),
-        ({"y": None}, "none where float32"),
-    ],
-)
-def test_other_shapes_dtypes_and_names_disagree_in_words(other: dict[str, object], told: str) -> None:
-    found = agreement("cpu", flat({"y": np.zeros(2, np.float32)}), flat(other))
-    assert not found.agree
-    assert told in found.told
-
-
-def test_outputs_that_cannot_be_compared_are_named() -> None:
-    found = agreement("cpu", flat({"y": np.zeros(2), "o": object()}), flat({"y": np.zeros(2), "o": object()}))
-    assert found.agree
-    assert "o: a object cannot be compared" in found.told
-    assert not agreement("cpu", flat({"o": object()}), flat({"o": object()})).agree
-
-
-def test_outputs_of_every_kind_come_back_from_the_file(tmp_path: Path) -> None:
-    given = {
-        "file": np.arange(3, dtype=np.float32),
-        "a/../b": np.array(["x", "yy"], dtype=object),
-        "half": np.array([1.5, -2], dtype=ml_dtypes.bfloat16),
-        "sequence": [np.zeros(2), np.ones((1, 1))],
-        "maps": [{2: 0.5, 1: 0.25}, {"b": 1.0}],
-        "none": None,
-        "scalar": np.float32(3),
-    }
-    write(flat(given), tmp_path / "outputs.npz")
-    found = read(tmp_path / "outputs.npz")
-    assert isinstance(found, Outputs)
-    assert found.dtypes["half"] == "bfloat16"
-    assert found.arrays["half"].tolist() == [1.5, -2]
-    assert found.dtypes["a/../b"] == "string"
-    assert found.arrays["maps[0].keys"].tolist() == [1, 2]
-    assert found.arrays["maps[0].values"].tolist() == [0.25, 0.5]
-    assert found.arrays["maps[1].keys"].tolist() == ["b"]
-    assert found.arrays["sequence[1]"].shape == (1, 1)
-    assert agreement("cpu", flat(given), found).agree
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["outputs.json", "outputs.npz"]
 
 
 def test_peak_memory_is_known_here() -> None:

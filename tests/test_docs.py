@@ -33,6 +33,7 @@ from epkit import (
     compiled,
     errors,
     explanation,
+    faults,
     inspection,
     placement,
     report,
@@ -40,10 +41,12 @@ from epkit import (
     scaffold,
     upkeep,
 )
-from epkit.benchmark import agreement, environment, result
+from epkit.benchmark import environment, result
 from epkit.cli import main
 from epkit.config import load
 from epkit.effective import Setting
+from epkit.parity import agreement, conditioning, metrics, tolerance, tracing
+from epkit.parity import result as compared
 from epkit.provider import Provider
 from epkit.registry import discover
 from epkit.target import read
@@ -191,7 +194,9 @@ def test_every_key_of_the_json_documents_is_documented():
         *(compiled.Cached, compilation.Compilation, scaffold.NewPlugin, upkeep.Kept, upkeep.KeptRow),
         *(report.Report, report.Tried, report.WarmedUp, placement.Share),
         *(result.Benchmark, result.Row, result.Comparison, environment.Environment),
-        *(agreement.Agreement, agreement.Difference),
+        *(compared.Comparison, compared.Row, compared.Judgement, faults.Fault),
+        *(agreement.Agreement, metrics.Metrics, tolerance.Tolerance, tolerance.Judged),
+        *(tracing.Divergence, conditioning.Conditioning),
     )
     assert [(kind.__name__, one.name) for kind in shapes for one in fields(kind) if f"`{one.name}`" not in page] == []
 

@@ -20,7 +20,7 @@ from models import mlp, model, value
 from onnx import helper
 
 import epkit
-from epkit.benchmark.candidates import strictly
+from epkit.candidates import strictly
 from epkit.config import load
 from epkit.errors import ConfigError, ModelError, ProviderDropped
 from epkit.registry import discover

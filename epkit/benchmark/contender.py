@@ -7,8 +7,8 @@ from dataclasses import asdict
 from typing import Any, Literal, TypeAlias
 
 from epkit._child import Child
-from epkit.benchmark.candidates import Candidate, Feed
-from epkit.benchmark.result import Fault
+from epkit.candidates import Candidate, Feed
+from epkit.faults import Fault
 
 WORKER = "epkit.benchmark.worker"
 BLOCK_S = 0.02

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
-import os
 import secrets
 import tempfile
 import time
@@ -14,18 +12,21 @@ from pathlib import Path
 from random import Random
 
 from epkit import _platform, sample
-from epkit.benchmark import figures, outputs
-from epkit.benchmark.agreement import Agreement, agreement, incomparable
-from epkit.benchmark.candidates import chosen, external_folder, feed, planned
+from epkit.benchmark import figures
 from epkit.benchmark.contender import BLOCK_S, Contender
 from epkit.benchmark.environment import environment, look
 from epkit.benchmark.result import Benchmark, Row, comparisons
 from epkit.benchmark.turns import Budget, get_ready, outputs_file, take_turns
+from epkit.candidates import chosen, external_folder, feed, planned, sendable
 from epkit.config import ConfigSource, load
 from epkit.effective import effective
-from epkit.errors import ConfigError, EpkitError, InputError, ModelError, RunError
+from epkit.errors import ConfigError
+from epkit.faults import raise_common_fault
 from epkit.model import Source, digest
 from epkit.model import read as read_model
+from epkit.parity.agreement import Agreement, agreement, incomparable
+from epkit.parity.outputs import Outputs
+from epkit.parity.outputs import read as read_outputs
 from epkit.registry import discover
 from epkit.session import check_fit
 
@@ -85,8 +86,8 @@ def bench(
         for one in contenders:
             stack.enter_context(one)
         asked = _model_request(contents.source, folder)
-        get_ready(contenders, asked, _plain(config), given, folder, time_left, random, tell)
-        _raise_common_fault(contenders)
+        get_ready(contenders, asked, sendable(config), given, folder, time_left, random, tell)
+        raise_common_fault([one.fault for one in contenders])
         began = time.monotonic()
         order = take_turns(contenders, time_left, random, tell)
         measured_s = time.monotonic() - began
@@ -127,30 +128,14 @@ def _model_request(source: Path | bytes, folder: Path) -> dict[str, object]:
     return {"model": str(file), "model_is_bytes": True}
 
 
-def _plain(config: ConfigSource) -> object:
-    """Return a config as it can be sent to another process."""
-    if config is None or isinstance(config, Mapping):
-        return json.loads(json.dumps(config, default=str))
-    return os.fspath(config)
-
-
-def _raise_common_fault(contenders: Sequence[Contender]) -> None:
-    """Raise what every candidate says that this machine has: it is the model's fault, or the inputs', and no one's."""
-    kinds: dict[str, type[EpkitError]] = {one.__name__: one for one in (ModelError, RunError, InputError, ConfigError)}
-    faults = [one.fault for one in contenders if one.fault is None or one.fault.status == "failed"]
-    first = faults[0] if faults else None
-    if first is not None and first.kind in kinds and all(one and one.kind == first.kind for one in faults):
-        raise kinds[first.kind](first.reason, hint=first.hint)
-
-
 def _rows(contenders: Sequence[Contender], folder: Path) -> tuple[Row, ...]:
     """Make the rows; the first candidate that was measured is the one whose outputs the others' are compared with."""
     rows = []
-    reference: tuple[Contender, outputs.Outputs] | None = None
+    reference: tuple[Contender, Outputs] | None = None
     for position, one in enumerate(contenders):
         agreed = None
         if one.fault is None:
-            found = outputs.read(outputs_file(folder, position))
+            found = read_outputs(outputs_file(folder, position))
             if reference is None:
                 reference = one, found
             elif one.opened["inputs_sha256"] != reference[0].opened["inputs_sha256"]:
@@ -159,6 +144,12 @@ def _rows(contenders: Sequence[Contender], folder: Path) -> tuple[Row, ...]:
                 agreed = agreement(reference[0].candidate.name, reference[1], found)
         rows.append(_row(one, agreed))
     return tuple(rows)
+
+
+def _parting(agreed: Agreement | None) -> list[str]:
+    if agreed is None or agreed.agree:
+        return []
+    return ["epkit compare MODEL -t A -t B says where the outputs part, and whether the model amplifies rounding"]
 
 
 def _row(one: Contender, agreed: Agreement | None) -> Row:
@@ -194,6 +185,6 @@ def _row(one: Contender, agreed: Agreement | None) -> Row:
         inputs_sha256=one.opened["inputs_sha256"],
         agreement=agreed,
         effective=shown,
-        notes=(*one.opened["notes"], *found.notes),
+        notes=(*one.opened["notes"], *found.notes, *_parting(agreed)),
         samples_s=samples,
     )

@@ -10,23 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, TypeAlias
 
-from epkit.benchmark.agreement import Agreement
 from epkit.benchmark.environment import Environment
+from epkit.parity.agreement import Agreement
 
 SCHEMA = "epkit.bench/1"
 
 Status: TypeAlias = Literal["ok", "unusable", "failed"]
 Verdict: TypeAlias = Literal["faster", "slower", "same", "undecided"]
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Why a candidate has no figures. `kind` is the class of the error that its process met, empty for none."""
-
-    status: Literal["unusable", "failed"]
-    kind: str
-    reason: str
-    hint: str
 
 
 @dataclass(frozen=True, slots=True)

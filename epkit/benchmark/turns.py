@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from epkit.benchmark.candidates import Feed
 from epkit.benchmark.contender import Contender
+from epkit.candidates import Feed
 
 Progress = Callable[[str, float], None]
 

@@ -6,7 +6,6 @@ imported before the first message, so that the import can be timed.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import statistics
 import threading
@@ -23,7 +22,6 @@ from epkit.errors import EpkitError
 from epkit.steady import is_steady
 
 if TYPE_CHECKING:
-    from epkit.benchmark.candidates import Feed
     from epkit.opened import Session
 
 Message: TypeAlias = Mapping[str, Any]
@@ -82,9 +80,10 @@ class Worker:
     def _open(self, message: Message) -> Reply:
         started = time.perf_counter()
         from epkit import _runtime
-        from epkit.benchmark.candidates import Feed, external_folder, strictly
+        from epkit.candidates import Feed, external_folder, made, strictly
         from epkit.config import load
         from epkit.model import read
+        from epkit.parity.outputs import described, digest
         from epkit.probe import Answer
         from epkit.registry import discover
         from epkit.resolve import resolve
@@ -101,7 +100,8 @@ class Worker:
         started = time.perf_counter()
         self._session = open_plan(model, plan, answers)
         open_s = time.perf_counter() - started
-        self._feed, guessed = _made(self._session, Feed(**message["feed"]))
+        inputs = made(self._session.inputs, Feed(**message["feed"]))
+        self._feed = inputs.feed
         started = time.perf_counter()
         self._session.run(self._feed)
         first_run_s = time.perf_counter() - started
@@ -116,9 +116,9 @@ class Worker:
             "placement": placement,
             "summary": report.summary(),
             "notes": [*report.notes, *hits],
-            "inputs": _described(self._feed, message["feed"]["files"]),
-            "inputs_sha256": _digest(self._feed),
-            "guessed": list(guessed),
+            "inputs": described(self._feed, message["feed"]["files"]),
+            "inputs_sha256": digest(self._feed),
+            "guessed": list(inputs.guessed),
         }
 
     def _warm(self, most: float) -> Reply:
@@ -153,41 +153,10 @@ class Worker:
         return samples
 
     def _outputs(self, file: Path) -> Reply:
-        from epkit.benchmark.outputs import flat, write
+        from epkit.parity.outputs import flat, write
 
         write(flat(self._session.run(self._feed)), file)
         return {}
-
-
-def _made(session: Session, wanted: Feed) -> tuple[Mapping[str, object], tuple[str, ...]]:
-    """Read the inputs that were given, and make up the others; the same seed makes them the same everywhere."""
-    from epkit import arrays
-    from epkit.stand_in import stand_in
-
-    given = {name: arrays.read(Path(file)) for name, file in wanted.files.items()}
-    missing = [one for one in session.inputs if one.name not in given]
-    made = stand_in(missing, wanted.shapes, wanted.dimensions)
-    return {**made.feed, **given}, made.guessed
-
-
-def _described(feed: Mapping[str, object], files: Mapping[str, str]) -> list[dict[str, object]]:
-    from epkit.benchmark.outputs import flat
-
-    found = flat(feed)
-    return [
-        {"name": name, "dtype": found.dtypes[name], "shape": list(one.shape), "origin": files.get(name, "made up")}
-        for name, one in found.arrays.items()
-    ]
-
-
-def _digest(feed: Mapping[str, object]) -> str:
-    from epkit.benchmark.outputs import flat
-
-    digest = hashlib.sha256()
-    for name, array in sorted(flat(feed).arrays.items()):
-        digest.update(f"{name} {array.dtype} {array.shape} ".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import click
 from epkit._version import __version__
 from epkit.cli.bench import bench
 from epkit.cli.cache import cache
+from epkit.cli.compare import compare
 from epkit.cli.compile import compile
 from epkit.cli.doctor import doctor
 from epkit.cli.explain import explain
@@ -50,7 +51,7 @@ def app() -> None:
     """
 
 
-for _command in (providers, doctor, inspect, explain, run, bench, compile, cache, new_plugin):
+for _command in (providers, doctor, inspect, explain, run, bench, compare, compile, cache, new_plugin):
     app.add_command(_command)
 
 

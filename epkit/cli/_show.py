@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from epkit.compiled import Cached
 
-GOOD = frozenset({"usable", "active", "ok", "fine", "sound"})
+GOOD = frozenset({"usable", "active", "ok", "fine", "sound", "agree"})
 BAD = frozenset(
-    {"unusable", "broken", "failed", "failed to open", "failed to warm up", "problem", "disagrees", "damaged"}
+    {"unusable", "broken", "failed", "failed to open", "failed to warm up", "problem", "disagrees", "damaged", "differ"}
 )
 
 

@@ -45,21 +45,15 @@ def bench(
     row with its reason.
     """
     from epkit.benchmark.measure import bench as measure
-    from epkit.errors import ConfigError
+    from epkit.cli._inputs import named_files
 
-    inputs = {}
-    for pair in given:
-        name, equals, file = pair.rpartition("=")
-        if not equals:
-            raise ConfigError(f"--input {pair} names no input", hint="write --input NAME=FILE.npy")
-        inputs[name] = file
     with _progress() as progress:
         found = measure(
             model,
             targets or None,
             config=config,
             budget=budget,
-            inputs=inputs,
+            inputs=named_files(given),
             seed=seed,
             progress=progress,
             refresh=refresh,

@@ -5,6 +5,7 @@ As flat, plain arrays: what NumPy's files cannot hold is written in another form
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -55,6 +56,24 @@ def read(file: Path) -> Outputs:
     with np.load(file, allow_pickle=False) as stored:
         arrays = {name: stored[f"arr_{position}"] for position, name in enumerate(told["dtypes"])}
     return Outputs(arrays, told["dtypes"], told["left_out"])
+
+
+def described(feed: Mapping[str, object], files: Mapping[str, str]) -> list[dict[str, object]]:
+    """Say of each input its name, dtype and shape, and the file that it comes from."""
+    found = flat(feed)
+    return [
+        {"name": name, "dtype": found.dtypes[name], "shape": list(one.shape), "origin": files.get(name, "made up")}
+        for name, one in found.arrays.items()
+    ]
+
+
+def digest(values: Mapping[str, object]) -> str:
+    """Return the SHA-256 of what a run is given or gives, in hexadecimal."""
+    found = hashlib.sha256()
+    for name, array in sorted(flat(values).arrays.items()):
+        found.update(f"{name} {array.dtype} {array.shape} ".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()
 
 
 def _parts(name: str, value: object) -> Iterator[tuple[str, object]]:

@@ -1,21 +1,24 @@
-"""Who takes part in a benchmark, and on which inputs?"""
+"""Who takes part in a comparison, on which inputs, and how is that told to a process of its own?"""
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from epkit import arrays
-from epkit.config import Config
+from epkit.config import Config, ConfigSource
 from epkit.dimensions import batch_dimensions
-from epkit.model import Model
+from epkit.model import Model, TensorInfo
 from epkit.probe import Answer
 from epkit.registry import Registry
 from epkit.resolve import Plan
 from epkit.run.inputs import Inputs
 from epkit.session import EXTERNAL_FOLDER, plan_for
+from epkit.stand_in import StandIn, stand_in
 from epkit.target import CPU, Target
 from epkit.target import read as read_target
 
@@ -50,7 +53,7 @@ def chosen(names: Sequence[str] | None, config: Config, registry: Registry) -> l
 
 
 def strictly(target: Target) -> Target:
-    """Hold a target to its first provider, and leave the first run to the benchmark, whose process is one apart."""
+    """Hold a target to its first provider, and leave the first run to whoever compares, in a process apart."""
     return replace(target, strict=True, warmup=target.warmup.model_copy(update={"runs": 0}), isolate_open=False)
 
 
@@ -84,3 +87,18 @@ def feed(files: Mapping[str, str], targets: Sequence[Target], model: Model) -> F
         dimensions |= said
     shapes = next((target.warmup.shapes[0] for target in targets if target.warmup.shapes), {})
     return Feed(dict(files), shapes, dimensions)
+
+
+def made(inputs: Sequence[TensorInfo], wanted: Feed, seed: int = 0) -> StandIn:
+    """Read the inputs that were given, and make up the others; the same seed makes them the same everywhere."""
+    given = {name: arrays.read(Path(file)) for name, file in wanted.files.items()}
+    missing = [one for one in inputs if one.name not in given]
+    found = stand_in(missing, wanted.shapes, wanted.dimensions, seed)
+    return StandIn({**found.feed, **given}, found.guessed)
+
+
+def sendable(config: ConfigSource) -> object:
+    """Return a config as it can be sent to another process."""
+    if config is None or isinstance(config, Mapping):
+        return json.loads(json.dumps(config, default=str))
+    return os.fspath(config)

@@ -1,0 +1,133 @@
+"""`epkit compare`: do the outputs agree."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from epkit.cli import _options, _show
+
+if TYPE_CHECKING:
+    from epkit.parity.result import Comparison, Row
+    from epkit.parity.tolerance import Judged
+
+
+@click.command()
+@click.argument("what", nargs=-1, required=True, metavar="MODEL | DIR_A DIR_B")
+@click.option("-t", "--target", "targets", multiple=True, metavar="NAME", help="Two targets or more; the first leads.")
+@click.option("--input", "given", multiple=True, metavar="NAME=FILE.npy", help="An input; the others are made up.")
+@click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True, help="Sets of made-up inputs.")
+@click.option(
+    "--tolerance",
+    default="auto",
+    show_default=True,
+    metavar="NAME|SHARE",
+    help="auto, images, exact, or a share of an output's largest magnitude, as 0.001.",
+)
+@_options.config
+@_options.refresh
+@_options.as_json
+@click.pass_context
+def compare(
+    context: click.Context,
+    what: tuple[str, ...],
+    targets: tuple[str, ...],
+    given: tuple[str, ...],
+    seeds: int,
+    tolerance: str,
+    config: str | None,
+    refresh: bool,
+    as_json: bool,
+) -> None:
+    """Say whether targets compute the same outputs on MODEL: exit 0 if they agree, 1 if not.
+
+    Each runs in a process of its own, strictly on its first provider. Where outputs differ, the first tensor of the
+    graph that does is named, and how far rounding alone moves the outputs is measured. DIR_A and DIR_B hold outputs
+    that `epkit run --output-dir` has written; nothing runs then.
+    """
+    from epkit.cli._inputs import named_files
+    from epkit.errors import ConfigError
+
+    if len(what) == 2 and not targets:
+        from epkit.parity.saved import compare_saved
+
+        found = compare_saved(*what, tolerance=tolerance)
+    elif len(what) == 1:
+        from epkit.parity.comparison import compare as compare_targets
+
+        found = compare_targets(
+            what[0],
+            targets,
+            config=config,
+            inputs=named_files(given),
+            seeds=seeds,
+            tolerance=tolerance,
+            refresh=refresh,
+        )
+    else:
+        hint = "epkit compare MODEL -t A -t B, or epkit compare DIR_A DIR_B"
+        raise ConfigError(f"a comparison is of one model or of two folders, not of {len(what)} of them", hint=hint)
+    if as_json:
+        _show.document(found.as_json())
+    else:
+        _print(found)
+    context.exit(found.exit_code)
+
+
+def _print(found: Comparison) -> None:
+    others = [row for row in found.rows if row.verdict is not None]
+    _show.title(found.model or f"outputs saved in {found.reference}")
+    if others:
+        columns = ("candidate", "output", "off by", "share", "allowed", "ULP", "cosine", "argmax flips", "verdict")
+        _show.table(columns, [line for row in others for line in _lines(row)], numbers=columns[2:8])
+    for row in others:
+        _show.line(f"{row.target}: {row.told}")
+        if row.divergence is not None:
+            _show.line(f"{row.target}: {row.divergence.told}")
+        if row.conditioning is not None:
+            _show.line(f"{row.target}: {row.conditioning.told}")
+        if row.verdict == "ill-conditioned":
+            _show.line(f"{row.target}: the model is ill-conditioned: no two providers can agree on it")
+    faults = [(row.target, row.fault) for row in found.rows if row.fault is not None]
+    if faults:
+        _show.table(("candidate", "status", "why"), [(name, fault.status, fault.reason) for name, fault in faults])
+        _show.advice((name, fault.hint) for name, fault in faults)
+    for row in found.rows:
+        if row.summary:
+            _show.line(f"{row.target}: {row.summary}")
+    for note in (*found.notes, *(f"{row.target}: {note}" for row in found.rows for note in row.notes)):
+        _show.line(f"note: {note}")
+
+
+def _lines(row: Row) -> list[tuple[object, ...]]:
+    """Return a line for each output, of the inputs on which it is furthest off."""
+    worst: dict[str, Judged] = {}
+    for run in row.runs:
+        for one in run.agreement.outputs:
+            name = one.metrics.output
+            if name not in worst or _badness(one) > _badness(worst[name]):
+                worst[name] = one
+    return [
+        (
+            *(row.target, name, _figure(one.metrics.max_abs), _figure(one.metrics.share), _figure(one.allowed)),
+            *(one.metrics.max_ulp, _cosine(one.metrics.cosine), _flips(one), "agree" if one.agree else "differ"),
+        )
+        for name, one in worst.items()
+    ]
+
+
+def _badness(one: Judged) -> tuple[bool, float]:
+    return not one.agree, one.metrics.share or 0.0
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
+def _cosine(value: float | None) -> str:
+    return "" if value is None else f"{value:.6f}"
+
+
+def _flips(one: Judged) -> str:
+    return "" if one.metrics.argmax_of is None else f"{one.metrics.argmax_flips} of {one.metrics.argmax_of}"

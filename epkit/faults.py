@@ -1,0 +1,35 @@
+"""Why does a candidate have nothing to show, and is it the candidate's fault?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from epkit import errors
+from epkit.errors import ConfigError, EpkitError, InputError, ModelError, RunError
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What went wrong. `kind` is the class of the error that its process met, empty for none of epkit's."""
+
+    status: Literal["unusable", "failed"]
+    kind: str
+    reason: str
+    hint: str
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the error; 3 where the process came to grief: the provider cannot be had."""
+        found = getattr(errors, self.kind, None) if self.kind else None
+        return found.exit_code if isinstance(found, type) and issubclass(found, EpkitError) else 3
+
+
+def raise_common_fault(faults: Sequence[Fault | None]) -> None:
+    """Raise what every candidate says that this machine has: it is the model's fault, or the inputs', and no one's."""
+    kinds: dict[str, type[EpkitError]] = {one.__name__: one for one in (ModelError, RunError, InputError, ConfigError)}
+    had = [one for one in faults if one is None or one.status == "failed"]
+    first = had[0] if had else None
+    if first is not None and first.kind in kinds and all(one and one.kind == first.kind for one in had):
+        raise kinds[first.kind](first.reason, hint=first.hint)

@@ -1,0 +1,102 @@
+"""How does one target run the model, seen from outside its process?
+
+Each target has a process of its own, one at a time: a crash costs nobody else his outputs, and no two providers meet.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from epkit._child import Child
+from epkit.candidates import Candidate, Feed
+from epkit.faults import Fault
+
+WORKER = "epkit.parity.worker"
+LIMIT_S = 600.0
+"""How long opening the model and all runs of one target may take: TensorRT builds an engine for minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run: the seed of its made-up inputs, their digest, and the file that holds the outputs."""
+
+    seed: int
+    inputs_sha256: str
+    file: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a target computed, and what it said of itself."""
+
+    provider: str | None
+    summary: str
+    notes: tuple[str, ...]
+    runs: tuple[Run, ...]
+    inputs: tuple[Mapping[str, object], ...]
+    guessed: tuple[str, ...]
+    outputs: tuple[Mapping[str, Any], ...]
+    """Name, dtype and shape of all outputs; a size that is not known is a text or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What all targets of a comparison are asked to do."""
+
+    model: Path
+    in_memory: bool
+    """Whether the model was given as bytes, which now lie in that file."""
+    weights: str
+    """Where the external data of the model lies; empty for none."""
+    config: object
+    feed: Feed
+    seeds: tuple[int, ...]
+    folder: Path
+    altered: bool = False
+    repeats: bool = False
+    """Whether a seed that comes again is run again."""
+
+
+def run(candidate: Candidate, task: Task) -> Ran | Fault:
+    """Run the model on one target in a process of its own."""
+    if candidate.plan.refusal is not None:
+        refusal = candidate.plan.refusal
+        return Fault("unusable", "ProviderUnavailable", refusal.reason, refusal.hint)
+    with Child(WORKER) as child:
+        child.send(
+            {
+                "target": candidate.name,
+                "answers": {name: answer.as_json() for name, answer in candidate.answers.items()},
+                "config": task.config,
+                "model": str(task.model),
+                "model_is_bytes": task.in_memory,
+                "weights": task.weights if task.altered else "",
+                "feed": asdict(task.feed),
+                "seeds": list(task.seeds),
+                "into": tempfile.mkdtemp(dir=task.folder),
+                "altered": task.altered,
+                "repeats": task.repeats,
+            }
+        )
+        reply: Mapping[str, Any] | None = child.receive(LIMIT_S)
+        if reply is None:
+            said = "" if child.timed_out else child.last_words()
+            reason = f"its process {child.ending()} while running the model" + (f": {said}" if said else "")
+            return Fault("failed", "", reason, f"epkit run MODEL -t {candidate.name}")
+    if "error" in reply:
+        kind = str(reply["error"])
+        status: Literal["unusable", "failed"] = "unusable" if kind == "ProviderUnavailable" else "failed"
+        return Fault(status, kind, str(reply["message"]), str(reply["hint"]))
+    return Ran(
+        reply["provider"],
+        reply["summary"],
+        tuple(reply["notes"]),
+        tuple(Run(one["seed"], one["inputs_sha256"], Path(one["file"])) for one in reply["runs"]),
+        tuple(reply["inputs"]),
+        tuple(reply["guessed"]),
+        tuple(reply["outputs"]),
+    )

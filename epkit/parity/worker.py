@@ -1,0 +1,97 @@
+"""What does one target compute, in a process of its own?
+
+Opens a model, runs it on each input that is asked for, and writes the outputs to files.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from epkit._child import Parent
+from epkit.errors import EpkitError
+
+if TYPE_CHECKING:
+    from epkit.model import TensorInfo
+
+
+def main() -> None:
+    """Answer one request."""
+    parent = Parent()
+    request = parent.receive()
+    if request is None:
+        return
+    parent.leave_with_parent()
+    try:
+        reply = run(request)
+    except EpkitError as error:
+        reply = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
+    except Exception as error:  # noqa: BLE001 - the boundary of the process: whatever it is, the parent must know
+        traceback.print_exc()
+        reply = {"error": "", "message": f"{type(error).__name__}: {error}", "hint": ""}
+    parent.send(reply)
+
+
+def run(request: Mapping[str, Any]) -> dict[str, object]:
+    """Open the model, and run it on the inputs of each seed.
+
+    A seed that makes no other inputs than the first is left out, unless runs are to be repeated. Without a seed, the
+    model is only opened, for what it says of its outputs.
+    """
+    from epkit.candidates import Feed, external_folder, made, strictly
+    from epkit.config import load
+    from epkit.dimensions import bound
+    from epkit.model import read
+    from epkit.parity.outputs import described, digest, flat, write
+    from epkit.probe import Answer
+    from epkit.registry import discover
+    from epkit.resolve import resolve
+    from epkit.session import EXTERNAL_FOLDER, open_plan
+    from epkit.target import read as read_target
+
+    over = {"config": {EXTERNAL_FOLDER: request["weights"]}} if request["weights"] else None
+    target = strictly(
+        read_target(request["target"], load(request["config"]), discover(), session_options=over),
+    )
+    if request["altered"]:
+        # What was asked of the model's placement, and what is kept of it, means the model as it was.
+        target = replace(target, min_placement=None, cache=False, cuda_graph=False)
+    answers = {name: Answer.from_json(one) for name, one in request["answers"].items()}
+    path = Path(request["model"])
+    model = read(path.read_bytes() if request["model_is_bytes"] else path, folder=external_folder(target))
+    plan = resolve(target, {name: answer.availability for name, answer in answers.items()})
+    runs: list[dict[str, object]] = []
+    with open_plan(model, plan, answers) as session:
+        wanted = Feed(**request["feed"])
+        inputs = made(session.inputs, wanted)
+        for seed in request["seeds"]:
+            inputs = made(session.inputs, wanted, seed)
+            sha256 = digest(inputs.feed)
+            if runs and runs[0]["inputs_sha256"] == sha256 and not request["repeats"]:
+                continue
+            file = Path(request["into"]) / f"{len(runs)}.npz"
+            write(flat(session.run(inputs.feed)), file)
+            runs.append({"seed": seed, "inputs_sha256": sha256, "file": str(file)})
+        sizes = bound(session.inputs, {name: getattr(value, "shape", ()) for name, value in inputs.feed.items()})
+        return {
+            "provider": session.report.provider,
+            "summary": session.report.summary(),
+            "notes": list(session.report.notes),
+            "runs": runs,
+            "inputs": described(inputs.feed, wanted.files),
+            "guessed": list(inputs.guessed),
+            "outputs": [_described(one, sizes) for one in session.outputs],
+        }
+
+
+def _described(one: TensorInfo, sizes: Mapping[str, int]) -> dict[str, object]:
+    """Say what is known of an output; a size that is not known is a text or None."""
+    shape = (None,) if one.shape is None else one.shape
+    return {"name": one.name, "dtype": one.dtype, "shape": [sizes.get(str(size), size) for size in shape]}
+
+
+if __name__ == "__main__":
+    main()
