@@ -378,7 +378,7 @@ def test_wrong_numbers_are_not_for_opening_to_find_but_for_a_comparison(name):
 
 
 def test_a_benchmark_finds_wrong_numbers():
-    right, wrong = epkit.bench(MODEL, ["cpu", "faulty-wrong"], budget=20).candidates
+    right, wrong = epkit.bench(MODEL, ["cpu", "faulty-wrong"], budget=60).candidates
     assert right.agreement is None or right.agreement.agree
     assert wrong.agreement is not None
     assert not wrong.agreement.agree
