@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping
-from typing import IO, cast
+from typing import IO, NoReturn, cast
 
 from epkit._platform import end_with_parent
 
@@ -141,6 +141,19 @@ class Parent:
         """Reply."""
         self._replies.write(json.dumps(message) + "\n")
         self._replies.flush()
+
+    def limit(self, seconds: float | None) -> None:
+        """End this process a little after so many seconds, None for never.
+
+        The last resort, where the parent is gone and a library hangs that holds the interpreter's lock.
+        """
+        if sys.platform != "win32":
+            signal.alarm(0 if seconds is None else int(seconds) + 5)
+
+    def leave(self) -> NoReturn:
+        """End this process at once: libraries that crash while the interpreter shuts down have answered by now."""
+        sys.stderr.flush()
+        os._exit(0)
 
     def leave_with_parent(self) -> None:
         """End this process when the parent goes, whatever it is doing; no more messages can be received."""

@@ -21,7 +21,7 @@ def asked(method: Callable[..., Answer], *arguments: object) -> Answer:
         return method(*arguments)
     except EpkitError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         name = getattr(method, "__qualname__", repr(method))
         raise PluginError(f"{name} raised {type(error).__name__}: {error}", hint="tell the plugin's author") from error
 
@@ -30,7 +30,7 @@ def hint_for(provider: Provider, cause: str) -> str:
     """Return the provider's hint for a cause; empty when it has none, or fails to say it."""
     try:
         return str(provider.hint(cause) or "")
-    except Exception:  # noqa: BLE001 - the cause is what counts
+    except (Exception, SystemExit):  # noqa: BLE001 - the cause is what counts
         return ""
 
 
@@ -38,7 +38,7 @@ def availability_of(provider: Provider) -> Availability:
     """Return what the provider's own probe answers; whatever goes wrong there is an answer too."""
     try:
         answer = provider.probe()
-    except Exception as error:  # noqa: BLE001 - foreign code
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code
         return Unusable(f"its probe raised {type(error).__name__}: {error}", passing=True)
     if isinstance(answer, Usable | Unusable):
         return answer

@@ -5,9 +5,6 @@ Asks the plugin's own probe, then runs a tiny model on that provider alone and c
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 import traceback
 
 from epkit import _runtime
@@ -28,9 +25,7 @@ def main() -> None:
     if request is None:
         return
     parent.leave_with_parent()
-    if sys.platform != "win32":
-        # The last resort, should the parent be gone and a library hold the interpreter's lock.
-        signal.alarm(int(float(str(request["seconds"]))) + 5)
+    parent.limit(float(str(request["seconds"])))
     plugin = Plugin(str(request["plugin"]), str(request["value"]), "", "")
     device = request["device"]
     assert device is None or isinstance(device, int | str)
@@ -40,15 +35,13 @@ def main() -> None:
             parent.send({"usable": True, "detail": detail})
         case Unusable(reason, hint, passing):
             parent.send({"usable": False, "reason": reason, "hint": hint, "passing": passing})
-    # Libraries that crash while the interpreter shuts down have already answered.
-    sys.stderr.flush()
-    os._exit(0)
+    parent.leave()
 
 
 def _answer(plugin: Plugin, name: str, device: Device | None) -> Availability:
     try:
         provider = next(one for one in load(plugin) if one.name == name)
-    except Exception as error:  # noqa: BLE001 - foreign code
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code
         traceback.print_exc()
         return Unusable(f"its plugin raised {type(error).__name__}: {error}", passing=True)
     answer = availability_of(provider)
@@ -59,10 +52,10 @@ def _answer(plugin: Plugin, name: str, device: Device | None) -> Availability:
         _runtime.keep_log()
         _prove(provider, device)
     except _runtime.OpenFault as fault:
-        return Unusable(fault.cause, hint_for(provider, fault.cause), passing=True)
+        return Unusable(fault.cause, hint_for(provider, fault.cause) or fault.hint, passing=True)
     except EpkitError as error:
         return Unusable(error.message, error.hint, passing=True)
-    except Exception as error:  # noqa: BLE001 - whatever a provider raises is its answer
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a provider raises is its answer
         traceback.print_exc()
         return Unusable(cause(error), hint_for(provider, str(error)), passing=True)
     return answer

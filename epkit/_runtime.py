@@ -18,6 +18,7 @@ from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from epkit._cause import cause
+from epkit._foreign import asked
 from epkit.errors import ConfigError, RuntimeMissing
 from epkit.provider import Device, FoundDevice, Provider
 from epkit.run.device import CPU_MEMORY
@@ -46,10 +47,12 @@ _silence = True
 class OpenFault(Exception):
     """Opening failed: adding `candidate` to the session options did, or (None) creating the session."""
 
-    def __init__(self, cause: str, candidate: Candidate | None = None) -> None:
+    def __init__(self, cause: str, candidate: Candidate | None = None, hint: str = "") -> None:
         super().__init__(cause)
         self.cause = cause
         self.candidate = candidate
+        self.hint = hint
+        """What mends it, where epkit or the plugin said so with the error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +123,8 @@ def prepare(provider: Provider) -> None:
             return
         # Some preparations print (`preload_dlls` does); nobody asked for that.
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            provider.prepare(runtime)
-        library = provider.library()
+            asked(provider.prepare, runtime)
+        library = asked(provider.library)
         if library is not None and library not in _registered:
             # This program may have registered it itself; a second time under one name, some crash the process.
             if not found_devices(provider):
@@ -270,21 +273,21 @@ def _given(
         try:
             _add(runtime, options, candidate, dict(sent.get(candidate.name) or candidate.sent))
         except Exception as error:
-            raise OpenFault(cause(error), candidate) from error
+            raise OpenFault(cause(error), candidate, getattr(error, "hint", "")) from error
     return options
 
 
 def _add(runtime: ModuleType, options: Any, candidate: Candidate, sent: Mapping[str, str]) -> None:
     provider = candidate.provider
     prepare(provider)
-    provider.add(runtime, options, sent, [] if provider.library() is None else _chosen(runtime, candidate))
+    provider.add(runtime, options, sent, [] if asked(provider.library) is None else _chosen(runtime, candidate))
 
 
 def _chosen(runtime: ModuleType, candidate: Candidate) -> list[Any]:
     """Return ONNX Runtime's devices for a provider from a plugin library; LookupError when there is none."""
     provider = candidate.provider
     found = found_devices(provider)
-    chosen = provider.devices(found, candidate.device)
+    chosen = asked(provider.devices, found, candidate.device)
     if not chosen:
         listed = ", ".join(sorted({one.kind for one in found})) or "none"
         raise LookupError(f"no device {_named(candidate.device)}in its library; it offers: {listed}")

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,9 +33,7 @@ def main() -> None:
     os.environ.pop("EPKIT_EVENTS", None)  # what happens here is told by the parent
 
     def before(chain: Sequence[Candidate], captures: bool) -> None:
-        if sys.platform != "win32":
-            # The last resort, should the parent be gone and a library hold the interpreter's lock.
-            signal.alarm(int(told["seconds"]) + 5)
+        parent.limit(told["seconds"])
         parent.send({"chain": [one.name for one in chain], "captures": captures})
 
     error = ""
@@ -47,9 +43,7 @@ def main() -> None:
         traceback.print_exc()
         error = str(getattr(raised, "message", raised))
     parent.send({"error": error})
-    # Libraries that crash while the interpreter shuts down have lived long enough.
-    sys.stderr.flush()
-    os._exit(0)
+    parent.leave()
 
 
 def rehearse(request: Mapping[str, Any], contents: bytes, before: Before) -> None:

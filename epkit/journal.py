@@ -6,6 +6,7 @@ import json
 import os
 import re
 import time
+import weakref
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +24,8 @@ class JsonLines:
         """Open the file; raises OSError."""
         # One write a line at the end of the file, so that processes and threads do not mix theirs.
         self._file = os.open(Path(file), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        # Not at exit: other threads may still tell of something then.
+        weakref.finalize(self, os.close, self._file).atexit = False
 
     def __call__(self, event: events.Event) -> None:
         """Write one line; `at` is in seconds since 1970."""
@@ -35,8 +38,10 @@ _begun: dict[str, events.Observation] = {}
 
 
 def begin(environ: Mapping[str, str] | None = None) -> None:
-    """Keep events in the file that EPKIT_EVENTS names, if it does; once for each file. Raises ConfigError."""
+    """Keep events in the file that EPKIT_EVENTS names, for as long as it does; raises ConfigError."""
     file = (os.environ if environ is None else environ).get(VARIABLE, "")
+    for other in [one for one in _begun if one != file]:
+        _begun.pop(other).stop()
     if not file or file in _begun:
         return
     try:

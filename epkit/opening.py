@@ -2,8 +2,8 @@
 
 Adding a provider to the session options fails by itself, so the culprit is known. When creating the session fails, the
 exception says nothing about whose fault it is: the first provider that is not the CPU is dropped and the rest tried
-again. It is the model's fault exactly when the CPU alone fails too (or, where the CPU is forbidden, every provider
-alone).
+again; once that opens, those before the last one dropped are taken back if it still opens with them. It is the model's
+fault exactly when the CPU alone fails too (or, where the CPU is forbidden, every provider alone).
 """
 
 from __future__ import annotations
@@ -74,11 +74,20 @@ def open_next(opening: Opening) -> None:
     Raises ModelError when no provider can be blamed, ProviderDropped when the target requires what failed, or a
     placement that did not come about.
     """
-    started, isolated = time.perf_counter(), opening.isolated
-    opening.session = _capturing(opening) or _created(opening)
+    started, isolated, told = time.perf_counter(), opening.isolated, len(opening.dropped)
+    try:
+        opening.session = _capturing(opening) or _created(opening)
+    finally:
+        # Not sooner: who was dropped may have been taken back.
+        for row in list(opening.dropped.values())[told:]:
+            _tell(opening, row)
     opening.seconds += time.perf_counter() - started - (opening.isolated - isolated)
     opening.placed = _placement(opening, opening.session)
-    _hold_placement(opening)
+    try:
+        _hold_placement(opening)
+    except ProviderDropped:
+        opening.session = None  # its memory, which the error would hold on to
+        raise
 
 
 def leave_out(opening: Opening, model: Model) -> None:
@@ -96,16 +105,24 @@ def not_carried(candidate: Candidate, model: Model) -> TensorInfo | None:
     return next((one for one in tensors if any(lacking in one.dtype for lacking in candidate.provider.lacks)), None)
 
 
-def drop(opening: Opening, culprit: Candidate, cause: str, outcome: Outcome) -> None:
-    """Take a provider out of the chain; raises ProviderDropped when the target requires it."""
-    hint = hint_for(culprit.provider, cause)
+def drop(opening: Opening, culprit: Candidate, cause: str, outcome: Outcome, hint: str = "") -> None:
+    """Take a provider out of the chain, and tell of it; raises ProviderDropped when the target requires it."""
+    _take_out(opening, culprit, cause, outcome, hint)
+    _tell(opening, opening.dropped[culprit.name])
+
+
+def _take_out(opening: Opening, culprit: Candidate, cause: str, outcome: Outcome, hint: str = "") -> None:
+    hint = hint_for(culprit.provider, cause) or hint
     if opening.required and culprit is opening.plan.target.first:
         verb = "did not open" if outcome == "failed to open" else "failed in warm-up"
         raise ProviderDropped(f"{culprit.name} {verb} for this model: {cause}", hint=hint)
     opening.dropped[culprit.name] = Tried(culprit.name, outcome, cause, hint)
-    events.tell(events.Dropped(opening.plan.target.name, culprit.name, outcome, cause, hint))
     opening.remaining[:] = _without(opening, culprit)
     opening.compiled.trust()
+
+
+def _tell(opening: Opening, row: Tried) -> None:
+    events.tell(events.Dropped(opening.plan.target.name, row.provider, row.outcome, row.reason, row.hint))
 
 
 def _without(opening: Opening, culprit: Candidate) -> list[Candidate]:
@@ -152,7 +169,7 @@ def _capturing(opening: Opening) -> Any | None:
     """Open a session that captures graphs, if one was asked for; None where that cannot be, which is then known."""
     capture = opening.capture
     opening.captures = False
-    if capture is None or not capture.asked:
+    if capture is None or not capture.asked or not opening.remaining:
         return None
     if opening.remaining[0].name != capture.provider:
         opening.capture = capture = replace(capture, obstacles=(f"{capture.provider} was dropped",))
@@ -171,6 +188,7 @@ def _capturing(opening: Opening) -> Any | None:
             if not frozen:
                 opening.captures = True
                 return session
+            del session  # its memory, before the next one wants some
             told = f"input {frozen[0]!r} is read on the CPU, so that a replay would not see it change"
             opening.capture = capture = replace(capture, obstacles=(told,))
     if opening.required:
@@ -179,73 +197,87 @@ def _capturing(opening: Opening) -> Any | None:
     return None
 
 
-def _created(opening: Opening) -> Any:
-    first_cause = ""
+def _created(opening: Opening, *, review: bool = True) -> Any:
+    """Open a session with what is left of the chain, dropping who seems to be at fault, and reviewing that once."""
     suspects: list[Candidate] = []
-    while opening.remaining:
+    session, refusal = None, None
+    while opening.remaining and session is None and refusal is None:
         try:
             session = _create_cached(opening, opening.remaining, opening.settings)
         except OpenFault as fault:
             forbidden = CPU_FORBIDDEN in fault.cause
             if fault.candidate is not None and not forbidden:
-                drop(opening, fault.candidate, fault.cause, "failed to open")
+                _take_out(opening, fault.candidate, fault.cause, "failed to open", fault.hint)
+            elif opening.compiled.doubt(fault.cause):
                 continue
-            if opening.compiled.doubt(fault.cause):
-                continue
-            if forbidden:
-                raise _forbidden(opening) from fault
-            first_cause = first_cause or fault.cause
-            culprit = next((one for one in opening.remaining if not is_cpu(one)), None)
-            if culprit is None or (opening.required and not _opens_alone(opening)):
-                raise _models_fault(opening, first_cause) from fault
-            others = [one for one in opening.remaining if not is_cpu(one) and one is not culprit]
-            required = opening.required and culprit is opening.plan.target.first
-            if required and others and _opens(opening, [one for one in opening.remaining if one not in others]):
-                culprit = others[0]
-            suspects.append(culprit)
-            drop(opening, culprit, fault.cause, "failed to open")
-        else:
-            return _acquitted(opening, suspects, session)
-    # Where the CPU is forbidden, a provider that was dropped first may still have been innocent.
-    for suspect in suspects:
-        if _opens(opening, [suspect]):
-            opening.remaining = [suspect]
-            del opening.dropped[suspect.name]
-            return _create_cached(opening, opening.remaining, opening.settings)
-    if first_cause:
-        raise _models_fault(opening, first_cause)
+            elif forbidden:
+                refusal = fault
+            else:
+                culprit = _suspect(opening)
+                if culprit is None:
+                    raise _models_fault(opening, _first_cause(opening, suspects) or fault.cause) from fault
+                suspects.append(culprit)
+                _take_out(opening, culprit, fault.cause, "failed to open")
+    # The last drop helped, where anything is left; the suspects before it may be innocent.
+    last = next(reversed(opening.dropped), "") if opening.remaining else ""
+    doubtful = [one for one in suspects if one.name != last]
+    if review and doubtful:
+        session = None  # its memory, before the next one wants some
+        _take_back(opening, doubtful)
+        if opening.remaining:
+            return _created(opening, review=False)
+    if session is not None:
+        return session
+    if refusal is not None:
+        raise _forbidden(opening) from refusal
+    if suspects:
+        raise _models_fault(opening, _first_cause(opening, suspects))
     causes = "; ".join(f"{row.provider}: {row.reason}" for row in opening.dropped.values())
     raise ProviderDropped(
         f"no provider of target {opening.plan.target.name!r} opened: {causes}", hint="epkit providers"
     )
 
 
-def _acquitted(opening: Opening, suspects: Sequence[Candidate], session: Any) -> Any:
-    """Take back who was dropped before the culprit, and return the session with them: only the last drop helped."""
+def _suspect(opening: Opening) -> Candidate | None:
+    """Return who is dropped for a failure that names nobody; None when it is the model's."""
+    able = [one for one in opening.remaining if not is_cpu(one)]
+    if not able or not opening.required:
+        return able[0] if able else None
+    first, *others = able
+    if others and _opens(opening, [one for one in opening.remaining if one not in others]):
+        return others[0]
+    return first if _opens_alone(opening) else None
+
+
+def _first_cause(opening: Opening, suspects: Sequence[Candidate]) -> str:
+    return opening.dropped[suspects[0].name].reason if suspects else ""
+
+
+def _take_back(opening: Opening, suspects: Sequence[Candidate]) -> None:
+    """Take back each of the providers that were dropped with which the rest of the chain opens after all."""
     order = [step.candidate for step in opening.plan.steps]
-    for suspect in suspects[:-1]:
-        if any(one.provider.ort_name == suspect.provider.ort_name for one in opening.remaining):
+    for suspect in suspects:
+        twin = next((one for one in opening.remaining if one.provider.ort_name == suspect.provider.ort_name), None)
+        if twin is not None and order.index(twin) < order.index(suspect):
+            del opening.dropped[suspect.name]  # the twin that it stood in for is back
             continue
-        chain = sorted((*opening.remaining, suspect), key=order.index)
-        try:
-            session = _create_cached(opening, chain, opening.settings)
-        except OpenFault:
-            session = None
-        else:
-            opening.remaining[:] = chain
+        chain = sorted((*(one for one in opening.remaining if one is not twin), suspect), key=order.index)
+        if _opens(opening, chain):
             del opening.dropped[suspect.name]
-    return session or _create_cached(opening, opening.remaining, opening.settings)
+            opening.remaining[:] = chain
 
 
 def _opens_alone(opening: Opening) -> bool:
     """Whether the CPU alone opens the model, or, where the CPU is forbidden, any provider alone."""
-    alone: list[tuple[Candidate, ...]] = [()] if opening.plan.target.cpu else [(one,) for one in opening.plan.chain]
+    usable = [step.candidate for step in opening.plan.steps if step.decision != "unusable"]
+    alone: list[tuple[Candidate, ...]] = [()] if opening.plan.target.cpu else [(one,) for one in usable]
     return any(_opens(opening, candidates) for candidates in alone)
 
 
 def _opens(opening: Opening, chain: Sequence[Candidate]) -> bool:
+    """Whether a session of these providers opens, wherever its nodes land."""
     with contextlib.suppress(OpenFault):
-        _create(opening, chain, opening.settings)
+        _create(opening, chain, without_cpu_rule(opening.settings))
         return True
     return False
 

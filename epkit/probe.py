@@ -235,7 +235,7 @@ def _memory(provider: Provider, device: Device | None, registry: Registry, proof
     plugin = registry.plugin(provider.name)
     try:
         depends = [str(part) for part in provider.fingerprint()]
-    except Exception as error:  # noqa: BLE001 - foreign code
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code
         yield _Memory(
             None, f"not remembered: the fingerprint of {provider.name} raised {type(error).__name__}: {error}"
         )

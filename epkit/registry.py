@@ -132,7 +132,10 @@ def discover(*, environ: Mapping[str, str] | None = None, strict: bool | None = 
     disabled = {name.strip() for name in environ.get("EPKIT_DISABLE_PLUGINS", "").split(",")}
     entries: list[Entry] = []
     owners: dict[str, Plugin] = {}
-    for plugin in [*_installed(), *_named(environ.get(NAMED, ""))]:
+    installed = _installed()
+    # A module that is installed as a plugin too is loaded once, or its names would be taken by itself.
+    named = [one for one in _named(environ.get(NAMED, "")) if one.value not in [other.value for other in installed]]
+    for plugin in [*installed, *named]:
         if plugin.name in disabled:
             hint = f"take {plugin.name!r} out of EPKIT_DISABLE_PLUGINS"
             entries.append(Entry(plugin.name, plugin, "disabled", None, "EPKIT_DISABLE_PLUGINS names it", hint))
@@ -147,6 +150,9 @@ def discover(*, environ: Mapping[str, str] | None = None, strict: bool | None = 
 def load(plugin: Plugin) -> list[Provider]:
     """Import one plugin and ask it for its providers; raises whatever it raises, or PluginError."""
     entry_point = importlib.metadata.EntryPoint(plugin.name, plugin.value, GROUP)
+    if not all(one.isidentifier() for one in re.split(r"[.:]", plugin.value.partition("[")[0].strip())):
+        told = f"{plugin.value!r} is not the name of a module"
+        raise PluginError(told, hint="write it as import does, and a comma between two: epkit_acme,epkit_other")
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(hookspecs)
     # What a plugin prints while it is imported must not end up in a document that somebody parses.

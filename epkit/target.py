@@ -24,7 +24,7 @@ from pydantic import (
 
 from epkit._foreign import asked
 from epkit.config import Config, Table, Value, merged, origin_of, table_of
-from epkit.errors import ConfigError, UnknownTarget, nearest
+from epkit.errors import ConfigError, PluginError, UnknownTarget, nearest
 from epkit.provider import Device, Options, Provider
 from epkit.registry import Registry
 from epkit.session_options import SessionOptions
@@ -128,7 +128,11 @@ class Candidate:
         provider, options = self.provider, self.options
         if asked(provider.asked_cache, options) is not None and not asked(provider.check_cache, options):
             options = asked(provider.cached, options, self.device, None)
-        return asked(provider.encode, options, self.device)
+        sent = asked(provider.encode, options, self.device)
+        if not isinstance(sent, Mapping):
+            told = f"{type(provider).__name__}.encode returned {sent!r} where names and texts belong"
+            raise PluginError(told, hint="tell the plugin's author")
+        return dict(sent)
 
 
 @dataclass(frozen=True, slots=True)

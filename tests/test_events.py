@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -189,7 +191,29 @@ def test_a_program_is_watched_by_setting_a_variable(tmp_path):
     assert kinds == ["probed", "warmed-up", "opened", "ran"] * 2
 
 
+def test_a_variable_that_is_set_no_more_is_heeded(tmp_path, monkeypatch):
+    file = tmp_path / "events.jsonl"
+    monkeypatch.setenv("EPKIT_EVENTS", str(file))
+    epkit.open(mlp(), "cpu").close()
+    told = file.read_text()
+    assert told
+    monkeypatch.delenv("EPKIT_EVENTS")
+    epkit.open(mlp(), "cpu").close()
+    assert file.read_text() == told
+    assert not events.observed()
+
+
 def test_a_file_that_cannot_be_written_is_an_error_that_names_the_variable(monkeypatch, tmp_path):
     monkeypatch.setenv("EPKIT_EVENTS", str(tmp_path / "no" / "events.jsonl"))
     with pytest.raises(ConfigError, match=r"EPKIT_EVENTS names .*events\.jsonl.* cannot be written"):
         epkit.open(mlp(), "cpu")
+
+
+def test_the_file_of_an_observer_is_closed_with_it(tmp_path):
+    lines = journal.JsonLines(tmp_path / "events.jsonl")
+    file = lines._file
+    os.fstat(file)
+    del lines
+    gc.collect()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(file)

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from epkit.benchmark.candidates import strictly
 from hypothesis import given
 from hypothesis import strategies as st
 from models import mlp, model, value
 from onnx import helper
 
 import epkit
+from epkit.candidates import strictly
 from epkit.config import load
 from epkit.errors import ConfigError, ModelError, ProviderDropped
 from epkit.registry import discover

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 import runpy
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -12,8 +17,9 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
+from epkit._child import Parent
 from epkit.provider import Capability, Options, Provider
-from epkit.testing import ProviderConformance, broken, samples, subject
+from epkit.testing import ProviderConformance, _worker, broken, samples, subject
 from epkit.testing.promise import Broken, NotClaimed
 
 pytest_plugins = ["pytester"]
@@ -84,6 +90,39 @@ def run_kit(
         """
     )
     return pytester.runpytest_inprocess(*QUIET, *arguments)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no alarms")
+def test_the_time_limit_of_a_promise_ends_with_it(monkeypatch):
+    """The process waits for the next promise as long as it takes."""
+    left = []
+
+    class Asked(Parent):
+        def __init__(self):
+            self._requests = iter([{"seconds": 60.0}, None])
+
+        def receive(self):
+            left.append(signal.getitimer(signal.ITIMER_REAL)[0])
+            return next(self._requests)
+
+        def send(self, message):
+            pass
+
+        def leave(self):
+            pass
+
+    def outcome(request):
+        left.append(signal.getitimer(signal.ITIMER_REAL)[0])
+        return {"outcome": "kept"}
+
+    monkeypatch.setattr(_worker, "Parent", Asked)
+    monkeypatch.setattr(_worker, "_outcome", outcome)
+    try:
+        _worker.main()
+    finally:
+        signal.alarm(0)
+    waiting, trying, waiting_again = left
+    assert trying > waiting == waiting_again == 0
 
 
 def test_every_broken_plugin_that_is_shipped_is_tried():
@@ -388,3 +427,132 @@ def test_every_capability_has_a_model_and_a_promise():
     for capability in get_args(Capability):
         assert samples.of(capability), capability
         assert [one for one in promises if one.claim == capability], capability
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("pass", "the class of the test has no `provider`"),
+        ("provider = 'cpu'", "`provider` is 'cpu', where a class of epkit.provider.Provider belongs"),
+        ("provider = dict", "`provider` is <class 'dict'>"),
+        ("provider = Picky", "Picky() raised TypeError"),
+        ("provider = Leaves", "Leaves() raised SystemExit: 3"),
+        ("provider = Cpu; target = ['device']", "`target` is ['device'], where a mapping belongs"),
+        ("provider = Cpu; tolerances = 0.1", "`tolerances` is 0.1, where a mapping belongs"),
+    ],
+)
+def test_a_class_that_names_no_provider_is_told_so_once_and_nothing_else_fails(body, told, pytester):
+    pytester.makepyfile(
+        test_it=f"""
+        import sys
+        from epkit.provider import Provider
+        from epkit.testing import ProviderConformance
+        from epkit_cpu.provider import Cpu
+
+        class Picky(Provider):
+            name, ort_name = "picky", "CPUExecutionProvider"
+
+            def __init__(self, card):
+                pass
+
+        class Leaves(Provider):
+            name, ort_name = "leaves", "CPUExecutionProvider"
+
+            def __init__(self):
+                sys.exit(3)
+
+        class TestIt(ProviderConformance):
+            {body}
+        """
+    )
+    result = pytester.runpytest_inprocess(*QUIET)
+    outcomes = result.parseoutcomes()
+    assert outcomes.pop("failed") == 1
+    assert outcomes.keys() == {"skipped"}
+    (line,) = [line for line in result.outlines if line.startswith("TestIt breaks the promise")]
+    assert told in line
+    assert "Traceback" not in str(result.stdout)
+
+
+TROUBLED = """
+from pathlib import Path
+from epkit.hookspecs import hookimpl
+from epkit.provider import Provider
+import os, time
+
+class Troubled(Provider):
+    name, ort_name, compiles = "troubled", "CPUExecutionProvider", "opening"
+
+    {body}
+
+@hookimpl
+def epkit_providers():
+    return [Troubled()]
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "promise", "told", "mend"),
+    [
+        ("def cached(self, options, device, folder): pass", "every_other", "cached() returned None", "model_copy"),
+        ("def cached(self, options, device, folder): raise OSError('x')", "every_other", "OSError: x", "traceback"),
+        ("def check_device(self, device): raise KeyError(device)", "makes_no_sense", "KeyError: -1", "traceback"),
+        ("def fingerprint(self): return None", "holds_still", "fingerprint() returned None", "return texts"),
+        (
+            "def fingerprint(self): raise SystemExit(3)",
+            "holds_still",
+            "fingerprint() raised SystemExit",
+            "return texts",
+        ),
+    ],
+)
+def test_what_a_method_of_the_provider_does_wrong_is_one_broken_promise(
+    body, promise, told, mend, pytester, monkeypatch
+):
+    pytester.makepyfile(troubled_kit=TROUBLED.format(body=body))
+    monkeypatch.syspath_prepend(pytester.path)
+    monkeypatch.delitem(sys.modules, "troubled_kit", raising=False)
+    result = run_kit(pytester, monkeypatch, "troubled_kit", "Troubled", "-k", promise)
+    result.assert_outcomes(failed=1)
+    (line,) = [line for line in result.outlines if line.startswith("troubled breaks the promise")]
+    assert told in line
+    assert mend in result.outlines[result.outlines.index(line) + 1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the child ends at its time limit")
+def test_a_probe_that_hangs_ends_with_the_test_run_that_asked_it(pytester, monkeypatch):
+    pid = pytester.path / "pid"
+    hangs = f"def probe(self): Path({str(pid)!r}).write_text(str(os.getpid())); time.sleep(600)"
+    pytester.makepyfile(
+        troubled_hang=TROUBLED.format(body=hangs),
+        test_it="""
+        from troubled_hang import Troubled
+        from epkit.testing import ProviderConformance
+
+        class TestIt(ProviderConformance):
+            provider = Troubled
+        """,
+    )
+    monkeypatch.syspath_prepend(pytester.path)
+    monkeypatch.setenv("EPKIT_PLUGINS", "troubled_hang")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+    run = subprocess.Popen([sys.executable, "-m", "pytest", "-q", "-k", "answers"], stdout=subprocess.DEVNULL)
+    wait_for(lambda: pid.exists() and pid.read_text())
+    run.kill()
+    run.wait()
+    wait_for(lambda: not alive(int(pid.read_text())))
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    ends = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there, and not merely waiting to be buried."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

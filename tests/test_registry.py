@@ -188,3 +188,17 @@ def test_a_module_that_is_named_and_not_there_is_a_row():
     assert row.status == "broken"
     assert "no_such_plugin" in row.reason
     assert "EPKIT_PLUGINS" in row.hint
+
+
+def test_a_module_that_is_named_and_installed_is_loaded_once(install):
+    (module,) = install("twice", HEALTHY.format(name="twice"), distribution="twice").glob("*.py")
+    found = registry.discover(environ={"EPKIT_PLUGINS": module.stem}, strict=True)
+    rows = [(entry.name, entry.plugin.distribution) for entry in found.entries if entry.plugin.value == module.stem]
+    assert rows == [("twice", "twice")]
+
+
+@pytest.mark.parametrize("written", ["my-plugin", "./my_plugin", "one;other", "one two", ":", ".my_plugin"])
+def test_what_cannot_be_a_module_is_a_row_that_says_so(written):
+    row = registry.discover(environ={"EPKIT_PLUGINS": written}).entry(written)
+    assert (row.status, row.reason) == ("broken", f"{written!r} is not the name of a module")
+    assert "comma" in row.hint

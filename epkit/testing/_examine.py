@@ -9,6 +9,7 @@ import importlib
 import importlib.metadata
 import logging
 import os
+import signal
 import sys
 import time
 import traceback
@@ -17,6 +18,7 @@ from typing import Any
 import epkit.hookspecs
 import epkit.provider  # noqa: F401
 from epkit._child import Parent
+from epkit._platform import end_with_parent
 from epkit.provider import Provider, Unusable, Usable
 from epkit.registry import Plugin, load
 
@@ -26,19 +28,21 @@ TURNS = 5
 
 
 def main() -> None:
-    """Answer one request, `{"plugin", "value", "provider", "device"}`: what the import did, then what was asked."""
+    """Answer one request, `{"plugin", "value", "provider", "device", "seconds"}`: what the import did, and the rest."""
     parent = Parent()
     request = parent.receive()
     if request is None:
         return
+    end_with_parent()  # what hangs in an import or a probe must not outlive a test run that was killed
+    if sys.platform != "win32":
+        signal.alarm(int(float(str(request["seconds"]))) + 5)
     plugin = Plugin(str(request["plugin"]), str(request["value"]), "", "")
     parent.send(_imported(plugin))
     if parent.receive() is None:  # the parent has read what was printed by now
         return
     provider = next(one for one in load(plugin) if one.name == request["provider"])
     parent.send(_asked(provider, request["device"]))
-    sys.stderr.flush()
-    os._exit(0)
+    parent.leave()
 
 
 def _imported(plugin: Plugin) -> dict[str, object]:
@@ -106,11 +110,12 @@ def _texts(method: Any, *arguments: object) -> list[str] | str:
     """Return what a method lists; as one text, what it did instead."""
     try:
         found = method(*arguments)
-    except Exception as error:  # noqa: BLE001 - foreign code
+        listed = [] if found is None or isinstance(found, str) else list(found)
+    except BaseException as error:  # noqa: BLE001 - foreign code, and the child's only task
         return f"raised {type(error).__name__}: {error}"
-    if isinstance(found, str) or not all(isinstance(one, str) for one in found):
+    if found is None or isinstance(found, str) or not all(isinstance(one, str) for one in listed):
         return f"returned {found!r} where texts belong"
-    return list(found)
+    return listed
 
 
 def _heavy(before: set[str]) -> list[str]:

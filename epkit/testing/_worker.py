@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import sys
 import traceback
 from typing import Any
 
@@ -13,7 +10,7 @@ from epkit._cause import cause
 from epkit._child import Parent
 from epkit.errors import EpkitError
 from epkit.registry import discover
-from epkit.testing.promise import Broken, NotProven
+from epkit.testing.promise import SEE, Broken, NotProven
 from epkit.testing.subject import Subject
 
 
@@ -21,12 +18,11 @@ def main() -> None:
     """Keep one promise for each request: `{"promise", "provider", "target", "tolerances", "seconds"}`."""
     parent = Parent()
     while request := parent.receive():
-        if sys.platform != "win32":
-            # The last resort, should the parent be gone and a library hang.
-            signal.alarm(int(float(str(request["seconds"]))) + 5)
-        parent.send(_outcome(request))
-    sys.stderr.flush()
-    os._exit(0)  # libraries that crash while the interpreter shuts down have kept their promises by now
+        parent.limit(float(str(request["seconds"])))
+        reply = _outcome(request)
+        parent.limit(None)  # the next request may be long in coming
+        parent.send(reply)
+    parent.leave()
 
 
 def _outcome(request: dict[str, Any]) -> dict[str, object]:
@@ -50,7 +46,7 @@ def _outcome(request: dict[str, Any]) -> dict[str, object]:
         return {
             "outcome": "broken",
             "found": f"{type(error).__name__}: {cause(error)}",
-            "mend": "",
+            "mend": SEE,
             "details": _where(),
         }
     return {"outcome": "kept"}

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from epkit.provider import Options
 from epkit.testing import samples
 from epkit.testing.options import written
 from epkit.testing.promise import Broken, NotProven, promise
@@ -24,7 +25,7 @@ class Compiling(Running):
         """`cached` names the folder in what is sent, and none for None; a second session starts from what is there."""
         provider, device = self.subject.provider, self.subject.device
         sent = {
-            folder: " ".join(provider.encode(provider.cached(provider.options(), device, folder), device).values())
+            folder: " ".join(provider.encode(self._cached(provider.options(), folder), device).values())
             for folder in (FIRST, SECOND, None)
         }
         for folder, told in sent.items():
@@ -38,11 +39,11 @@ class Compiling(Running):
     @promise(of="compiling")
     def test_every_other_option_goes_into_what_it_compiles(self) -> None:
         """`cached` passes on each option but those that name the folder: another value makes another entry."""
-        provider, device = self.subject.provider, self.subject.device
-        given = provider.cached(provider.options(), device, FIRST)
+        provider = self.subject.provider
+        given = self._cached(provider.options(), FIRST)
         own = set(given.written())
         for name, value, options in written(provider):
-            if name not in own and provider.cached(options, device, FIRST).written().get(name) != value:
+            if name not in own and self._cached(options, FIRST).written().get(name) != value:
                 told = f"cached() drops {name} = {value!r}, so that what is compiled with it and without are one"
                 raise Broken(told, "return options.model_copy(update=...) with the folder alone changed")
 
@@ -68,6 +69,12 @@ class Compiling(Running):
             raise Broken(f"stale_when() said {first}, then {second}", "leave out what differs from call to call")
         if first == elsewhere:
             raise Broken(f"stale_when() said {first} for other versions and other files too", mend)
+
+    def _cached(self, options: Options, folder: Path | None) -> Options:
+        found = self.subject.provider.cached(options, self.subject.device, folder)
+        if not isinstance(found, Options):
+            raise Broken(f"cached() returned {found!r} where options belong", "return options.model_copy(update=...)")
+        return found
 
     def _keeps(self) -> None:
         sample = self.carried()[0]

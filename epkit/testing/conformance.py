@@ -3,7 +3,7 @@
 from epkit.testing import ProviderConformance
 
 class TestAcme(ProviderConformance):
-    provider = Acme
+provider = Acme
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from epkit.provider import Provider
 from epkit.testing.compiling import Compiling
 from epkit.testing.found import Found
 from epkit.testing.options import Optioned
+from epkit.testing.promise import Broken
 from epkit.testing.sessions import Sessions
-from epkit.testing.subject import Subject
+from epkit.testing.subject import subject
 
 
 class ProviderConformance(Found, Optioned, Sessions, Compiling):
@@ -32,15 +33,22 @@ class ProviderConformance(Found, Optioned, Sessions, Compiling):
     @classmethod
     def label(cls) -> str:
         """Return the provider's name, and the device where the target names one."""
-        name = str(getattr(cls.provider, "name", cls.__name__))
-        return f"{name} ({cls.target['device']})" if "device" in cls.target else name
+        name = getattr(getattr(cls, "provider", None), "name", None)
+        shown = name if isinstance(name, str) else cls.__name__
+        device = cls.target.get("device") if isinstance(cls.target, Mapping) else None
+        return shown if device is None else f"{shown} ({device})"
 
     @classmethod
     def setup_class(cls) -> None:
         """Say whose promises these are."""
-        cls.subject = Subject(cls.provider, cls.target, cls.tolerances)
+        cls.unfit = None
+        try:
+            cls.subject = subject(getattr(cls, "provider", None), cls.target, cls.tolerances)
+        except Broken as fault:
+            cls.unfit = fault
 
     @classmethod
     def teardown_class(cls) -> None:
         """End the process in which promises were kept."""
-        cls.subject.close()
+        if cls.unfit is None:
+            cls.subject.close()

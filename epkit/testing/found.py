@@ -84,7 +84,9 @@ class Found(Promises):
         elif not subject.answer.usable and not subject.misplaced:
             reason = getattr(subject.answer.availability, "reason", "")
             told = f"probe() calls it usable, and its proof failed: {reason}"
-            raise Broken(told, "let probe() look for what is missing here, and return Unusable(reason, hint)")
+            unknown = "Unknown Provider Type" in reason
+            other = "spell ort_name as ONNX Runtime does" if unknown else "mend that"
+            raise Broken(told, f"{other}, or let probe() look for what is missing here: Unusable(reason, hint)")
 
     @promise()
     def test_the_fingerprint_holds_still(self) -> None:
@@ -108,7 +110,8 @@ class Found(Promises):
         examined = self.subject.examined
         if not examined.asked:
             raise Broken(
-                f"the process in which probe() was asked {examined.ending}", "look without loading what may crash"
+                f"the process in which probe() was asked {examined.ending}",
+                "look without loading what may crash or hang",
             )
         return examined.asked
 

@@ -7,6 +7,7 @@ not claimed, is never counted as kept.
 from __future__ import annotations
 
 import functools
+import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from epkit.testing.subject import Subject
 
 PREFIX = "test_"
+SEE = "the traceback below ends in the method of the provider that failed"
+FIRST = "test_it_is_found_under_its_own_name"
 
 Body: TypeAlias = Callable[[Any], None]
 
@@ -50,6 +53,8 @@ class Promises:
 
     subject: ClassVar[Subject]
     """The provider that is held to them."""
+    unfit: ClassVar[Broken | None] = None
+    """Why the class of the test gives nothing that can be held to them: told with the first promise."""
 
 
 def promise(*, of: Claim | None = None, apart: bool = False) -> Callable[[Body], Body]:
@@ -66,6 +71,8 @@ def promise(*, of: Claim | None = None, apart: bool = False) -> Callable[[Body],
 
             unproven = broken = ""
             try:
+                if self.unfit is not None:
+                    raise self.unfit if body.__name__ == FIRST else NotProven(self.unfit.found)
                 if of is not None:
                     self.subject.claims(of)
                 if apart:
@@ -75,7 +82,10 @@ def promise(*, of: Claim | None = None, apart: bool = False) -> Callable[[Body],
             except NotProven as reason:
                 unproven = f"{NOT_PROVEN}{reason}"
             except Broken as fault:
-                broken = sentence(self.subject.name, body, fault)
+                broken = sentence(type(self).__name__ if self.unfit else self.subject.name, body, fault)
+            except Exception as error:  # noqa: BLE001 - what the provider's own code raises
+                raised = Broken(f"{type(error).__name__}: {error}", SEE, traceback.format_exc())
+                broken = sentence(self.subject.name, body, raised)
             # Out here, where no other exception is shown with them.
             if unproven:
                 pytest.skip(unproven)

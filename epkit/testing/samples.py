@@ -16,8 +16,9 @@ import numpy as np
 
 from epkit import _runtime
 from epkit._proof import CONVOLUTION
-from epkit.benchmark.agreement import TOLERANCE, difference
 from epkit.model import TensorInfo, read
+from epkit.parity.metrics import measure
+from epkit.parity.tolerance import BY_DTYPE, Tolerance, judge
 from epkit.provider import Capability, Provider
 from epkit.run.dtypes import numpy_dtype
 from epkit.testing.promise import Broken
@@ -27,7 +28,7 @@ WORDS = ("epkit", "späß", "", "a b")
 
 Feed = dict[str, Any]
 
-ALLOWED = {**TOLERANCE, "float64": 1e-9}
+ALLOWED = {**BY_DTYPE, "float64": 1e-9}
 """The share of an output's largest magnitude by which an element may be off. Float32 is not taken for float64."""
 
 
@@ -96,13 +97,9 @@ def check_same(sample: Sample, feed: Feed, found: Mapping[str, Any], tolerances:
 def apart(name: str, right: Any, found: Any, tolerances: Mapping[str, float]) -> str:
     """Say in which way two arrays differ by more than their dtype allows; empty when they do not."""
     dtype = str(right.dtype)
-    if found.dtype != right.dtype:
-        return f"{name} is {found.dtype} where {dtype} is expected"
-    told = difference(name, right, found, dtype)
-    allowed = {**ALLOWED, **tolerances}.get(dtype)
-    comparable = allowed is not None and told.max_rel is not None and bool(np.isfinite(found).all())
-    agrees = told.max_rel <= allowed if comparable else told.agree  # type: ignore[operator]
-    return "" if agrees else told.told.partition(" (")[0] + (f" ({allowed:g} allowed)" if comparable else "")
+    allowed = Tolerance("kit", {**ALLOWED, **tolerances}.get(dtype))
+    judged = judge(measure(name, right, found, dtype, str(found.dtype)), allowed)
+    return "" if judged.agree else judged.told
 
 
 @cache

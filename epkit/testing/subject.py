@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from epkit import probe
 from epkit._child import Child
@@ -52,7 +52,10 @@ class Subject:
     @property
     def name(self) -> str:
         """What users write."""
-        return str(getattr(self.provider, "name", type(self.provider).__name__))
+        try:
+            return str(getattr(self.provider, "name", type(self.provider).__name__))
+        except Exception:  # noqa: BLE001 - an attribute may be code, and discovery says what is wrong with it
+            return type(self.provider).__name__
 
     @property
     def device(self) -> Any:
@@ -83,14 +86,15 @@ class Subject:
         """What a fresh interpreter went through with the plugin; raises NotProven where it is not found."""
         plugin = self._entry().plugin
         request = {"plugin": plugin.name, "value": plugin.value, "provider": self.name, "device": self.device}
+        seconds = max(IMPORT_SECONDS, self.provider.proof_seconds)
         with Child("epkit.testing._examine") as child:
-            child.send(request)
+            child.send(request | {"seconds": IMPORT_SECONDS + seconds})
             imported = child.receive(IMPORT_SECONDS)
             if imported is None:
                 return Examined({}, {}, child.log(), child.ending())
             printed = child.log()
             child.send({})
-            asked = child.receive(max(IMPORT_SECONDS, self.provider.proof_seconds))
+            asked = child.receive(seconds)
             return Examined(imported, asked or {}, printed, "" if asked else child.ending())
 
     @cached_property
@@ -169,10 +173,32 @@ class Subject:
             raise NotProven(f"it is not found: {broken.found}") from None
 
 
+def subject(provider: object, target: object, tolerances: object) -> Subject:
+    """Return what is held to promises; raises Broken for a test class that names no provider, or not as it should."""
+    if isinstance(provider, type) and issubclass(provider, Provider):
+        kind = provider
+        try:
+            provider = kind()
+        except (Exception, SystemExit) as error:
+            told = f"{kind.__name__}() raised {type(error).__name__}: {error}"
+            raise Broken(told, "write it so that its class needs nothing, or name the object") from error
+    if not isinstance(provider, Provider):
+        told = f"`provider` is {provider!r}" if provider is not None else "the class of the test has no `provider`"
+        raise Broken(f"{told}, where a class of epkit.provider.Provider belongs", "provider = Acme")
+    for name, given in (("target", target), ("tolerances", tolerances)):
+        if not isinstance(given, Mapping):
+            example = '{"device": 0}' if name == "target" else '{"float32": 1e-3}'
+            raise Broken(f"`{name}` is {given!r}, where a mapping belongs", f"{name} = {example}")
+    return Subject(provider, cast("Mapping[str, object]", target), cast("Mapping[str, float]", tolerances))
+
+
 def _brings(entry: Entry, module: str, name: str) -> bool:
     plugin = entry.plugin.value.partition(":")[0]
     return module == plugin or module.startswith(f"{plugin}.") or entry.name == name
 
 
 def _mend(entry: Entry) -> str:
-    return "choose another name for it" if "is taken by" in entry.reason else entry.hint
+    if entry.status == "disabled":
+        return entry.hint
+    taken = "is taken by" in entry.reason
+    return "choose another name for it" if taken else "mend that, and see where: EPKIT_STRICT_PLUGINS=1 epkit providers"

@@ -15,8 +15,8 @@ from epkit.testing.onnx_suite.cases import Case
 WORKER = "epkit.testing.onnx_suite.worker"
 CASE_SECONDS = 120.0
 """The slowest case takes a few seconds; a shader compiler in software, half a minute."""
-PATIENCE = 5
-"""How many times as long epkit may take where plain ONNX Runtime came to an end: it also warms up."""
+LONGEST_SECONDS = 5 * CASE_SECONDS
+"""How long epkit may take where plain ONNX Runtime came to an end: it also warms up."""
 START_SECONDS = 120.0
 
 Stage: TypeAlias = Literal["passed", "reading", "opening", "running", "outputs", "crashed", "hung"]
@@ -98,7 +98,7 @@ class Arms:
         self._plain.send(case)
         self._epkit.send(case)
         plain = self._plain.receive(CASE_SECONDS)
-        return plain, self._epkit.receive(CASE_SECONDS * (1 if plain.stage == "hung" else PATIENCE))
+        return plain, self._epkit.receive(CASE_SECONDS if plain.stage == "hung" else LONGEST_SECONDS)
 
     def end(self) -> None:
         """End both workers."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from epkit._child import Parent
 from epkit.errors import EpkitError
+from epkit.testing.onnx_suite.arms import LONGEST_SECONDS
 from epkit.testing.onnx_suite.cases import Case
 from epkit.testing.onnx_suite.examples import difference, examples
 
@@ -36,7 +37,10 @@ def main() -> None:
     arm = _arm(str(told["arm"]), str(told["provider"]))
     parent.send({"ready": True})
     while (told := parent.receive()) is not None:
-        parent.send(judged(arm, Case.of(cast("dict[str, Any]", told["case"]))))
+        parent.limit(LONGEST_SECONDS)
+        outcome = judged(arm, Case.of(cast("dict[str, Any]", told["case"])))
+        parent.limit(None)
+        parent.send(outcome)
 
 
 def judged(open_model: Open, case: Case) -> dict[str, object]:

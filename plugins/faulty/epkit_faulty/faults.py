@@ -9,7 +9,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, NoReturn
@@ -18,13 +17,11 @@ from pydantic import Field
 
 from epkit._proof import CONVOLUTION
 from epkit.provider import Availability, Options, Provider, Usable, WarmupNeed
+from epkit_faulty.disguise import CPU, OWNER, allow_cpu, entry, rename, takers, was_forbidden
 from epkit_faulty.sessions import Changed, Failing, Leaking, Slowed, any_nan, off
 
-CPU = "CPUExecutionProvider"
 SOON = 3.0
 """The time limit of a proof that hangs, in seconds."""
-_NO_CPU = "session.disable_cpu_ep_fallback"
-_NO_CPU_WAS = "epkit_faulty.no_cpu"
 
 
 class Fault(Provider):
@@ -201,9 +198,10 @@ class NoNode(Fault):
     def open(self, model: str | bytes, options: Options, create: Callable[[], Any]) -> Any:  # noqa: ARG002
         """Say that the CPU's nodes are its own, in the proof; else hold to what was said of the CPU."""
         session = create()
+        said = session.get_session_options()
         if self.proves(model):
             rename(session, self.ort_name)
-        elif entry(session.get_session_options(), _NO_CPU_WAS) and CPU in takers(session):
+        elif was_forbidden(said) and not entry(said, OWNER) and CPU in takers(session):
             raise RuntimeError("nodes are left over, but fallback to CPU EP has been explicitly disabled by the user.")
         return session
 
@@ -325,44 +323,3 @@ def crash() -> NoReturn:
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # nobody wants to debug this one
         os.kill(os.getpid(), signal.SIGSEGV)
     os.abort()
-
-
-@dataclass(frozen=True, slots=True)
-class _Renamed:
-    """A part of ONNX Runtime's record of who took which nodes, with another name."""
-
-    ep_name: str
-    part: Any
-
-    def get_nodes(self) -> Any:
-        """Return the nodes."""
-        return self.part.get_nodes()
-
-
-def rename(session: Any, ort_name: str) -> None:
-    """Let a session say that the nodes of the CPU are those of the provider `ort_name`."""
-    told = session.get_provider_graph_assignment_info
-    # In place, not wrapped: a wrapper would cost each run a little, and make comparisons unfair.
-    session.get_provider_graph_assignment_info = lambda: [
-        _Renamed(ort_name, part) if part.ep_name == CPU else part for part in told()
-    ]
-
-
-def takers(session: Any) -> set[str]:
-    """Return what ONNX Runtime calls the providers that took nodes."""
-    return {part.ep_name for part in session.get_provider_graph_assignment_info()}
-
-
-def allow_cpu(session_options: Any) -> None:
-    """Lift the rule that no node may run on the CPU, which would hit one that poses as an accelerator as well."""
-    if entry(session_options, _NO_CPU) == "1":
-        session_options.add_session_config_entry(_NO_CPU, "0")
-        session_options.add_session_config_entry(_NO_CPU_WAS, "1")
-
-
-def entry(session_options: Any, key: str) -> str:
-    """Return a config entry; empty when there is none."""
-    try:
-        return str(session_options.get_session_config_entry(key))
-    except RuntimeError:
-        return ""

@@ -11,10 +11,8 @@ from pydantic import create_model, model_validator
 
 from epkit.errors import PluginError
 from epkit.provider import Concurrency, Device, Options, Provider, WarmupNeed
-from epkit_faulty.faults import CPU, FAULTS, Fault, allow_cpu, entry, rename
-
-# An entry of a session's own options, which ONNX Runtime keeps without reading it.
-_OWNER = "epkit_faulty.owner"
+from epkit_faulty.disguise import CPU, OWNER, allow_cpu, entry, rename
+from epkit_faulty.faults import FAULTS, Fault
 
 
 class OverCpuOptions(Options):
@@ -45,15 +43,15 @@ class OverCpu(Provider):
 
     def add(self, runtime: ModuleType, session_options: Any, sent: Mapping[str, str], devices: Sequence[Any]) -> None:  # noqa: ARG002
         """Add the CPU here already, so that it takes nodes before the providers that follow; it can be had once."""
-        if not entry(session_options, _OWNER):
+        if not entry(session_options, OWNER):
             allow_cpu(session_options)
             session_options.add_provider(CPU, {})
-            session_options.add_session_config_entry(_OWNER, self.name)
+            session_options.add_session_config_entry(OWNER, self.name)
 
     def open(self, model: str | bytes, options: Options, create: Callable[[], Any]) -> Any:  # noqa: ARG002
         """Put this provider's name for the CPU's into the record of who took which node."""
         session = create()
-        if entry(session.get_session_options(), _OWNER) == self.name:
+        if entry(session.get_session_options(), OWNER) == self.name:
             rename(session, self.ort_name)
         return session
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import re
@@ -10,13 +11,16 @@ import subprocess
 import sys
 import tempfile
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import filelock
 import numpy as np
+import onnxruntime
 import pytest
+from epkit_faulty.disguise import rename, takers
 from epkit_faulty.faults import FAULTS
 from epkit_faulty.over import over_cpu, over_installed
 from epkit_faulty.sessions import Slowed
@@ -283,6 +287,8 @@ def test_where_the_cpu_is_forbidden_a_fault_leaves_no_node_to_it():
         assert session.report.placement.keys() == {"faulty-none"}
     with opened("faulty-no-node", "openvino", cpu=False) as session:
         assert session.report.placement.keys() == {"openvino"}
+    with opened("faulty-none", "faulty-no-node", cpu=False) as session:
+        check(session)
     with pytest.raises(ProviderDropped, match=r"cpu = false, but faulty-no-node leaves to the CPU: MatMul"):
         opened("faulty-no-node", cpu=False)
     with pytest.raises(ProviderDropped, match="no provider of target 't' opened: faulty-creation-fails: "):
@@ -418,6 +424,21 @@ def test_a_slow_run_takes_its_share_longer(way, share):
     else:
         slowed.run_with_iobinding(None)
     assert time.perf_counter() - began >= 0.02 * (1 + share) - 0.001
+
+
+def test_a_session_in_disguise_goes_when_nobody_holds_it():
+    given = onnxruntime.SessionOptions()
+    given.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    session = onnxruntime.InferenceSession(MODEL, given, providers=["CPUExecutionProvider"])
+    rename(session, "FaultyExecutionProvider")
+    assert takers(session) == {"FaultyExecutionProvider"}
+    held = weakref.ref(session)
+    gc.disable()
+    try:
+        del session
+        assert held() is None
+    finally:
+        gc.enable()
 
 
 def test_a_slow_session_gives_the_right_numbers():

@@ -22,11 +22,7 @@ from epkit_tensorrt_rtx.options import TensorRTRTXOptions
 _MODULE = "onnxruntime_ep_nv_tensorrt_rtx"
 _WHEEL = "onnxruntime-ep-nv-tensorrt-rtx"
 _INSTALL = f"pip install {_WHEEL}"
-_LIBRARY = (
-    "onnxruntime_providers_nv_tensorrt_rtx.dll"
-    if sys.platform == "win32"
-    else "libonnxruntime_providers_nv_tensorrt_rtx.so"
-)
+_LIBRARY = wheels.shared_library("onnxruntime_providers_nv_tensorrt_rtx")
 _VARIANTS = {13: f"{_WHEEL}-cu13", 12: f"{_WHEEL}-cu12"}
 """The wheels that bring the library, by the CUDA that they were built for; the first comes with `_WHEEL`."""
 _OLDEST_RUNTIME = (1, 24)
@@ -85,7 +81,7 @@ class TensorRTRTX(Provider):
         library = wheels.library(_MODULE, _LIBRARY)
         found = [f"{wheel} {version}" for wheel, version in {**wheels.runtimes(), **_installed()}.items()]
         places = [*([library] if library else []), Path("/proc/driver/nvidia/version"), Path("/etc/ld.so.cache")]
-        found += [_state(path) for path in places if path.is_file()]
+        found += [wheels.state(path) for path in places if path.is_file()]
         found += [f"{name}={os.environ.get(name)!r}" for name in _VARIABLES]
         return found + sorted(node.name for one in ("nvidia[0-9]*", "dxg") for node in Path("/dev").glob(one))
 
@@ -195,8 +191,3 @@ def _load_unless_there(library: Path) -> None:
         ctypes.CDLL(".".join(library.name.split(".")[:3]))
     except OSError:
         ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
-
-
-def _state(path: Path) -> str:
-    state = path.stat()
-    return f"{path} {state.st_mtime_ns} {state.st_size}"

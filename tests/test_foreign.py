@@ -1,0 +1,65 @@
+"""A plugin whose own code fails, or exits, is a row and a sentence that names the method; epkit goes on."""
+
+from __future__ import annotations
+
+import pytest
+
+from epkit import probe
+from epkit.probe import Answer
+from epkit.provider import Unusable
+from epkit.registry import discover
+
+SOURCE = """
+import sys
+from epkit.errors import ProviderUnavailable
+from epkit.hookspecs import hookimpl
+from epkit.provider import Provider, Usable
+
+class Acme(Provider):
+    name = "acme"
+    ort_name = "AcmeExecutionProvider"
+
+    {method}
+
+@hookimpl
+def epkit_providers():
+    return [Acme()]
+"""
+
+
+def ask(method: str, install, **environ: str) -> Answer:
+    install("acme", SOURCE.format(method=method))
+    registry = discover()
+    return probe.ask([(registry.get("acme"), None)], registry, environ=environ)["acme"]
+
+
+@pytest.mark.parametrize(
+    ("method", "reason", "hint"),
+    [
+        ("def library(self): raise OSError('no disk')", "Acme.library raised OSError: no disk", "plugin's author"),
+        ("def library(self): raise ProviderUnavailable('no wheel', hint='pip install it')", "no wheel", "pip install"),
+        ("def prepare(self, runtime): raise OSError('no driver')", "Acme.prepare raised OSError: no driver", "author"),
+        ("def prepare(self, runtime): sys.exit(3)", "Acme.prepare raised SystemExit: 3", "author"),
+        ("def encode(self, options, device): raise KeyError('x')", "Acme.encode raised KeyError: 'x'", "author"),
+        ("def encode(self, options, device): return None", "Acme.encode returned None where names and texts", "author"),
+        ("def probe(self): sys.exit(3)", "its probe raised SystemExit: 3", ""),
+    ],
+)
+def test_the_answer_names_the_method_that_failed_and_keeps_the_hint_apart(method, reason, hint, install):
+    found = ask(method, install).availability
+    assert isinstance(found, Unusable)
+    assert found.reason.startswith(reason)
+    assert "hint:" not in found.reason
+    assert hint in found.hint
+
+
+@pytest.mark.parametrize("does", ["sys.exit(1)", "return None", "raise OSError('x')"])
+def test_a_fingerprint_that_fails_or_exits_is_a_note_and_nobody_else_suffers(does, install):
+    answer = ask(f"def fingerprint(self): {does}", install)
+    assert "the fingerprint of acme raised" in answer.note
+
+
+def test_a_probe_that_exits_does_not_end_the_process_that_asks_it_quickly(install):
+    found = ask("def probe(self): sys.exit(3)", install, EPKIT_PROBE="quick").availability
+    assert isinstance(found, Unusable)
+    assert "SystemExit" in found.reason
