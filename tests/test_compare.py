@@ -69,7 +69,7 @@ class Around(Wrapped):
 def other(model, create, old, new):
     "Open the model with some of its bytes replaced."
     from onnxruntime import InferenceSession
-    options = create.keywords["sess_options"]
+    options = create().get_session_options()
     if isinstance(model, bytes):
         return InferenceSession(model.replace(old, new), options)
     file = Path(model).with_name("twisted.onnx")
@@ -153,6 +153,12 @@ def test_the_first_tensor_that_differs_is_named_with_its_node(empty: Path, twist
     assert measured.share("r") > 0
     assert "so in 2 of 2 sets of inputs" in other.told
     json.dumps(found.as_json(), allow_nan=False)
+
+
+def test_a_provider_that_is_wrong_on_purpose_is_found(empty: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("EPKIT_PLUGINS", "epkit_faulty")
+    other = row(epkit.compare(mlp(), ["cpu", "faulty-wrong"], seeds=1))
+    assert (other.verdict, other.divergence.tensor, other.divergence.reads) == ("differ", "h", {})
 
 
 def test_a_difference_that_is_gone_with_more_outputs_comes_of_fusing(empty: Path, twist: Callable[..., str]):
