@@ -42,14 +42,13 @@ _lock = threading.Lock()
 def begin(environ: Mapping[str, str] | None = None) -> None:
     """Keep events in the file that EPKIT_EVENTS names, for as long as it does; raises ConfigError."""
     file = (os.environ if environ is None else environ).get(VARIABLE, "")
-    for other in [one for one in _begun if one != file]:
-        _begun.pop(other).stop()
-    if not file or file in _begun:
-        return
-    try:
-        with _lock:
-            if file not in _begun:
-                _begun[file] = events.observe(JsonLines(file))
-    except OSError as error:
-        told = f"{VARIABLE} names {file!r}, which cannot be written: {error.strerror}"
-        raise ConfigError(told, hint=f"export {VARIABLE}=events.jsonl") from error
+    with _lock:
+        for other in [one for one in _begun if one != file]:
+            _begun.pop(other).stop()
+        if not file or file in _begun:
+            return
+        try:
+            _begun[file] = events.observe(JsonLines(file))
+        except OSError as error:
+            told = f"{VARIABLE} names {file!r}, which cannot be written: {error.strerror}"
+            raise ConfigError(told, hint=f"export {VARIABLE}=events.jsonl") from error
