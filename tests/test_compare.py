@@ -169,15 +169,14 @@ def test_a_difference_that_is_gone_with_more_outputs_comes_of_fusing(empty: Path
     assert "fusing" in other.divergence.told
 
 
-def test_a_target_that_refuses_a_group_of_outputs_is_given_them_one_by_one(empty: Path, twist: Callable[..., str]):
-    refuses = "if len(made.get_outputs()) > 2: raise ValueError('too many outputs')"
-    name = twist(open=f"made = other(model, create, b'Relu', b'Selu')\n        {refuses}\n        return made")
-    other = row(epkit.compare(mlp(), ["cpu", name], seeds=1))
-    assert (other.divergence.tensor, other.divergence.skipped) == ("r", ())
-    opening = f"made = other(model, create, b'Relu', b'Selu')\n        {refuses.replace('2', '1')}"
-    name = twist("closed", open=f"{opening}\n        return made")
-    other = row(epkit.compare(mlp(), ["cpu", name], seeds=1))
-    assert (other.divergence.tensor, other.divergence.skipped) == ("y", ("h", "r"))
+def test_a_tensor_that_a_target_refuses_as_an_output_is_skipped_and_the_others_are_compared(
+    empty: Path, twist: Callable[..., str]
+):
+    opening = "made = other(model, create, b'Relu', b'Selu')\n        "
+    refusing = "if 'r' in [one.name for one in made.get_outputs()]: raise ValueError('not r')\n        return made"
+    other = row(epkit.compare(mlp(), ["cpu", twist(open=opening + refusing)], seeds=1))
+    where = other.divergence
+    assert (where.tensor, where.skipped, where.compared, where.reproduced) == ("y", ("r",), 2, True)
 
 
 def test_tensors_come_in_groups_of_a_bounded_size_and_the_first_still_is_the_first(
@@ -229,9 +228,6 @@ def test_a_difference_that_rounding_alone_explains_is_agreement_as_far_as_the_mo
     assert (other.divergence.tensor, other.conditioning.amplified > 100) == ("y", True)
     held = epkit.compare(cancelling(1000.0), ["cpu", name], seeds=1, tolerance=0.001)
     assert (row(held).verdict, held.exit_code) == ("differ", 1), "a tolerance that was given is kept"
-    more = np.float32(1000.0) + 4000 * np.spacing(np.float32(1000.0))
-    name = twist("worse", open=replaced(number(1000.0), number(more)))
-    assert row(epkit.compare(cancelling(1000.0), ["cpu", name], seeds=1)).verdict == "differ"
 
 
 def test_outputs_that_rounding_alone_makes_arbitrary_are_ill_conditioned(empty: Path, twist: Callable[..., str]):
