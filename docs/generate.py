@@ -30,7 +30,7 @@ from epkit.events import Event
 from epkit.provider import Provider
 from epkit.registry import discover
 from epkit.session_options import SessionOptions
-from epkit.target import TargetTable, Warmup
+from epkit.target_table import TargetTable, Warmup
 from epkit.testing import ProviderConformance
 from epkit.testing.onnx_suite.report import Report
 from epkit.testing.promise import promises, said

@@ -19,7 +19,8 @@ from epkit.provider import Provider
 
 if TYPE_CHECKING:
     from epkit._runtime import Settings
-    from epkit.target import Candidate, Warmup
+    from epkit.target import Candidate
+    from epkit.target_table import Warmup
 
 FORMAT = "1"
 

@@ -21,7 +21,7 @@ from epkit.provider import Provider, WarmupNeed
 from epkit.report import WarmedUp
 from epkit.stand_in import Sized, filled, sized
 from epkit.steady import is_steady, no_longer_falls
-from epkit.target import Warmup
+from epkit.target_table import Warmup
 
 Run = Callable[[Mapping[str, object]], Mapping[str, object]]
 

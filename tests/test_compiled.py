@@ -35,7 +35,8 @@ from epkit.errors import ConfigError, ModelError
 from epkit.model import read
 from epkit.provider import Provider
 from epkit.staleness import parts_of, why_missed
-from epkit.target import Candidate, Warmup
+from epkit.target import Candidate
+from epkit.target_table import Warmup
 
 SLOW = '''
 import os, time

@@ -24,7 +24,8 @@ from epkit.candidates import strictly
 from epkit.config import load
 from epkit.errors import ConfigError, ModelError, ProviderDropped
 from epkit.registry import discover
-from epkit.target import LONGEST_ISOLATED, read
+from epkit.target import read
+from epkit.target_table import LONGEST_ISOLATED
 
 WITNESS = """
 import json, os

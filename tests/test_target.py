@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epkit import config, registry, target
+from epkit import config, registry, target, target_table
 from epkit.errors import ConfigError, UnknownTarget
 
 
@@ -225,7 +225,7 @@ def test_a_disabled_provider_in_a_chain_is_a_row_with_its_reason(monkeypatch, in
 
 @given(
     st.dictionaries(
-        st.sampled_from([*target.TargetTable.model_fields, "nonsense"]),
+        st.sampled_from([*target_table.TargetTable.model_fields, "nonsense"]),
         st.none()
         | st.booleans()
         | st.integers()

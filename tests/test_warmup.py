@@ -16,7 +16,7 @@ from epkit.errors import ConfigError
 from epkit.model import TensorInfo
 from epkit.provider import Provider, WarmupNeed
 from epkit.stand_in import sized
-from epkit.target import Warmup
+from epkit.target_table import Warmup
 from epkit.warmup import MOST_RUNS, MOST_SECONDS, course, enough
 
 IMAGES = (TensorInfo("image", "float32", ("batch", 3, None, 8)), TensorInfo("scale", "float32", ("batch",)))
