@@ -37,10 +37,6 @@ class Environment:
     load_before: tuple[float, ...]
     """The load average over 1, 5 and 15 minutes."""
     load_after: tuple[float, ...]
-    seed: int
-    model: str
-    model_sha256: str
-    model_bytes: int
     page_cache: str = "the model's files were read just before; libraries were as the system had them"
 
     def as_json(self) -> dict[str, object]:
@@ -61,9 +57,7 @@ def look() -> Before:
     return Before(time.time(), load())
 
 
-def environment(
-    before: Before, registry: Registry, *, seed: int, model: str, model_sha256: str, model_bytes: int
-) -> Environment:
+def environment(before: Before, registry: Registry) -> Environment:
     """Describe the machine, after everything ran."""
     limit = _platform.core_limit()
     return Environment(
@@ -78,10 +72,6 @@ def environment(
         governor=_text(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")).strip(),
         load_before=before.load,
         load_after=load(),
-        seed=seed,
-        model=model,
-        model_sha256=model_sha256,
-        model_bytes=model_bytes,
     )
 
 

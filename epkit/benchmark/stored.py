@@ -1,0 +1,80 @@
+"""Where do the documents of benchmarks lie, and how are they written and read?"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from pathlib import Path
+
+from epkit.benchmark.document import SCHEMA, Benchmark, Findings, Measured
+from epkit.errors import ConfigError
+
+KEPT = 50
+"""How many documents are kept in the folder of those that nobody gave a name."""
+
+
+def folder() -> Path:
+    """Return the folder for documents that nobody gave a name: EPKIT_BENCH_DIR, or the user's data directory."""
+    import platformdirs
+
+    return Path(os.environ.get("EPKIT_BENCH_DIR") or Path(platformdirs.user_data_dir("epkit")) / "benchmarks")
+
+
+def new_file(model: str) -> Path:
+    """Name a new document after the time and the model, and let go of the oldest; those that were named stay."""
+    its_folder = folder()
+    its_folder.mkdir(parents=True, exist_ok=True)
+    for old in _documents(its_folder)[: -KEPT + 1]:
+        old.unlink(missing_ok=True)
+    name = re.sub(r"[^\w.-]+", "-", Path(model).stem) or "model"
+    return its_folder / f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}-{name}.json"
+
+
+def latest() -> Path:
+    """Return the document that was written last. Raises ConfigError when there is none."""
+    found = _documents(folder())
+    if not found:
+        raise ConfigError(f"there is no benchmark in {folder()} yet", hint="epkit bench")
+    return found[-1]
+
+
+def write(benchmark: Benchmark, file: Path) -> None:
+    """Write a document; whoever reads it meanwhile finds the old one or the new one. Raises ConfigError."""
+    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        beside.write_text(json.dumps(benchmark.as_json(), allow_nan=False) + "\n", encoding="utf-8")
+        beside.replace(file)
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be written: {error.strerror or error}", hint="--output FILE.json") from error
+
+
+def read(file: str | os.PathLike[str]) -> Benchmark:
+    """Read a document. Raises ConfigError for a file that is not one."""
+    from pydantic import TypeAdapter, ValidationError
+
+    hint = "epkit bench --output FILE.json writes one"
+    try:
+        found = json.loads(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{os.fspath(file)} cannot be read: {error.strerror or error}", hint=hint) from error
+    except ValueError as error:
+        raise ConfigError(f"{os.fspath(file)} is no JSON: {error}", hint=hint) from error
+    schema = found.get("schema") if isinstance(found, dict) else None
+    if schema != SCHEMA:
+        said = f"says {schema!r} of itself" if schema else "does not say what it is"
+        raise ConfigError(f"{os.fspath(file)} {said}, where {SCHEMA!r} is expected", hint=hint)
+    try:
+        return Benchmark(
+            TypeAdapter(Measured).validate_python(found.get("measured")),
+            TypeAdapter(Findings).validate_python(found.get("findings")),
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(one) for one in first["loc"])
+        raise ConfigError(f"{os.fspath(file)} is damaged: {where}: {first['msg']}", hint=hint) from error
+
+
+def _documents(its_folder: Path) -> list[Path]:
+    return sorted(its_folder.glob("[0-9]*T[0-9]*-*.json"))
