@@ -1,23 +1,28 @@
 """What would a benchmark measure on a machine whose noise is known?
 
-Makes up the blocks that epkit's engine would record: the same design (fresh processes, meetings of one process of each
-candidate in mirrored random orders, sweeps that rematch them), on a machine that drifts, has neighbours, and gives each
-process its own luck. Time passes as on a real one: a run that meets a busy neighbour ends later, and so all that follow.
+Makes up the blocks that epkit's engine would record: by its own sweeps, with fresh processes in every round, on a
+machine that drifts, has neighbours, and gives each process its own luck. Time passes as on a real one: a run that meets
+a busy neighbour ends later, and so do all that follow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from random import Random
 
 import numpy as np
 
+from epkit.benchmark.budget import BLOCK_S, PROCESSES, STEADY_S, SWEEPS
 from epkit.benchmark.document import Block
+from epkit.benchmark.sweeps import sweep
 
 STEP_S = 0.001
 """How finely the speed of the machine is drawn."""
 SWITCH_S = 0.0003
 """From the end of a block to the beginning of the next."""
+STARTING_S = 10.0
+"""From the end of a round to the first meeting of the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +33,10 @@ class Machine:
     run_s: float = 0.004
     """A typical run of candidate 0."""
     candidates: int = 2
-    processes: tuple[int, ...] = (8, 8, 8)
+    processes: int = PROCESSES
     """Fresh processes of each candidate in a round."""
-    block_s: float = 0.02
-    round_s: float = 10.0
+    lost: int = 0
+    """Processes of the last candidate that are missing in each round."""
     noise: float = 0.01
     """Spread of single runs, independent of each other."""
     tail: float = 0.01
@@ -69,9 +74,9 @@ MACHINES = {
     "microseconds": Machine("runs of 60 us, a clock of 0.1 us", run_s=6e-5, clock_s=1e-7),
     "long runs": Machine("runs of 200 ms, one a block", run_s=0.2),
     "three candidates": Machine("three candidates", candidates=3),
-    "four processes": Machine("four processes a round", processes=(4, 4)),
-    "two processes": Machine("two processes a round", processes=(2, 2)),
-    "unequal": Machine("eight processes beside three", processes=(8, 3)),
+    "four processes": Machine("four processes a round", processes=4),
+    "two processes": Machine("two processes a round", processes=2),
+    "unequal": Machine("eight processes beside three", lost=5),
 }
 
 
@@ -131,43 +136,29 @@ class Noise:
         self._clock, self._work = np.append(self._clock, clock), np.append(self._work, work)
 
 
-def round_of_blocks(noise: Noise, number: int, effects: Sequence[float], first_process: int) -> list[Block]:
+def round_of_blocks(noise: Noise, round_number: int, effects: Sequence[float], first_process: int) -> list[Block]:
     """Start fresh processes and let them meet, sweep by sweep, for the seconds of a round.
 
     `effects` tells how many times as long as candidate 0 each candidate takes. The processes of candidate 0 come first,
     from `first_process` on, then those of candidate 1, and so on.
     """
-    machine, chance = noise.machine, noise.chance
-    counts = machine.processes[: machine.candidates]
-    typical = [machine.run_s * effect * noise.luck(count) for effect, count in zip(effects, counts, strict=True)]
-    starts = [first_process + sum(counts[:candidate]) for candidate in range(machine.candidates)]
+    machine = noise.machine
+    candidates, processes = range(machine.candidates), machine.processes
+    typical = [machine.run_s * effects[one] * noise.luck(processes) for one in candidates]
+    random = Random(int(noise.chance.integers(1 << 32)))
     blocks: list[Block] = []
-    end = noise.now + machine.round_s
-    sweep = meeting = 0
-    while noise.now < end or sweep < 3:
-        orders = _orders(chance, machine.candidates, max(counts))
-        drawn = [_partners(chance, count, max(counts)) for count in counts]
-        for order, partners in zip(orders, zip(*drawn, strict=True), strict=True):
-            for position, candidate in enumerate(order):
-                its = float(typical[candidate][partners[candidate]]) * (1 - machine.second * (position > 0))
-                samples = noise.block(its, machine.block_s)
-                process = starts[candidate] + partners[candidate]
-                blocks.append(Block(number, sweep, meeting, 0, process, None, sum(samples), samples))
-            meeting += 1
-        sweep += 1
-    noise.now += 10.0
+    end = noise.now + STEADY_S * machine.candidates
+    number = meetings = 0
+    while noise.now < end or number < SWEEPS:
+        for meeting in sweep(candidates, processes, 1, random):
+            for position, (candidate, its) in enumerate(meeting.turns):
+                if candidate == machine.candidates - 1 and its < machine.lost:
+                    continue
+                run_s = float(typical[candidate][its]) * (1 - machine.second * (position > 0))
+                samples = noise.block(run_s, BLOCK_S)
+                process = first_process + candidate * processes + its
+                blocks.append(Block(round_number, number, meetings, 0, process, None, sum(samples), samples))
+            meetings += 1
+        number += 1
+    noise.now += STARTING_S
     return blocks
-
-
-def _orders(chance: np.random.Generator, candidates: int, meetings: int) -> list[list[int]]:
-    orders: list[list[int]] = []
-    while len(orders) < meetings:
-        order = chance.permutation(candidates).tolist()
-        orders += [order, order[::-1]]
-    return [orders[place] for place in chance.permutation(meetings)]
-
-
-def _partners(chance: np.random.Generator, count: int, meetings: int) -> list[int]:
-    """Draw who takes part in which meeting: everyone as often as everyone else, as far as that goes."""
-    rows = [chance.permutation(count) for _ in range(-(-meetings // count))]
-    return np.concatenate(rows)[:meetings].tolist()

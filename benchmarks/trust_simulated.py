@@ -16,12 +16,12 @@ from typing import Any, cast
 
 from noise import MACHINES, Noise, round_of_blocks
 
+from epkit.benchmark.budget import ROUNDS
 from epkit.benchmark.document import Block, Candidate, Case, Estimate, Measured, Process, Request
 from epkit.benchmark.environment import Environment
 from epkit.benchmark.findings import differences, findings, is_settled, level_of
 
 EFFECTS = (1.0, 1.03, 1.05, 1.1)
-MOST_ROUNDS = 4
 PLAIN_S = 5.0
 
 
@@ -53,9 +53,9 @@ def trial(machine: str, effect: float, seed: int) -> Trial:
     effects = [1.0] * (its.candidates - 1) + [effect]
     blocks: list[Block] = []
     owners: list[int] = []
-    for number in range(1, MOST_ROUNDS + 1):
+    for number in range(1, ROUNDS + 1):
         blocks += round_of_blocks(noise, number, effects, len(owners))
-        owners += [one for one in range(its.candidates) for _ in range(its.processes[one])]
+        owners += [one for one in range(its.candidates) for _ in range(its.processes)]
         measured = _measured(its.candidates, owners, blocks, seed)
         level, least = level_of(measured), measured.request.smallest_effect
         if all(one is not None and is_settled(one, level, least) for one in differences(measured)):

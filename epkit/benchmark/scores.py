@@ -61,7 +61,8 @@ def difference(pairs: Pairs) -> Difference | None:
     The processes of all rounds count as one sample: with a variance for each round there would be fewer degrees of
     freedom, and nothing won.
     """
-    of_a, of_b = [], []
+    of_a: list[float] = []
+    of_b: list[float] = []
     for number in sorted({one[0] for one in pairs}):
         its_a, its_b = _scores([(a, b, more) for at, a, b, more in pairs if at == number])
         of_a += its_a
@@ -133,7 +134,8 @@ def slow_runs(a: Iterable[Block], b: Iterable[Block]) -> Difference | None:
     scores = [[_p99(one) for one in side.values() if len(one) >= LEAST_RUNS_FOR_P99] for side in runs]
     if any(len(side) != len(of) for side, of in zip(scores, runs, strict=True)):
         return None
-    return _apart(*scores, meetings)
+    first_scores, second_scores = scores
+    return _apart(first_scores, second_scores, meetings)
 
 
 def _apart(a: Sequence[float], b: Sequence[float], meetings: int) -> Difference | None:
