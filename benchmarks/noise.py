@@ -71,7 +71,7 @@ MACHINES = {
     "bursty": Machine("neighbours a third of the time", bursts_per_s=3.0, burst=2.5),
     "bimodal": Machine("a quarter of processes 3 % slower", unlucky=0.25),
     "halved": Machine("half of the processes 3 % slower", unlucky=0.5),
-    "microseconds": Machine("runs of 60 us, a clock of 0.1 us", run_s=6e-5, clock_s=1e-7),
+    "microseconds": Machine("runs of 130 us, a clock of 0.1 us", run_s=1.3e-4, clock_s=1e-7),
     "long runs": Machine("runs of 200 ms, one a block", run_s=0.2),
     "three candidates": Machine("three candidates", candidates=3),
     "four processes": Machine("four processes a round", processes=4),

@@ -11,6 +11,7 @@ Wilson's, at 95 %.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -24,6 +25,7 @@ from typing import Any
 
 from noise import MACHINES
 from page import filled
+from trust_real import MODELS, THREADS, asked, trial, write_models
 
 RESULTS = Path(__file__).parent / "results" / "trust.json"
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarking.md"
@@ -48,17 +50,15 @@ def simulated(count: int, seed: int) -> None:
 
 def real(minutes: float) -> None:
     """Run real trials for so long, and keep each as soon as it is done."""
-    import trust_real
-
     until = time.monotonic() + minutes * 60
     seed = SEED + len(_document()["real"])
     with tempfile.TemporaryDirectory(prefix="epkit-trust-") as folder:
         os.environ["EPKIT_CACHE_DIR"] = folder
-        files = trust_real.write_models(Path(folder))
-        for one in trust_real.asked(SEED, done=seed - SEED):
+        files = write_models(Path(folder))
+        for one in asked(SEED, done=seed - SEED):
             if time.monotonic() >= until:
                 return
-            row, machine = trust_real.trial(one, files[one.model], seed)
+            row, machine = trial(one, files[one.model], seed)
             document = _document()
             _keep(document | {"machine": machine, "real": [*document["real"], row]})
             seed += 1
@@ -91,7 +91,7 @@ def figures(document: Mapping[str, Any]) -> dict[str, str]:
     shown["simulated-trials"] = f"{_sum(rows, 'trials'):,}"
     shown["simulated-called"] = f"{_sum(same, 'faster', 'slower')} of {_sum(same, 'trials'):,}"
     shown["simulated-wrong-way"] = f"{_sum([row for row in rows if row['effect'] > 1], 'faster')}"
-    for model, threads in sorted({(row["model"], row["threads"]) for row in document["real"]}):
+    for model, threads in itertools.product(MODELS, THREADS):
         its = [row for row in document["real"] if (row["model"], row["threads"]) == (model, threads)]
         shown |= {f"{model}-{threads}-{name}": text for name, text in _of_model(its).items()}
     shown |= {f"real-{name}": text for name, text in _of_model(document["real"]).items()}
@@ -179,12 +179,12 @@ def main() -> None:
     parser.add_argument("--real", action="store_true", help="on this machine")
     parser.add_argument("--minutes", type=float, default=60.0, help="how long that may take (%(default)g)")
     parser.add_argument("--page", action="store_true", help="write the figures into the page")
-    asked = parser.parse_args()
-    if asked.simulated:
-        simulated(asked.trials, asked.seed)
-    if asked.real:
-        real(asked.minutes)
-    if asked.page:
+    told = parser.parse_args()
+    if told.simulated:
+        simulated(told.trials, told.seed)
+    if told.real:
+        real(told.minutes)
+    if told.page:
         PAGE.write_text(filled(PAGE.read_text(), figures(_document())))
 
 

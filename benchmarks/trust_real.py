@@ -14,9 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import onnx
-from advice_arms import models
-
 import epkit
 
 BUDGET_S = 90.0
@@ -51,6 +48,9 @@ def asked(seed: int, done: int = 0) -> Iterator[Asked]:
 
 def write_models(folder: Path) -> Mapping[str, Path]:
     """Write the models into a folder; return their files."""
+    import onnx
+    from advice_arms import models
+
     light = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light" / "light_squeezenet.onnx"
     contents = {**models(), "squeezenet": light.read_bytes()}
     found = {}

@@ -14,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
 from noise import MACHINES, Noise, round_of_blocks
 
 from epkit.benchmark.budget import ROUNDS
@@ -104,10 +105,10 @@ def _plain_wrong(noise: Noise, effect: float) -> bool:
     """Whether the 95 % interval of a t-test over the runs of one process each leaves out the true ratio."""
     run_s = noise.machine.run_s
     sides = [noise.block(run_s * times * float(noise.luck(1)[0]), PLAIN_S) for times in (1.0, effect)]
-    means = [statistics.fmean(side) for side in sides]
-    errors = [statistics.stdev(side, mean) ** 2 / len(side) for side, mean in zip(sides, means, strict=True)]
+    means = [np.mean(side) for side in sides]
+    errors = [np.var(side, ddof=1) / len(side) for side in sides]
     error = math.sqrt(errors[0] * effect * effect + errors[1])
-    return abs(means[1] - effect * means[0]) > 1.96 * error
+    return bool(abs(means[1] - effect * means[0]) > 1.96 * error)
 
 
 def trials(machines: Sequence[str], count: int, seed: int) -> Iterator[Trial]:
