@@ -26,6 +26,7 @@ from typing import Any
 from noise import MACHINES
 from page import filled
 from trust_real import MODELS, THREADS, asked, trial, write_models
+from trust_simulated import EFFECTS, rows, trials
 
 RESULTS = Path(__file__).parent / "results" / "trust.json"
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarking.md"
@@ -36,8 +37,6 @@ Row = Mapping[str, Any]
 
 def simulated(count: int, seed: int) -> None:
     """Run the simulated trials, and keep the counts as they go."""
-    from trust_simulated import rows, trials
-
     started, found = time.time(), []
     for one in trials(list(MACHINES), count, seed):
         found.append(one)
@@ -83,20 +82,29 @@ def _percent(one: float) -> str:
 def figures(document: Mapping[str, Any]) -> dict[str, str]:
     """Return the text of each figure, by the name that stands in the page's markers."""
     shown: dict[str, str] = {}
-    rows = document["simulated"]["rows"]
+    counted = document["simulated"]["rows"]
     for machine in MACHINES:
-        its = {row["effect"]: row for row in rows if row["machine"] == machine}
+        its = {row["effect"]: row for row in counted if row["machine"] == machine}
         shown |= {f"{machine.replace(' ', '-')}-{name}": text for name, text in _of_machine(its).items()}
-    same = [row for row in rows if row["effect"] == 1]
-    shown["simulated-trials"] = f"{_sum(rows, 'trials'):,}"
+    every = {effect: _together([row for row in counted if row["effect"] == effect]) for effect in EFFECTS}
+    shown |= {f"all-{name}": text for name, text in _of_machine(every).items()}
+    same = [row for row in counted if row["effect"] == 1]
+    shown["simulated-trials"] = f"{_sum(counted, 'trials'):,}"
     shown["simulated-called"] = f"{_sum(same, 'faster', 'slower')} of {_sum(same, 'trials'):,}"
-    shown["simulated-wrong-way"] = f"{_sum([row for row in rows if row['effect'] > 1], 'faster')}"
+    shown["simulated-wrong-way"] = f"{_sum([row for row in counted if row['effect'] > 1], 'faster')}"
     for model, threads in itertools.product(MODELS, THREADS):
         its = [row for row in document["real"] if (row["model"], row["threads"]) == (model, threads)]
         shown |= {f"{model}-{threads}-{name}": text for name, text in _of_model(its).items()}
     shown |= {f"real-{name}": text for name, text in _of_model(document["real"]).items()}
     shown["real-machine"] = _about(document)
     return shown
+
+
+def _together(rows: Sequence[Row]) -> Row:
+    """Add up what was counted, and average the rest."""
+    known = {name: [row[name] for row in rows if row[name] is not None] for name in rows[0]}
+    counts = {name: sum(values) for name, values in known.items() if all(isinstance(one, int) for one in values)}
+    return {name: statistics.fmean(known[name]) for name in ("rounds", "floor", "p99_half_width")} | counts
 
 
 def _of_machine(its: Mapping[float, Row]) -> dict[str, str]:
