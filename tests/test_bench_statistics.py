@@ -357,6 +357,15 @@ def test_a_share_comes_with_the_interval_of_wilson(study):
     assert trust.share(0, 0) == "-"
 
 
+def test_a_study_goes_on_where_it_was_ended_and_tries_everything_in_turn(study):
+    trust, _ = study
+    a_turn = len(trust.MODELS) * len(trust.THREADS)
+    whole = list(itertools.islice(trust.asked(1), 3 * a_turn))
+    assert list(itertools.islice(trust.asked(1, done=10), 3 * a_turn - 10)) == whole[10:]
+    assert len(set(whole[:a_turn])) == a_turn
+    assert {one.percent for one in whole} == {0, 5}
+
+
 def test_the_figures_of_the_page_are_those_of_the_study(study):
     trust, _ = study
     from page import MARKER, filled
