@@ -341,12 +341,12 @@ def study(monkeypatch):
 
 def test_on_a_noisy_machine_the_same_is_called_the_same_and_a_twentieth_more_is_found(study):
     _, simulated = study
-    same = [simulated.trial("busy", 1.0, seed) for seed in range(12)]
-    assert sum(one.excludes for one in same) <= 3
+    same = [simulated.trial("busy", 1.0, seed) for seed in range(6)]
+    assert sum(one.excludes for one in same) <= 1
     assert not [one for one in same if one.verdict in ("faster", "slower")]
-    slower = [simulated.trial("busy", 1.05, seed) for seed in range(6)]
-    assert [one.verdict for one in slower].count("slower") >= 5
-    assert simulated.trial("busy", 1.05, 3) == slower[3], "the same seed makes the same noise"
+    slower = [simulated.trial("busy", 1.05, seed) for seed in range(3)]
+    assert [one.verdict for one in slower] == ["slower"] * 3
+    assert simulated.trial("busy", 1.05, 2) == slower[2], "the same seed makes the same noise"
 
 
 def test_a_share_comes_with_the_interval_of_wilson(study):
