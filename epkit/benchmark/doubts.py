@@ -85,8 +85,8 @@ def _of_processes(measured: Measured) -> Iterator[str]:
         apart = math.exp(max((_apart(list(processes.values())) for processes in rounds.values()), default=0.0))
         if apart > APART:
             yield (
-                f"{_named(measured, candidate, case)} takes {(apart - 1) * 100:.0f} % longer in one of its processes than in "
-                "another, more than their noise explains: have more processes, with a larger --budget"
+                f"{_named(measured, candidate, case)} takes {(apart - 1) * 100:.0f} % longer in one of its processes "
+                "than in another, more than their noise explains: have more processes, with a larger --budget"
             )
 
 
