@@ -161,7 +161,7 @@ def read(
             for kind in kinds
         ),
         crossings=statistics.fmean(run.crossings for run in runs),
-        launched=tuple(launched),
+        launched=tuple(one for one in launched if any(one == provider for _, _, provider in keys)),
         notes=tuple(notes),
     )
 
