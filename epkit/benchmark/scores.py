@@ -60,8 +60,8 @@ def difference(pairs: Pairs) -> Difference | None:
     for a, b, more in pairs:
         of_a[a].append(more)
         of_b[b].append(more)
-    scores = [[statistics.median(one) for one in side.values()] for side in (of_a, of_b)]
-    return _welch(*scores, len(pairs))
+    first, second = ([statistics.median(one) for one in side.values()] for side in (of_a, of_b))
+    return _welch(first, second, len(pairs))
 
 
 def _welch(a: Sequence[float], b: Sequence[float], meetings: int) -> Difference | None:
@@ -107,7 +107,8 @@ def slow_runs(a: Iterable[Block], b: Iterable[Block]) -> Difference | None:
     scores = [[_p99(one) for one in side.values() if len(one) >= LEAST_RUNS_FOR_P99] for side in runs]
     if any(len(side) != len(of) for side, of in zip(scores, runs, strict=True)):
         return None
-    return _apart(*scores, meetings)
+    first_scores, second_scores = scores
+    return _apart(first_scores, second_scores, meetings)
 
 
 def _apart(a: Sequence[float], b: Sequence[float], meetings: int) -> Difference | None:
