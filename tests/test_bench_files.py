@@ -17,9 +17,13 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from epkit.benchmark import stored
+from epkit.benchmark.change import changes, labels, subtracted
+from epkit.benchmark.change_words import summary
 from epkit.benchmark.document import Benchmark, Findings, Measured
 from epkit.benchmark.findings import findings
+from epkit.benchmark.scores import Difference
 from epkit.benchmark.verification import verify
+from epkit.cli._bench_files import diff as diff_command
 from epkit.cli._bench_files import verify as verify_command
 from epkit.errors import ConfigError
 from epkit.parity.agreement import agreement, incomparable
@@ -206,3 +210,179 @@ def test_verify_names_what_does_not_hold(tmp_path):
     assert " 0.5 " in result.output
     found = json.loads(CliRunner().invoke(verify_command, [str(file), "--json"]).output)
     assert (found["holds"], found["faults"][0]["said"]) == (False, 0.5)
+
+
+# -- what changed from one document to another
+
+BEFORE = made_up({"cpu": 0.01, "openvino": 0.0076}, seed=1)
+
+
+def on(benchmark: Benchmark, **facts: object) -> Benchmark:
+    """Say that it was measured in another environment, or that something else was asked for."""
+    measured = benchmark.measured
+    request = {name: value for name, value in facts.items() if hasattr(measured.request, name)}
+    environment = {name: value for name, value in facts.items() if hasattr(measured.environment, name)}
+    assert {*request, *environment} == {*facts}
+    measured = replace(
+        measured,
+        request=replace(measured.request, **request),
+        environment=replace(measured.environment, **environment),
+    )
+    return replace(benchmark, measured=measured)
+
+
+@pytest.mark.parametrize(
+    ("now", "verdict", "code"), [(0.0076, "same", 0), (0.0083, "slower", 1), (0.0069, "faster", 0)]
+)
+def test_a_change_of_how_two_stand_beside_each_other_is_judged(now, verdict, code):
+    """Here the machine itself is half as fast as before, which changes nothing."""
+    found = changes(BEFORE, made_up({"cpu": 0.02, "openvino": 2 * now}, seed=2))
+    (one,) = found.changes
+    assert (one.verdict, found.exit_code) == (verdict, code)
+    assert one.change.low < now / 0.0076 < one.change.high
+    assert one.change.ratio == pytest.approx(one.now.ratio / one.before.ratio)
+
+
+def test_the_change_stands_in_a_sentence():
+    found = changes(BEFORE, made_up({"cpu": 0.01, "openvino": 0.0083}, seed=2))
+    (told,) = summary(found)
+    assert told.startswith("openvino beside cpu: 1.32x faster before, 1.2x faster now: ")
+    assert " % slower, " in told
+    (same,) = summary(changes(BEFORE, BEFORE))
+    assert ": 1.32x faster before, 1.32x faster now: the same, between " in same
+
+
+def test_a_document_beside_itself_has_not_changed():
+    found = changes(SMALL, SMALL)
+    assert [one.change.ratio for one in found.changes] == [1.0] * 6
+    assert found.differs == found.missing == found.lost == ()
+    assert found.level == pytest.approx(1 - 0.05 / 6)
+    assert found.exit_code == 0
+    assert all(one.before == one.now for one in found.times)
+
+
+def test_the_order_of_the_candidates_is_no_change():
+    turned_round = made_up({"openvino": 0.0076, "cpu": 0.01}, seed=2)
+    (one,) = changes(BEFORE, turned_round).changes
+    assert (one.a, one.b, one.verdict) == ("openvino", "cpu", "same")
+    assert one.before.ratio == pytest.approx(1 / BEFORE.findings.comparisons[0].time.ratio)
+
+
+def test_only_what_became_slower_beside_the_first_is_a_regression():
+    """openvino became faster: beside it cuda is slower than it was, and has not changed."""
+    before = made_up({"cpu": 0.01, "openvino": 0.0076, "cuda": 0.002}, seed=1)
+    found = changes(before, made_up({"cpu": 0.01, "openvino": 0.005, "cuda": 0.002}, seed=2))
+    verdicts = {(one.a, one.b): one.verdict for one in found.changes}
+    assert verdicts == {("cpu", "openvino"): "faster", ("cpu", "cuda"): "same", ("openvino", "cuda"): "slower"}
+    assert (found.regressions, found.exit_code) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    ("facts", "what"),
+    [
+        ({"model_sha256": "cd" * 32}, "the model"),
+        ({"bound": True}, "whether a binding is timed"),
+        ({"callers": 2}, "callers at the same time"),
+        ({"tolerance": "exact"}, "how far outputs may be apart"),
+    ],
+)
+def test_of_two_things_nothing_is_compared(facts, what):
+    found = changes(BEFORE, on(BEFORE, **facts))
+    assert (found.changes, found.times, found.exit_code) == ((), (), 2)
+    assert [one.what for one in found.differs] == [what]
+    assert "nothing is compared" in next(iter(summary(found)))
+
+
+@pytest.mark.parametrize("facts", [{"cpu": "another processor"}, {"cores": 4}, {"limit": "cgroup: 1 of 2"}])
+def test_on_another_machine_nothing_is_judged(facts):
+    found = changes(BEFORE, on(made_up({"cpu": 0.01, "openvino": 0.0095}), **facts))
+    assert [(one.verdict, one.change.ratio > 1.2) for one in found.changes] == [(None, True)]
+    assert (found.times, found.exit_code) == ((), 0)
+    obstacle, told = summary(found)
+    assert obstacle.endswith("times are not compared and no change is judged")
+    assert "now: not judged, between" in told
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"governor": "performance"},
+        {"system": "Linux 7"},
+        {"versions": {"epkit": "9"}},
+        {"load_before": (4.0, 1.0, 1.0)},
+    ],
+)
+def test_what_may_have_caused_a_change_is_listed(facts):
+    found = changes(BEFORE, on(BEFORE, **facts))
+    assert found.differs
+    assert {one.forbids for one in found.differs} == {"nothing"}
+    assert [one.verdict for one in found.changes] == ["same"]
+
+
+def test_the_larger_of_two_smallest_effects_holds():
+    now = made_up({"cpu": 0.01, "openvino": 0.0083}, seed=2)
+    assert changes(on(BEFORE, smallest_effect=0.2), now).changes[0].verdict == "same"
+    assert changes(BEFORE, on(now, smallest_effect=0.2)).changes[0].verdict == "same"
+
+
+def test_cases_and_candidates_that_are_in_one_only_are_said():
+    now = made_up({"cpu": 0.01, "cuda": 0.002, "openvino": 0.0076}, batches=(1, 16))
+    before = made_up({"cpu": 0.01, "openvino": 0.0076}, batches=(1, 4))
+    found = changes(before, now)
+    assert {one.case for one in found.changes} == {"batch=1"}
+    assert found.missing == (
+        "cuda was not there before and is ok now",
+        "batch=4 was measured before only",
+        "batch=16 was measured now only",
+    )
+
+
+def test_a_case_with_other_inputs_is_not_compared():
+    before = made_up({"cpu": 0.01, "openvino": 0.0076}, batches=(1, 4))
+    cases = (before.measured.cases[0], replace(before.measured.cases[1], inputs_sha256="7" * 64))
+    found = changes(before, replace(before, measured=replace(before.measured, cases=cases)))
+    assert {one.case for one in (*found.changes, *found.times)} == {"batch=1"}
+    assert "this case is not compared" in " ".join(summary(found))
+
+
+def test_a_candidate_that_fails_now_is_lost():
+    measured = BEFORE.measured
+    failed = replace(measured.candidates[1], status="failed", reason="it crashed")
+    now = replace(BEFORE, measured=replace(measured, candidates=(measured.candidates[0], failed)))
+    found = changes(BEFORE, now)
+    assert found.lost == ("openvino was measured before; now it failed: it crashed",)
+    assert found.exit_code == 1
+
+
+def test_the_same_target_twice_has_two_names():
+    row = BEFORE.candidates[0]
+    assert labels([row, BEFORE.candidates[1], row]) == ["cpu", "openvino", "cpu (2)"]
+
+
+def test_a_damaged_document_is_a_wrong_request():
+    damaged = read(changed(DOCUMENT, ("measured", "blocks", 0, "process"), 99))
+    with pytest.raises(ConfigError, match=r"the second document is damaged: measured.blocks\[0\].process is 99"):
+        changes(SMALL, damaged)
+
+
+@given(st.floats(-1, 1), st.floats(1e-4, 0.1), st.floats(1e-4, 0.1), st.floats(2, 14), st.floats(2, 14))
+def test_what_is_known_of_two_is_known_less_of_their_difference(apart, first, second, freedom, other):
+    found = subtracted(Difference(0.3, first, freedom, 8, 90), Difference(0.3 + apart, second, other, 6, 80))
+    assert found.log_ratio == pytest.approx(apart, abs=1e-12)
+    assert found.error >= max(first, second)
+    assert min(freedom, other) * (1 - 1e-9) <= found.freedom <= (freedom + other) * (1 + 1e-9)
+
+
+def test_diff_exits_with_what_it_found(tmp_path):
+    files = [tmp_path / name for name in ("a.json", "b.json")]
+    for file, benchmark in zip(files, (BEFORE, made_up({"cpu": 0.01, "openvino": 0.0083}, seed=2)), strict=True):
+        stored.write(benchmark, file)
+    names = list(map(str, files))
+    result = CliRunner().invoke(diff_command, names)
+    assert result.exit_code == 1
+    assert "openvino beside cpu: " in result.output
+    assert "times are not judged" in result.output
+    assert CliRunner().invoke(diff_command, names[::-1]).exit_code == 0
+    found = json.loads(CliRunner().invoke(diff_command, [*names, "--json"]).output)
+    assert found["schema"] == "epkit.bench.diff/1"
+    assert (found["regression"], found["changes"][0]["verdict"]) == (True, "slower")
