@@ -1,9 +1,9 @@
 """What changed between two benchmarks, and what of it can be said?
 
 What stands side by side in one benchmark shares its machine and its hour. Two benchmarks share neither, so a time is
-not judged against a time: what is compared is how two candidates stand beside each other, before and now. The logarithms of
-the two ratios are subtracted, their variances added (Welch and Satterthwaite), and the rule for verdicts is the same as
-within a benchmark.
+not judged against a time: what is compared is how two candidates stand beside each other, before and now. The
+logarithms of the two ratios are subtracted, their variances added (Welch and Satterthwaite), and the rule for verdicts
+is the same as within a benchmark.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Changes:
 
 
 def changes(before: Benchmark, now: Benchmark) -> Changes:
-    """Compare two benchmarks. Raises ConfigError for one that contradicts itself, out of which nothing can be worked."""
+    """Compare two benchmarks. Raises ConfigError for one that is damaged."""
     for benchmark, which in ((before, "first"), (now, "second")):
         wrong = broken(benchmark.measured)
         if wrong:

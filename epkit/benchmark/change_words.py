@@ -49,7 +49,7 @@ def _change(one: Change) -> str:
         case "same":
             return f"the same, {_between(one.change)}"
         case "undecided":
-            return f"undecided, {_between(one.change)}; what could be told is {_percent(1 + one.floor)} %"
+            return f"undecided, {_between(one.change)} (what can be told here is {_percent(1 + one.floor)} %)"
     return f"not judged, {_between(one.change)}"
 
 
