@@ -63,7 +63,9 @@ def round_of(left: float, starting_s: float, meeting_s: float, candidates: int, 
         for processes in range(min(PROCESSES, most), LEAST_PROCESSES - 1, -1):
             for_sweeps = sweeps * processes * meeting_s
             rest = left - processes * starting_s / STARTING
-            if rest >= max(for_sweeps, min(steady, left / 3)):
+            # The fewest processes run for whatever time is left.
+            wanted = min(steady, left / 3) if processes > LEAST_PROCESSES else 0.0
+            if rest >= max(for_sweeps, wanted):
                 return Round(processes, min(max(steady, for_sweeps), rest))
             if processes <= PROCESSES // 2 and sweeps == SWEEPS:
                 break  # rather fewer sweeps than fewer processes than that

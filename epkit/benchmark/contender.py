@@ -62,8 +62,8 @@ class Contender:
 
     @property
     def on_one_core(self) -> bool:
-        """Whether one core is all that its runs use."""
-        return bool(self.warmups) and max(one["cores"] for one in self.warmups) < 1.1
+        """Whether the thread that calls does all of the work."""
+        return bool(self.warmups) and all(one["alone"] for one in self.warmups)
 
     def start(self) -> Runner | None:
         """Start a process and ask it to open the model; None when that cannot be."""

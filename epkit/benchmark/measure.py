@@ -201,6 +201,8 @@ def _measured(
             if all(one and is_settled(one, level, request.smallest_effect) for one in known):
                 break
             record.keep()
+        if not record.blocks and any(one.takes_part for one in contenders):
+            record.notes.append("the time was over before anything could be measured; give more with --budget")
         unfinished.pop_all()
     if progress:
         progress("done", 1.0)

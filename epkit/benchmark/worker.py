@@ -167,7 +167,7 @@ class Worker:
     def _warm(self, calls: list[Call], most: float) -> Reply:
         """Run until steady: at least 3 runs and 0.3 s, and `most` seconds at most."""
         started, runs, steady = time.perf_counter(), 0, False
-        cpu = time.process_time()
+        own_s, all_s = time.thread_time(), time.process_time()
         windows: list[float] = []
         while not windows or (not steady and time.perf_counter() - started < most):
             window = self._timed(calls, WARM_WINDOW_S)
@@ -176,8 +176,9 @@ class Worker:
             enough = runs >= WARM_LEAST_RUNS and time.perf_counter() - started >= WARM_LEAST_S
             steady = enough and is_steady(windows)
         seconds = time.perf_counter() - started
-        cores = (time.process_time() - cpu) / seconds
-        return {"runs": runs, "seconds": seconds, "steady": steady, "run_s": windows[-1], "cores": cores}
+        own_s, all_s = time.thread_time() - own_s, time.process_time() - all_s
+        alone = own_s >= 0.95 * all_s
+        return {"runs": runs, "seconds": seconds, "steady": steady, "run_s": windows[-1], "alone": alone}
 
     def _block(self, message: Message) -> Reply:
         if message["core"] is not None:
