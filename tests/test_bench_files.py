@@ -293,7 +293,15 @@ def test_of_two_things_nothing_is_compared(facts, what):
     assert "nothing is compared" in next(iter(summary(found)))
 
 
-@pytest.mark.parametrize("facts", [{"cpu": "another processor"}, {"cores": 4}, {"limit": "cgroup: 1 of 2"}])
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"cpu": "another processor"},
+        {"cores": 4},
+        {"limit": "cgroup: 1 of 2"},
+        {"gpus_before": ({"name": "A", "memory.total": "16"},)},
+    ],
+)
 def test_on_another_machine_nothing_is_judged(facts):
     found = changes(BEFORE, on(made_up({"cpu": 0.01, "openvino": 0.0095}), **facts))
     assert [(one.verdict, one.change.ratio > 1.2) for one in found.changes] == [(None, True)]
@@ -317,6 +325,15 @@ def test_what_may_have_caused_a_change_is_listed(facts):
     assert found.differs
     assert {one.forbids for one in found.differs} == {"nothing"}
     assert [one.verdict for one in found.changes] == ["same"]
+
+
+def test_the_same_gpu_with_another_driver_is_the_same_machine():
+    gpu = {"name": "A", "memory.total": "16", "driver_version": "580", "temperature.gpu": "40"}
+    before = on(BEFORE, gpus_before=(gpu,))
+    found = changes(before, on(BEFORE, gpus_before=({**gpu, "driver_version": "590", "temperature.gpu": "70"},)))
+    assert [(one.what, one.before, one.now, one.forbids) for one in found.differs] == [
+        ("GPU 0: driver_version", "580", "590", "nothing")
+    ]
 
 
 def test_the_larger_of_two_smallest_effects_holds():

@@ -7,7 +7,7 @@ settings and the state of the machine are what one may want to compare; they are
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -28,10 +28,26 @@ MACHINE: Mapping[str, str] = {
     "limit": "the limit of cores",
     "memory_limit_bytes": "the limit of memory",
 }
-STATE: Mapping[str, str] = {"system": "the system", "governor": "the governor of the clock", "page_cache": "page cache"}
+STATE: Mapping[str, str] = {
+    "system": "the system",
+    "allowed_cpus": "the CPUs that may be used",
+    "memory_bytes": "the memory of the machine",
+    "governor": "the governor of the clock",
+    "turbo": "turbo",
+    "page_cache": "page cache",
+    "git_commit": "the commit",
+    "git_changed": "whether files of the commit were changed",
+}
+NEIGHBOURS: Mapping[str, str] = {
+    "others_cores": "cores that other processes kept busy",
+    "stolen_cores": "cores that the host gave to others",
+}
+GPU = ("name", "memory.total")
+"""What makes it another GPU. How it was set up is only listed."""
+GPU_STATE = ("driver_version", "clocks.max.sm", "power.limit")
 SETTINGS: Mapping[str, str] = {"budget_s": "the budget in seconds", "smallest_effect": "the smallest effect"}
-LOAD_APART = 0.5
-"""From which difference on the load of the last minute is worth a line."""
+LOAD_APART = 0.25
+"""From how many cores on a difference in what others did is worth a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +71,15 @@ def differs(before: Measured, now: Measured) -> Iterator[Differs]:
             what = f"the inputs of {case.name}" if case.name else "the inputs"
             yield Differs(what, said[:12], case.inputs_sha256[:12], "this case")
     yield from _fields(MACHINE, before.environment, now.environment, "times")
+    gpus = [[_picked(gpu, GPU) for gpu in side.environment.gpus_before] for side in (before, now)]
+    if gpus[0] != gpus[1]:
+        yield Differs("the GPUs", *("; ".join(map(_listed, side)) or "none" for side in gpus), "times")
+    for at, pair in enumerate(zip(before.environment.gpus_before, now.environment.gpus_before, strict=False)):
+        yield from _entries(f"GPU {at}: ", *(_picked(gpu, GPU_STATE) for gpu in pair))
     yield from _fields(STATE, before.environment, now.environment, "nothing")
-    yield from _load(before, now)
+    yield from _neighbours(before, now)
     yield from _entries("", before.environment.versions, now.environment.versions)
+    yield from _entries("", before.environment.variables, now.environment.variables)
     yield from _fields(SETTINGS, before.request, now.request, "nothing")
     yield from _entries("rule: ", before.rules, now.rules)
     rows = {one.target: one for one in before.candidates}
@@ -76,10 +98,21 @@ def _fields(names: Mapping[str, str], before: object, now: object, forbids: Forb
             yield Differs(what, _text(said)[short], _text(found)[short], forbids)
 
 
-def _load(before: Measured, now: Measured) -> Iterator[Differs]:
-    loads = [one.environment.load_before[:1] for one in (before, now)]
-    if all(loads) and abs(loads[0][0] - loads[1][0]) >= LOAD_APART:
-        yield Differs("the load before it began", f"{loads[0][0]:.2g}", f"{loads[1][0]:.2g}", "nothing")
+def _neighbours(before: Measured, now: Measured) -> Iterator[Differs]:
+    """Find what was different about what else the machines did."""
+    loads = [next(iter(one.environment.load_before), None) for one in (before, now)]
+    others = [[getattr(one.environment, name) for one in (before, now)] for name in NEIGHBOURS]
+    for what, (said, found) in zip(("the load before it began", *NEIGHBOURS.values()), (loads, *others), strict=True):
+        if said is not None and found is not None and abs(said - found) >= LOAD_APART:
+            yield Differs(what, f"{said:.2g}", f"{found:.2g}", "nothing")
+
+
+def _picked(gpu: Mapping[str, str], names: Sequence[str]) -> Mapping[str, str]:
+    return {name: gpu[name] for name in names if name in gpu}
+
+
+def _listed(facts: Mapping[str, str]) -> str:
+    return ", ".join(facts.values())
 
 
 def _candidate(before: Candidate, now: Candidate) -> Iterator[Differs]:
