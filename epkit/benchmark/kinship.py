@@ -73,7 +73,8 @@ def differs(before: Measured, now: Measured) -> Iterator[Differs]:
     yield from _fields(MACHINE, before.environment, now.environment, "times")
     gpus = [[_picked(gpu, GPU) for gpu in side.environment.gpus_before] for side in (before, now)]
     if gpus[0] != gpus[1]:
-        yield Differs("the GPUs", *("; ".join(map(_listed, side)) or "none" for side in gpus), "times")
+        said, found = ("; ".join(map(_listed, side)) or "none" for side in gpus)
+        yield Differs("the GPUs", said, found, "times")
     for at, pair in enumerate(zip(before.environment.gpus_before, now.environment.gpus_before, strict=False)):
         yield from _entries(f"GPU {at}: ", *(_picked(gpu, GPU_STATE) for gpu in pair))
     yield from _fields(STATE, before.environment, now.environment, "nothing")
