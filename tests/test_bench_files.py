@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -252,6 +253,14 @@ def test_the_change_stands_in_a_sentence():
     assert ": 1.32x faster before, 1.32x faster now: the same, between " in same
 
 
+def test_what_is_undecided_says_what_could_be_told():
+    noisy = [made_up({"cpu": 0.01, "openvino": 0.01}, processes=2, noise=0.3, sweeps=3, seed=seed) for seed in (1, 2)]
+    found = changes(*noisy)
+    assert found.changes[0].verdict == "undecided"
+    (told,) = summary(found)
+    assert re.search(r"undecided, between \S+ % faster and \S+ % slower \(what can be told here is \S+ %\)$", told)
+
+
 def test_a_document_beside_itself_has_not_changed():
     found = changes(SMALL, SMALL)
     assert [one.change.ratio for one in found.changes] == [1.0] * 6
@@ -259,6 +268,20 @@ def test_a_document_beside_itself_has_not_changed():
     assert found.level == pytest.approx(1 - 0.05 / 6)
     assert found.exit_code == 0
     assert all(one.before == one.now for one in found.times)
+
+
+def test_what_has_not_changed_is_never_called_changed_and_five_percent_mostly_are():
+    """Processes are lucky or not by 0.6 %, and runs noisy by 2 %; of these seeds, and so every time."""
+    said: dict[float, list[str | None]] = {1.0: [], 1.05: []}
+    for seed in range(12):
+        before, *now = (
+            made_up({"cpu": 0.01, "openvino": 0.0076 * slower}, sweeps=5, runs=3, noise=0.02, luck=0.006, seed=of)
+            for slower, of in ((1.0, 3 * seed), (1.0, 3 * seed + 1), (1.05, 3 * seed + 2))
+        )
+        for slower, other in zip(said, now, strict=True):
+            said[slower].append(changes(before, other).changes[0].verdict)
+    assert {*said[1.0]} <= {"same", "undecided"}
+    assert said[1.05].count("slower") >= 9
 
 
 def test_the_order_of_the_candidates_is_no_change():

@@ -86,11 +86,11 @@ def _signs(measured: Measured) -> Iterator[Fault]:
         path = f"measured.processes[{at}]"
         yield from _not_below(f"{path}.round", process.round)
         yield from _not_below(f"{path}.import_s", process.import_s)
-        yield from _above(f"{path}.open_s", process.open_s)
+        yield from _not_below(f"{path}.open_s", process.open_s)
         yield from _above(f"{path}.peak_rss_bytes", process.peak_rss_bytes)
         yield from _not_below(f"{path}.device_bytes", process.device_bytes)
         for number, first in enumerate(process.first_run_s):
-            yield from _above(f"{path}.first_run_s[{number}]", first)
+            yield from _not_below(f"{path}.first_run_s[{number}]", first)
         for number, warmup in enumerate(process.warmups):
             yield from _not_below(f"{path}.warmups[{number}].runs", warmup.runs)
             yield from _not_below(f"{path}.warmups[{number}].seconds", warmup.seconds)
