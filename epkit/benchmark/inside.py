@@ -11,12 +11,14 @@ from epkit.benchmark.runner import LEAST_LIMIT_S
 from epkit.faults import Fault
 
 RUNNING_S = 5.0
-"""What the runs with the profiler and without take at most, beside starting."""
+"""What the runs with the profiler and without take, beside starting."""
+LEAST_RUNS = 6
+"""How often it runs at least."""
 
 
 def profiling_s(contenders: Sequence[Contender]) -> float:
     """Return about how long it takes to profile all that take part."""
-    return sum(one.starting_s + RUNNING_S for one in contenders if one.takes_part)
+    return sum(one.starting_s + max(RUNNING_S, LEAST_RUNS * one.run_s) for one in contenders if one.takes_part)
 
 
 def look_inside(contenders: Sequence[Contender], task: Task, budget: Budget, tell: Callable[[str], None]) -> None:
