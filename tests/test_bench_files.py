@@ -350,6 +350,19 @@ def test_what_may_have_caused_a_change_is_listed(facts):
     assert [one.verdict for one in found.changes] == ["same"]
 
 
+@pytest.mark.parametrize("facts", [{"others_cores": 1.5}, {"stolen_cores": 0.1}])
+def test_where_others_kept_the_machine_busy_no_change_is_judged(facts):
+    """With 1.5 of 2 cores taken, openvino was really seen at 2.7 and at 4.4 times the time of cpu, unchanged."""
+    now = made_up({"cpu": 0.01, "openvino": 0.0095})
+    for found in (changes(BEFORE, on(now, **facts)), changes(on(BEFORE, **facts), now)):
+        assert [one.verdict for one in found.changes] == [None]
+        assert found.times
+        assert found.exit_code == 0
+        assert "may be their doing, and is not judged" in next(iter(summary(found)))
+    quiet = {"others_cores": 0.1, "stolen_cores": 0.01}
+    assert changes(on(BEFORE, **quiet), on(now, **quiet)).exit_code == 1
+
+
 def test_the_same_gpu_with_another_driver_is_the_same_machine():
     gpu = {"name": "A", "memory.total": "16", "driver_version": "580", "temperature.gpu": "40"}
     before = on(BEFORE, gpus_before=(gpu,))

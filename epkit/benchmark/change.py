@@ -60,7 +60,7 @@ class Change:
     floor: float
     """The smallest change that would have been found in 9 of 10 cases, as a share."""
     verdict: Verdict | None
-    """What b became, beside a; None where that is not judged, because the machines are not the same."""
+    """What b became, beside a; None where it may be the machine that changed, and this is not judged."""
     counts: bool
     """Whether `a` is the first candidate, which the others are held against."""
 
@@ -117,6 +117,7 @@ def changes(before: Benchmark, now: Benchmark) -> Changes:
         return Changes(found, (), (), (), (), None)
     sides = _Side(before.measured), _Side(now.measured)
     same_machine = not any(one.forbids == "times" for one in found)
+    judged = same_machine and not any(one.forbids == "verdicts" for one in found)
     cases = [name for name, digest in sides[1].digests.items() if sides[0].digests.get(name) == digest]
     names = [name for name in sides[1].ok if name in sides[0].ok]
     couples = [(case, a, b) for case in cases for a, b in combinations(names, 2)]
@@ -128,7 +129,7 @@ def changes(before: Benchmark, now: Benchmark) -> Changes:
         if first is not None and second is not None:
             both = subtracted(first, second)
             change, floor = both.estimate(level), both.floor(level)
-            said = verdict(change, floor, effect) if same_machine else None
+            said = verdict(change, floor, effect) if judged else None
             estimates = first.estimate(level), second.estimate(level), change
             changed.append(Change(case, a, b, *estimates, floor, said, counts=a == names[0]))
     times = _times(*sides, cases, names) if same_machine else ()

@@ -17,9 +17,14 @@ def sentence(one: Change) -> str:
 
 def obstacle(one: Differs) -> str:
     """Say what differs, and what is not compared for that reason."""
-    what = {"everything": "nothing is compared", "this case": "this case is not compared"}
-    told = what.get(one.forbids, "times are not compared and no change is judged")
-    return f"{one.what} is not the same ({one.before} before, {one.now} now): {told}"
+    what = {
+        "everything": "nothing is compared",
+        "this case": "this case is not compared",
+        "times": "times are not compared and no change is judged",
+    }
+    if one.forbids == "verdicts":
+        return f"{one.what}: {one.before} before, {one.now} now: what changed may be their doing, and is not judged"
+    return f"{one.what} is not the same ({one.before} before, {one.now} now): {what[one.forbids]}"
 
 
 def summary(found: Changes) -> Iterator[str]:

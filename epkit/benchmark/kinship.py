@@ -1,8 +1,9 @@
 """What is not the same about two benchmarks, and what cannot be compared for that reason?
 
 Of another model, other inputs or another timer nothing can be compared. On another machine no times can be, and how
-candidates stand beside each other is shown, but not judged: whatever changed may be the machine's doing. Versions,
-settings and the state of the machine are what one may want to compare; they are listed.
+candidates stand beside each other is shown, but not judged: whatever changed may be the machine's doing. Nor is it
+judged where others kept the machine busy, since they slow one candidate more than another, and not the same one every
+time. Versions, settings and the state of the machine are what one may want to compare; they are listed.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from epkit.benchmark.document import Candidate, Measured
+from epkit.benchmark.doubts import OTHERS, STOLEN
 
-Forbids: TypeAlias = Literal["everything", "this case", "times", "nothing"]
+Forbids: TypeAlias = Literal["everything", "this case", "times", "verdicts", "nothing"]
 
 TIMED: Mapping[str, str] = {
     "model_sha256": "the model",
@@ -38,16 +40,17 @@ STATE: Mapping[str, str] = {
     "git_commit": "the commit",
     "git_changed": "whether files of the commit were changed",
 }
-NEIGHBOURS: Mapping[str, str] = {
-    "others_cores": "cores that other processes kept busy",
-    "stolen_cores": "cores that the host gave to others",
+NEIGHBOURS: Mapping[str, tuple[str, float]] = {
+    "others_cores": ("CPUs that other processes kept busy", OTHERS),
+    "stolen_cores": ("CPUs that the host gave to others", STOLEN),
 }
+"""What others took, and which share of all CPUs they may take."""
 GPU = ("name", "memory.total")
 """What makes it another GPU. How it was set up is only listed."""
 GPU_STATE = ("driver_version", "clocks.max.sm", "power.limit")
 SETTINGS: Mapping[str, str] = {"budget_s": "the budget in seconds", "smallest_effect": "the smallest effect"}
-LOAD_APART = 0.25
-"""From how many cores on a difference in what others did is worth a line."""
+LOAD_APART = 0.5
+"""From which difference on the load of the last minute is worth a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +80,9 @@ def differs(before: Measured, now: Measured) -> Iterator[Differs]:
         yield Differs("the GPUs", said, found, "times")
     for at, pair in enumerate(zip(before.environment.gpus_before, now.environment.gpus_before, strict=False)):
         yield from _entries(f"GPU {at}: ", *(_picked(gpu, GPU_STATE) for gpu in pair))
+    yield from _busy(before, now)
     yield from _fields(STATE, before.environment, now.environment, "nothing")
-    yield from _neighbours(before, now)
+    yield from _load(before, now)
     yield from _entries("", before.environment.versions, now.environment.versions)
     yield from _entries("", before.environment.variables, now.environment.variables)
     yield from _fields(SETTINGS, before.request, now.request, "nothing")
@@ -99,13 +103,23 @@ def _fields(names: Mapping[str, str], before: object, now: object, forbids: Forb
             yield Differs(what, _text(said)[short], _text(found)[short], forbids)
 
 
-def _neighbours(before: Measured, now: Measured) -> Iterator[Differs]:
-    """Find what was different about what else the machines did."""
-    loads = [next(iter(one.environment.load_before), None) for one in (before, now)]
-    others = [[getattr(one.environment, name) for one in (before, now)] for name in NEIGHBOURS]
-    for what, (said, found) in zip(("the load before it began", *NEIGHBOURS.values()), (loads, *others), strict=True):
-        if said is not None and found is not None and abs(said - found) >= LOAD_APART:
-            yield Differs(what, f"{said:.2g}", f"{found:.2g}", "nothing")
+def _busy(before: Measured, now: Measured) -> Iterator[Differs]:
+    """Find others that kept one of the machines so busy that a change may be their doing."""
+    for name, (what, most) in NEIGHBOURS.items():
+        taken = [getattr(one.environment, name) for one in (before, now)]
+        cpus = [one.environment.logical_cpus for one in (before, now)]
+        if any((cores or 0.0) > most * count for cores, count in zip(taken, cpus, strict=True)):
+            said, found = (
+                "not known" if cores is None else f"{cores:.2g} of {count}"
+                for cores, count in zip(taken, cpus, strict=True)
+            )
+            yield Differs(what, said, found, "verdicts")
+
+
+def _load(before: Measured, now: Measured) -> Iterator[Differs]:
+    said, found = (next(iter(one.environment.load_before), None) for one in (before, now))
+    if said is not None and found is not None and abs(said - found) >= LOAD_APART:
+        yield Differs("the load before it began", f"{said:.2g}", f"{found:.2g}", "nothing")
 
 
 def _picked(gpu: Mapping[str, str], names: Sequence[str]) -> Mapping[str, str]:
