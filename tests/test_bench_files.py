@@ -439,3 +439,14 @@ def test_diff_exits_with_what_it_found(tmp_path):
     found = json.loads(CliRunner().invoke(diff_command, [*names, "--json"]).output)
     assert found["schema"] == "epkit.bench.diff/1"
     assert (found["regression"], found["changes"][0]["verdict"]) == (True, "slower")
+
+
+def test_a_document_cannot_command_the_terminal(tmp_path):
+    evil = changed(DOCUMENT, ("measured", "candidates", 1, "target"), "\x1b[2Jopenvino")
+    evil = changed(evil, ("measured", "candidates", 1, "agreements", 0, "reference"), "\x1b]0;cpu\x07")
+    (tmp_path / "a.json").write_text(json.dumps(evil))
+    for command, files in ((verify_command, ["a.json"]), (diff_command, ["a.json", "a.json"])):
+        told = CliRunner().invoke(command, [str(tmp_path / file) for file in files], color=True).output
+        assert "openvino" in told or "cpu" in told
+        assert "\x1b" not in told
+        assert "\x07" not in told
