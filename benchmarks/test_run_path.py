@@ -1,6 +1,6 @@
 """What does a run through epkit cost beside ONNX Runtime's own, with all input checks on?
 
-    uv run pytest benchmarks/test_run_path.py --benchmark-only -s
+    uv run pytest benchmarks/test_run_path.py --benchmark-only -s        # about ten minutes
 
 The calls stand in `run_path_arms.py`. They are measured and judged as `epkit bench` does: fresh processes that meet in
 short blocks, one thread each. Below 1, epkit is the quicker one. A binding's results view its buffers; those of `run`
@@ -43,13 +43,14 @@ def _measure(key: str, calls: Mapping[str, str], benchmark: BenchmarkFixture, ep
     found = epkit_bench.calls({name: f"{ARMS}:{arm}" for name, arm in calls.items()}, tolerance="exact")
     first, *others = calls
     medians = {found.candidates[one.candidate].target: one.median.value_s * 1e6 for one in found.findings.figures}
+    assert medians, "too little time: --epkit-budget SECONDS"
     print(f"\n{title}: {first} {medians[first]:.2f} us", end="")
     for name in others:
         one = found.comparison(first, name)
         assert one is not None, "too little time: --epkit-budget SECONDS"
         benchmark.extra_info[f"{name}, ratio to {first}"] = one.time.ratio
         ratio = f"{one.time.ratio:.3f} of it ({one.time.low:.3f} to {one.time.high:.3f})"
-        print(f"; {name} {ratio}, {medians[name] - medians[first]:+.2f} us: {one.verdict}", end="")
+        print(f"; {name} {ratio}, {(one.time.ratio - 1) * medians[first]:+.2f} us: {one.verdict}", end="")
     print()
     with epkit.open(build(), "cpu", session_options={"intra_op_num_threads": 1}) as session:
         feed = {session.inputs[0].name: np.random.default_rng(0).random(shape, dtype=np.float32)}
