@@ -34,12 +34,12 @@ class Scale:
         return [self.low_s + (self.high_s - self.low_s) * at for at in inner]
 
 
-def scale(everyone: Sequence[Sequence[float]]) -> Scale | None:
+def scale(everyone: Sequence[Sequence[float]], shown: float = SHOWN) -> Scale | None:
     """Return one scale for the runs of several candidates, each sorted; None where nobody has any."""
     some = [runs for runs in everyone if runs]
     if not some:
         return None
-    return Scale(min(runs[0] for runs in some), max(runs[math.ceil(len(runs) * SHOWN) - 1] for runs in some))
+    return Scale(min(runs[0] for runs in some), max(runs[math.ceil(len(runs) * shown) - 1] for runs in some))
 
 
 def counts(runs: Sequence[float], on: Scale, columns: int) -> list[int]:

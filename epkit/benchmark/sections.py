@@ -70,7 +70,9 @@ def all_figures(found: Benchmark, at: int) -> Table:
     """Return every figure of one case."""
     rows = []
     for one in _of_case(found, at):
-        shown = [(seconds(each.value_s), between(each)) if each else ("", "") for each in (one.median, one.p90, one.p99)]
+        shown = [
+            (seconds(each.value_s), between(each)) if each else ("", "") for each in (one.median, one.p90, one.p99)
+        ]
         rows.append(
             (
                 wording.label(found, one.candidate),
@@ -190,7 +192,7 @@ def _facts(of: object) -> Iterator[tuple[str, str]]:
         if value is None or value == "" or value == () or value == {}:
             continue
         if name.endswith("_bytes"):
-            yield name.removesuffix("_bytes").replace("_", " "), size(value)
+            yield name.replace("_", " "), size(value)
         elif name.endswith("_s"):
             yield name.removesuffix("_s").replace("_", " "), seconds(value)
         else:

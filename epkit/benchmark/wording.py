@@ -32,6 +32,11 @@ def title(found: Benchmark) -> str:
     return f"{model(found)} on {plain(where.cpu)}, {cores}"
 
 
+def when(found: Benchmark) -> str:
+    """Say when it began."""
+    return plain(found.measured.environment.at).replace("T", " ").replace("Z", " UTC")
+
+
 def model(found: Benchmark) -> str:
     """Return the name of the model's file, or what there is instead."""
     return plain(PurePath(found.measured.request.model).name)
@@ -63,6 +68,13 @@ def verdicts(found: Benchmark, at: int) -> tuple[str, ...]:
     winner = found.findings.winners[at] if at < len(found.findings.winners) else None
     mine = sorted(_of_case(found, at), key=lambda one: winner not in (one.a, one.b))
     said = [verdict(found, one) for one in mine]
+    if sum(one.status == "ok" for one in found.candidates) > 2:
+        best = (
+            "no winner: nobody is faster than all others"
+            if winner is None
+            else f"{label(found, winner)} is the fastest"
+        )
+        said.insert(0, best)
     compared = {(one.a, one.b) for one in mine}
     for where, a, b in couples(found.measured):
         if where == at and (a, b) not in compared:
@@ -96,7 +108,9 @@ def would_help(request: Request, one: Comparison) -> str:
     """Say what would turn an undecided comparison into a decided one."""
     least = percent(request.smallest_effect)
     if one.floor > request.smallest_effect:
-        return f"only {percent(one.floor)} and more could be told; more time would help: --budget {request.budget_s * 2:g}"
+        return (
+            f"only {percent(one.floor)} and more could be told; more time would help: --budget {request.budget_s * 2:g}"
+        )
     half = f"{request.smallest_effect * 50:.2g}"
     return f"that is about the smallest difference that matters, {least}; --smallest-effect {half} looks closer"
 
@@ -115,9 +129,9 @@ def floor(found: Benchmark, at: int) -> str:
 def timed(request: Request) -> str:
     """Say what is inside of the timer, and how the load is made."""
     inside = (
-        "`binding.run()` is timed: on buffers that were bound once, where the provider runs"
+        "binding.run() is timed: on buffers that were bound once, where the provider runs"
         if request.bound
-        else "`session.run` is timed: from arrays on the host to arrays on the host, with all checks and copies"
+        else "session.run is timed: from arrays on the host to arrays on the host, with all checks and copies"
     )
     callers = "one caller starts" if request.callers == 1 else f"{request.callers} callers at the same time each start"
     return f"{inside}; {callers} the next run when the last is done (a closed loop)"
@@ -131,12 +145,12 @@ def method(found: Benchmark) -> tuple[str, ...]:
     said = [timed(request)]
     if each:
         said.append(
-            f"each candidate ran in {each} fresh processes, one at a time, in short blocks side by side; an interval of a "
-            f"ratio comes from how far processes are apart, and holds at {percent_of_confidence(findings.level)}"
+            f"each candidate ran in {each} fresh processes, one at a time, in short blocks side by side; an interval "
+            f"of a ratio comes from how far processes are apart, and holds at {percent_of_confidence(findings.level)}"
         )
     said.append(
-        f"{percent(request.smallest_effect)} is the smallest difference that matters: with the whole interval within it, "
-        "two take the same time"
+        f"{percent(request.smallest_effect)} is the smallest difference that matters: with the whole interval within "
+        "it, two take the same time"
     )
     said.append("p90 and p99 are left out where there are too few runs for a 95 % interval")
     return tuple(said)
@@ -176,7 +190,10 @@ def notes(found: Benchmark) -> tuple[str, ...]:
     """Return all notes, those of the candidates with their names."""
     mine = [(label(found, place), note) for place, one in enumerate(found.candidates) for note in one.notes]
     settling = [
-        (label(found, one.candidate), f"its runs did not settle{f' at {name}' if name else ''} before they were measured")
+        (
+            label(found, one.candidate),
+            f"its runs did not settle{f' at {name}' if name else ''} before they were measured",
+        )
         for one in found.findings.figures
         if not one.steady
         for name in [case(found, one.case)]
@@ -202,7 +219,7 @@ def _figure(value: float, of: Estimate) -> str:
     """Write a ratio, with as many digits as its interval is worth."""
     if of.ratio >= 10:
         return f"{value:.3g}"
-    return f"{value:.3f}" if abs(of.ratio - 1) < 0.1 and of.high - of.low < 0.2 else f"{value:.2f}"
+    return f"{value:.3f}" if of.ratio < 1.1 and of.high - of.low < 0.2 else f"{value:.2f}"
 
 
 def _of_case(found: Benchmark, at: int) -> list[Comparison]:

@@ -83,7 +83,9 @@ def bench() -> None:
     metavar="SECONDS",
     help="How long the whole may take.",
 )
-@click.option("--batch", "batches", type=_options.Sizes(), default=(), metavar="1,4,16", help="Batch sizes, a case each.")
+@click.option(
+    "--batch", "batches", type=_options.Sizes(), default=(), metavar="1,4,16", help="Batch sizes, a case each."
+)
 @click.option(
     "--dim",
     "dimensions",
@@ -95,7 +97,12 @@ def bench() -> None:
 @click.option("--input", "given", multiple=True, metavar="NAME=FILE.npy", help="An input; the others are made up.")
 @click.option("--bind", "bound", is_flag=True, help="Time bound buffers, instead of arrays on the host.")
 @click.option(
-    "--callers", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Threads that call at once."
+    "--callers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Threads that call at once.",
 )
 @click.option(
     "--smallest-effect",
@@ -148,13 +155,14 @@ def _measure(
     as_json: bool,
 ) -> None:
     from epkit.benchmark import formats, stored
-    from epkit.benchmark.measure import bench as measure
     from epkit.cli._bench_table import show as print_tables
     from epkit.cli._inputs import named_files
 
     others = [(file, formats.ready(formats.of(file), file)) for file in outputs]
     named = [file for file, its in others if its == "json"]
     document = named[0] if named else stored.new_file(model or "sample")
+    from epkit.benchmark.measure import bench as measure
+
     with _progress() as progress:
         found = measure(
             model,
