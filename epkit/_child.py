@@ -110,6 +110,20 @@ class Child:
         self.timed_out = True
         self.kill()
 
+    def pause(self) -> None:
+        """Stop every thread of the child where it stands; where the system cannot end it with its parent, nothing."""
+        self._signal("SIGSTOP")
+
+    def resume(self) -> None:
+        """Let the child go on."""
+        self._signal("SIGCONT")
+
+    def _signal(self, name: str) -> None:
+        # A stopped child does not notice that its parent is gone; Linux then ends it all the same (`end_with_parent`).
+        if sys.platform == "linux":
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, getattr(signal, name))
+
     def kill(self) -> None:
         """End the process group; whoever waits for a reply gets none."""
         if sys.platform == "win32":

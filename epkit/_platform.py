@@ -162,6 +162,13 @@ def memory_limit() -> int | None:
     return int(limit) if limit is not None and limit < machine else None
 
 
+def free_memory() -> int | None:
+    """Return the bytes that programs may still take, as far as the system tells, within the limit of the cgroup."""
+    found = re.search(r"^MemAvailable:\s*(\d+) kB", _read(Path("/proc/meminfo")), re.MULTILINE)
+    limits = [int(found[1]) * 1024 if found else None, memory_limit()]
+    return min((one for one in limits if one is not None), default=None)
+
+
 def peak_rss() -> int | None:
     """Return the most memory that this process has held, in bytes; None where the system does not tell.
 

@@ -1,118 +1,148 @@
-"""How does one candidate stand, seen from outside its process?"""
+"""Who takes part in a benchmark, and what is known of it so far?"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any, Literal, TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from epkit._child import Child
-from epkit.candidates import Candidate, Feed
+from epkit import _platform
+from epkit.benchmark.document import Candidate, Process, Warmup
+from epkit.benchmark.operators import Operators
+from epkit.benchmark.runner import Fell, Reply, Runner
+from epkit.candidates import Candidate as Planned
+from epkit.effective import effective
 from epkit.faults import Fault
-
-WORKER = "epkit.benchmark.worker"
-BLOCK_S = 0.02
-WARM_MOST_S = 3.0
-LEAST_LIMIT_S = 8.0
-"""The shortest limit that is set, whatever the budget: below it, a process that starts slowly would seem to hang."""
-
-Reply: TypeAlias = Mapping[str, Any]
-Task: TypeAlias = Literal["open", "warm", "block", "outputs", "finish"]
-
-_DOING: Mapping[Task, str] = {
-    "open": "opening and first running the model",
-    "warm": "warming up",
-    "block": "running",
-    "outputs": "giving its outputs",
-    "finish": "finishing",
-}
+from epkit.parity.agreement import Agreement
 
 
+@dataclass(slots=True)
 class Contender:
-    """A candidate and its process, blocked on its pipe unless it is asked for something.
+    """One candidate, and its processes. What goes wrong becomes its `fault`; it is asked for nothing after that."""
 
-    What goes wrong becomes its `fault`, and ends the process; it is asked for nothing after that.
-    """
-
-    def __init__(self, candidate: Candidate) -> None:
-        self.candidate = candidate
-        self.opened: Reply = {}
-        self.warmed: Reply = {}
-        self.finished: Reply = {}
-        self.blocks: list[list[float]] = []
-        self.fault: Fault | None = None
-        self._child: Child | None = None
-        refusal = candidate.plan.refusal
-        if refusal is not None:
-            self.fault = Fault("unusable", "ProviderUnavailable", refusal.reason, refusal.hint)
-
-    def open(self, model: Mapping[str, object], config: object, feed: Feed, seconds: float) -> None:
-        """Start the process, open the model in it, and run it for the first time."""
-        self._child = Child(WORKER)
-        answers = {name: answer.as_json() for name, answer in self.candidate.answers.items()}
-        request = {"target": self.candidate.name, "config": config, "answers": answers, "feed": asdict(feed), **model}
-        self.opened = self._ask("open", seconds, request)
-
-    def warm(self, seconds: float) -> None:
-        """Run until steady."""
-        # Half of the time is left for the run that is under way when it is over.
-        self.warmed = self._ask("warm", seconds, {"seconds": min(WARM_MOST_S, seconds / 2)})
-
-    def give_outputs(self, file: str, seconds: float) -> None:
-        """Run once more and write the outputs to a file."""
-        self._ask("outputs", seconds, {"file": file})
-
-    def block(self, seconds: float) -> None:
-        """Run for a short while, at least once, and keep the seconds of each run."""
-        reply = self._ask("block", seconds, {"seconds": BLOCK_S})
-        if self.fault is None:
-            self.blocks.append(list(reply["seconds"]))
-
-    def finish(self, seconds: float) -> None:
-        """Ask for memory and CPU time, and end the process."""
-        self.finished = self._ask("finish", seconds, {})
-        self.end()
+    place: int
+    """Among the candidates."""
+    name: str
+    provider: str | None
+    request: Mapping[str, Any]
+    """What a process of its own is told, to open it."""
+    compiles: bool = False
+    """Whether its provider may keep what it compiles, and start from that."""
+    planned: Planned | None = None
+    fault: Fault | None = None
+    opened: Reply = field(default_factory=dict)
+    """What its first process said."""
+    warmups: Sequence[Mapping[str, Any]] = ()
+    """How that one warmed up, case by case."""
+    starting_s: float = 0.0
+    """What starting a process and warming it up took."""
+    agreements: tuple[Agreement | None, ...] = ()
+    operators: Operators | None = None
+    notes: tuple[str, ...] = ()
+    runners: list[Runner] = field(default_factory=list)
+    """Its processes that are alive."""
+    places: list[int] = field(default_factory=list)
+    """Where these stand in the list of all processes."""
 
     @property
-    def longest_s(self) -> float:
-        """The longest run after the first so far, in seconds."""
-        return max((run for block in self.blocks for run in block), default=float(self.warmed.get("run_s", 0.0)))
+    def takes_part(self) -> bool:
+        """Whether it is measured, beside the others."""
+        return self.fault is None and self.agrees
+
+    @property
+    def agrees(self) -> bool:
+        """Whether its outputs are those of the reference."""
+        return all(one is None or one.agree for one in self.agreements)
+
+    @property
+    def run_s(self) -> float:
+        """What a run takes when it is warm, all cases together."""
+        return float(sum(one["run_s"] for one in self.warmups))
+
+    @property
+    def on_one_core(self) -> bool:
+        """Whether the thread that calls does all of the work."""
+        return bool(self.warmups) and all(one["alone"] for one in self.warmups)
+
+    def start(self) -> Runner | None:
+        """Start a process and ask it to open the model; None when that cannot be."""
+        with self.blamed():
+            runner = Runner(self.name)
+            self.runners.append(runner)
+            runner.ask("open", **self.request)
+            return runner
+        return None
+
+    @contextmanager
+    def blamed(self) -> Iterator[None]:
+        """Take what goes wrong inside as the fault of this one, and end its processes."""
+        try:
+            yield
+        except Fell as fell:
+            self.fault = fell.fault
+            self.end()
 
     def end(self) -> None:
-        """End the process, if there is one."""
-        if self._child is not None:
-            self._child.end()
-            self._child = None
+        """End its processes."""
+        for one in self.runners:
+            one.end()
+        self.runners, self.places = [], []
 
-    def __enter__(self) -> Contender:
-        return self
+    def row(self) -> Candidate:
+        """Describe it as the document does."""
+        shown: tuple[Mapping[str, Any], ...] = ()
+        if self.planned is not None:
+            settings = effective(self.planned.plan, _platform.core_limit()).shown
+            shown = tuple({"key": one.key, "value": one.value, "origin": one.origin} for one in settings)
+        row = Candidate(
+            self.name,
+            self.opened.get("provider", self.provider),
+            "ok",
+            summary=self.opened.get("summary", ""),
+            placement=self.opened.get("placement"),
+            agreements=self.agreements,
+            operators=self.operators,
+            effective=shown,
+            notes=(*self.opened.get("notes", ()), *self.notes),
+        )
+        if self.fault is not None:
+            return replace(row, status=self.fault.status, reason=self.fault.reason, hint=self.fault.hint)
+        if not self.agrees:
+            wrong = next(one for one in self.agreements if one is not None and not one.agree)
+            hint = f"epkit compare MODEL -t {wrong.reference} -t {self.name}; --tolerance measures it all the same"
+            return replace(row, status="differs", reason=wrong.told, hint=hint)
+        return row
 
-    def __exit__(self, *_: object) -> None:
-        self.end()
+    def process(self, round_: int, opened: Reply, warmed: Reply, finished: Reply) -> Process:
+        """Describe one of its processes as the document does."""
+        return Process(
+            candidate=self.place,
+            round=round_,
+            cache="none" if not self.compiles else "warm" if "hit" in opened["cache"] else "cold",
+            import_s=opened["import_s"],
+            open_s=opened["open_s"],
+            first_run_s=tuple(opened["first_run_s"]),
+            warmups=tuple(Warmup(one["runs"], one["seconds"], one["steady"]) for one in warmed.get("warmups", ())),
+            peak_rss_bytes=finished.get("peak_rss_bytes"),
+            device_bytes=finished.get("device_bytes"),
+        )
 
-    def _ask(self, task: Task, seconds: float, details: Mapping[str, object]) -> Reply:
-        """Ask for one thing and wait; without an answer, or with an error, there is a fault and an empty reply."""
-        if self.fault is not None or self._child is None:
-            return {}
-        limit = max(LEAST_LIMIT_S, seconds)
-        self._child.send({"do": task, **details})
-        reply: Reply | None = self._child.receive(limit)
-        if reply is None:
-            self.fault = self._gone(self._child, task, limit)
-        elif "error" in reply:
-            kind = str(reply["error"])
-            status: Literal["unusable", "failed"] = "unusable" if kind == "ProviderUnavailable" else "failed"
-            self.fault = Fault(status, kind, str(reply["message"]), str(reply["hint"]))
-        else:
-            return reply
-        self.end()
-        return {}
 
-    def _gone(self, child: Child, task: Task, limit: float) -> Fault:
-        ending = child.ending()
-        if child.timed_out:
-            reason = f"its process {ending} while {_DOING[task]} (limit: {limit:.3g} s)"
-            return Fault("failed", "", reason, "give the benchmark more time with --budget")
-        said = child.last_words()
-        reason = f"its process {ending} while {_DOING[task]}" + (f": {said}" if said else "")
-        return Fault("failed", "", reason, f"epkit run MODEL -t {self.candidate.name}")
+def of_targets(planned: Sequence[Planned], request: Mapping[str, Any]) -> list[Contender]:
+    """Let targets take part; `request` is what all of them are told."""
+    found = []
+    for place, one in enumerate(planned):
+        first, refusal = one.plan.target.first, one.plan.refusal
+        answers = {name: answer.as_json() for name, answer in one.answers.items()}
+        compiles = first.provider.compiles != "never" and one.plan.target.cache is not False
+        told = {**request, "target": one.name, "answers": answers, "keep": request["keep"] if compiles else ""}
+        fault = None if refusal is None else Fault("unusable", "ProviderUnavailable", refusal.reason, refusal.hint)
+        found.append(Contender(place, one.name, first.name, told, compiles, one, fault))
+    return found
+
+
+def of_calls(calls: Mapping[str, str], request: Mapping[str, Any]) -> list[Contender]:
+    """Let callables take part, each given as the file and the function that makes it: "arms.py:plain"."""
+    told = [(name, {**request, "call": where}) for name, where in calls.items()]
+    return [Contender(place, name, None, one) for place, (name, one) in enumerate(told)]

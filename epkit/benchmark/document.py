@@ -1,8 +1,8 @@
 """What is in the document of a benchmark, `epkit.bench/2`?
 
-Two parts. `measured` holds what happened, every sample of it; `findings` holds what follows from that, and can be worked
-out again (`epkit.benchmark.findings`). Whatever is printed or drawn comes from the document alone. All times are in
-seconds.
+Two parts. `measured` holds what happened, every sample of it; `findings` holds what follows from that, and can be
+worked out again (`epkit.benchmark.findings`). Whatever is printed or drawn comes from the document alone. All times are
+in seconds.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Quantile:
-    """A quantile of the runs, and the interval in which it lies in 95 of 100 cases; None where there are too few runs."""
+    """A quantile of the runs, and the interval in which it lies in 95 of 100 cases; None without runs enough."""
 
     value_s: float
     low_s: float | None

@@ -3,43 +3,62 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
+import os
 import secrets
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
-from epkit import _platform, sample
-from epkit.benchmark import figures
-from epkit.benchmark.contender import BLOCK_S, Contender
-from epkit.benchmark.environment import environment, look
-from epkit.benchmark.result import Benchmark, Row, comparisons
-from epkit.benchmark.turns import Budget, get_ready, outputs_file, take_turns
-from epkit.candidates import chosen, external_folder, feed, planned, sendable
+from epkit import sample
+from epkit.benchmark import budget as times
+from epkit.benchmark import quantiles, scores
+from epkit.benchmark.budget import Budget
+from epkit.benchmark.contender import Contender, of_calls, of_targets
+from epkit.benchmark.document import Benchmark, Case, Request
+from epkit.benchmark.environment import look
+from epkit.benchmark.findings import BEYOND_DOUBT, CONFIDENCE, differences, is_settled, level_of
+from epkit.benchmark.pilots import describe_cases, judge_outputs, pilot
+from epkit.benchmark.record import Record
+from epkit.benchmark.rounds import next_round, run_round
+from epkit.candidates import Feed, chosen, external_folder, feed, planned, sendable
 from epkit.config import ConfigSource, load
-from epkit.effective import effective
-from epkit.errors import ConfigError
+from epkit.dimensions import batch_dimensions, dynamic
+from epkit.errors import ConfigError, nearest
 from epkit.faults import raise_common_fault
-from epkit.model import Source, digest
+from epkit.model import Model, Source, digest
 from epkit.model import read as read_model
-from epkit.parity.agreement import Agreement, agreement, incomparable
-from epkit.parity.outputs import Outputs
-from epkit.parity.outputs import read as read_outputs
+from epkit.parity.tolerance import tolerance_of
 from epkit.registry import discover
 from epkit.session import check_fit
 
-RULES: Mapping[str, object] = {
-    "timer": "session.run: arrays in host memory in, arrays in host memory out; one caller, a closed loop",
-    "block_s": BLOCK_S,
-    "measured": "half of the budget, and 10 s at most, for all candidates together",
-    "rounds": "each candidate once in a round; rounds in pairs, a random order and the same backwards",
-    "settling_rounds": figures.SETTLING_ROUNDS,
-    "cold_tenth": f"the first tenth of a block of {figures.LONG_BLOCK} runs or more is not counted",
-    "percentiles": f"nearest rank; p90 from {figures.P90_RUNS} runs, p99 from {figures.P99_RUNS}",
+Progress = Callable[[str, float], None]
+SMALLEST_EFFECT = 0.02
+
+RULES: Mapping[str, Any] = {
+    "processes": f"{times.PROCESSES} fresh ones of each candidate in a round, fewer where time or memory is short; "
+    f"{times.ROUNDS} rounds at most",
+    "block_s": times.BLOCK_S,
+    "meeting": "a block of each candidate, back to back, by processes drawn at random, in mirrored random orders; "
+    "all other processes are stopped (on Linux); on a core drawn at random where every candidate keeps to one core",
+    "settling_sweeps": quantiles.SETTLING_SWEEPS,
+    "cold_tenth": f"the first tenth of a block of {quantiles.LONG_BLOCK} runs or more is not counted",
+    "score": "a process's median of the log ratio of the medians of the two blocks of a meeting",
+    "interval": "Welch's t on the scores of both candidates' processes, all rounds together",
+    "confidence": CONFIDENCE,
+    "correction": "Bonferroni, over all comparisons of the benchmark",
+    "verdict": "same: the interval lies within the smallest effect; faster or slower: the difference is at least the "
+    "smallest effect and the floor; else undecided",
+    "floor": f"the half-width of the interval, and as much more as finds a difference in {scores.POWER:.0%} of cases",
+    "stopping": "after a round when every floor is at or below the smallest effect, or the interval of "
+    f"{BEYOND_DOUBT:.1%} lies beyond it",
     "warm_up": "at least 3 runs and 0.3 s, until three windows of 50 ms lie within 10 %; but never over 3 s",
-    "outputs": "the largest difference in an output, as a share of its largest magnitude, against a limit by dtype",
+    "percentiles": "nearest rank, with the interval of order statistics at 95 %, where there are runs enough for one",
 }
 
 
@@ -49,75 +68,179 @@ def bench(
     *,
     config: ConfigSource = None,
     budget: float = 90.0,
+    batches: Sequence[int] = (),
+    dimensions: Mapping[str, Sequence[int]] | None = None,
     inputs: Mapping[str, str] | None = None,
+    bound: bool = False,
+    callers: int = 1,
+    smallest_effect: float = SMALLEST_EFFECT,
+    tolerance: str | float = "auto",
+    operators: bool = False,
+    output: str | os.PathLike[str] | None = None,
     seed: int | None = None,
-    progress: Callable[[str, float], None] | None = None,
+    progress: Progress | None = None,
     refresh: bool = False,
 ) -> Benchmark:
     """Measure targets side by side on one model, each strictly on its first provider.
 
     Without a model, it is the sample network that epkit brings; without targets, every provider that is installed.
     `budget` bounds the whole in seconds. `inputs` maps names to .npy files; other inputs are made up, the same for all.
-    The `seed` of the random order is drawn, and recorded, when none is given. `progress` hears what is being done, and
-    which share of the whole is done.
+    `batches` are batch sizes, and `dimensions` gives sizes of other dynamic dimensions: each combination is a case, on
+    which all candidates are measured. With `bound`, a binding is run instead of the session, on buffers where the
+    provider runs; `callers` threads call at the same time. `smallest_effect` is the smallest difference that matters,
+    as a share; `tolerance` is how far outputs may be apart, as in `epkit.compare`. With `operators`, ONNX Runtime's
+    profiler says afterwards what each operator takes. The document is written to `output` while it is measured, again
+    and again. The `seed` of the random order is drawn, and recorded, when none is given. `progress` hears what is being
+    done, and which share of the time is spent.
 
-    A candidate that cannot be had, fails, crashes or hangs is a row with its reason. Raises ConfigError before
-    anything is probed, ModelError before any process is started; and the error that all candidates have met, when it
-    is the model's or the inputs': ModelError, RunError, ConfigError.
+    A candidate that cannot be had, fails, crashes, hangs or computes something else is a row with its reason. Raises
+    ConfigError before anything is probed, ModelError before any process is started; and the error that all candidates
+    have met, when it is the model's or the inputs': ModelError, RunError, ConfigError.
     """
-    if not (math.isfinite(budget) and budget > 0):
-        raise ConfigError(f"the budget is {budget!r}", hint="give seconds above 0: --budget 90")
-    time_left = Budget(time.monotonic(), budget)
-    before = look()
+    _check(budget, callers, smallest_effect)
+    within = tolerance_of(tolerance)
+    time_left, before = Budget(time.monotonic(), budget), look()
     written, registry = load(config), discover()
     wanted = chosen(targets, written, registry)
     folder_of_weights = next((one for one in map(external_folder, wanted) if one), None)
     contents = read_model(sample.path() if model is None else model, folder=folder_of_weights)
     for target in wanted:
         check_fit(contents, target)
+    cases = _cases(contents, batches, dimensions or {})
     given = feed(inputs or {}, wanted, contents)
-    model_sha256 = digest(contents)
     seed = secrets.randbits(32) if seed is None else seed
-    random, tell = Random(seed), progress or _silently
-    tell("probing providers", 0.0)
-    contenders = [Contender(candidate) for candidate in planned(wanted, registry, refresh=refresh)]
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="epkit-bench-")))
-        for one in contenders:
-            stack.enter_context(one)
-        asked = _model_request(contents.source, folder)
-        get_ready(contenders, asked, sendable(config), given, folder, time_left, random, tell)
-        raise_common_fault([one.fault for one in contenders])
-        began = time.monotonic()
-        order = take_turns(contenders, time_left, random, tell)
-        measured_s = time.monotonic() - began
-        rows = _rows(contenders, folder)
-    tell("done", 1.0)
-    opened = next((one.opened for one in contenders if one.opened), {})
-    guessed = opened.get("guessed", [])
-    return Benchmark(
-        candidates=rows,
-        comparisons=comparisons(rows),
-        environment=environment(
-            before,
-            registry,
-            seed=seed,
-            model="given as bytes" if isinstance(contents.source, bytes) else str(contents.source),
-            model_sha256=model_sha256,
-            model_bytes=contents.size,
-        ),
-        budget_s=budget,
-        measured_s=measured_s,
+    request = Request(
+        model="given as bytes" if isinstance(contents.source, bytes) else str(contents.source),
+        model_sha256=digest(contents),
+        model_bytes=contents.size,
         named=bool(targets),
-        inputs=tuple(opened.get("inputs", [])),
-        notes=(f"guessed as 1: {', '.join(guessed)}; say --input, or warmup.dimensions in a target",) * bool(guessed),
-        rules=RULES,
-        order=order,
+        budget_s=budget,
+        smallest_effect=smallest_effect,
+        tolerance=within.name,
+        bound=bound,
+        callers=callers,
+        seed=seed,
     )
+    _tell(progress, time_left)("probing providers")
+    candidates = planned(wanted, registry, refresh=refresh)
+    with tempfile.TemporaryDirectory(prefix="epkit-bench-") as folder:
+        told = {
+            **_model_request(contents.source, Path(folder)),
+            "config": sendable(config),
+            "feeds": [asdict(_with(given, case)) for case in cases],
+            "bound": bound,
+            "callers": callers,
+            "keep": str(Path(folder) / "compiled"),
+        }
+        contenders = of_targets(candidates, told)
+        file = None if output is None else Path(output)
+        record = Record(request, cases, contenders, RULES, before, registry, file)
+        return _measured(contenders, record, Path(folder), request, time_left, progress)
 
 
-def _silently(what: str, share: float) -> None:
-    """Tell nobody."""
+def bench_calls(
+    calls: Mapping[str, str],
+    *,
+    budget: float = 90.0,
+    callers: int = 1,
+    smallest_effect: float = SMALLEST_EFFECT,
+    tolerance: str | float = "auto",
+    output: str | os.PathLike[str] | None = None,
+    seed: int | None = None,
+    progress: Progress | None = None,
+) -> Benchmark:
+    """Measure callables side by side, by the same method as targets.
+
+    Each is given by a file and the name of a function in it, "arms.py:plain": the function is called in every fresh
+    process, and returns what is called in each run, by `callers` threads. What the calls return is compared, place by
+    place; None is not.
+    """
+    _check(budget, callers, smallest_effect)
+    for name, where in calls.items():
+        if not Path(where.rpartition(":")[0]).is_file():
+            raise ConfigError(f"{name}: {where!r} names no function in a file", hint="as in arms.py:plain")
+    seed = secrets.randbits(32) if seed is None else seed
+    request = Request(
+        "", "", 0, True, budget, smallest_effect, tolerance_of(tolerance).name, False, callers, seed
+    )  # fmt: skip
+    contenders = of_calls(calls, {"callers": callers})
+    file = None if output is None else Path(output)
+    record = Record(request, [Case("", {})], contenders, RULES, look(), discover(), file)
+    with tempfile.TemporaryDirectory(prefix="epkit-bench-") as folder:
+        return _measured(contenders, record, Path(folder), request, Budget(time.monotonic(), budget), progress)
+
+
+def _measured(
+    contenders: Sequence[Contender],
+    record: Record,
+    folder: Path,
+    request: Request,
+    budget: Budget,
+    progress: Progress | None,
+) -> Benchmark:
+    """Let all run alone, then side by side, round by round, until all is told or the time is over."""
+    random, tell = Random(request.seed), _tell(progress, budget)
+    with contextlib.ExitStack() as stack:
+        for one in contenders:
+            stack.callback(one.end)
+        pilot(contenders, record, folder, budget, random, tell)
+        raise_common_fault([one.fault for one in contenders])
+        describe_cases(contenders, record)
+        judge_outputs(contenders, folder, tolerance_of(request.tolerance))
+        unfinished = stack.enter_context(contextlib.ExitStack())
+        unfinished.callback(record.keep)
+        record.keep()
+        for number in range(1, times.ROUNDS + 1):
+            plan = next_round(contenders, record, budget)
+            if plan is None:
+                break
+            run_round(number, plan, contenders, record, budget, random, tell)
+            measured = record.measured()
+            level = level_of(measured)
+            known = list(differences(measured))
+            if all(one and is_settled(one, level, request.smallest_effect) for one in known):
+                break
+            record.keep()
+        if not record.blocks and any(one.takes_part for one in contenders):
+            record.notes.append("the time was over before anything could be measured; give more with --budget")
+        unfinished.pop_all()
+    if progress:
+        progress("done", 1.0)
+    return record.keep(complete=True)
+
+
+def _check(budget: float, callers: int, smallest_effect: float) -> None:
+    if not (math.isfinite(budget) and budget > 0):
+        raise ConfigError(f"the budget is {budget!r}", hint="give seconds above 0: --budget 90")
+    if callers < 1:
+        raise ConfigError(f"the number of callers is {callers}", hint="give a number from 1 on: --callers 4")
+    if not 0 < smallest_effect < 1:
+        raise ConfigError(f"the smallest effect is {smallest_effect!r}", hint="give a share above 0: 0.02")
+
+
+def _cases(model: Model, batches: Sequence[int], dimensions: Mapping[str, Sequence[int]]) -> list[Case]:
+    """Combine all sizes. Raises ConfigError for a dimension that the model lacks, and for sizes below 1."""
+    known = dynamic(model.inputs)
+    for name in dimensions:
+        if name not in known:
+            hint = nearest(name, known, "dynamic dimensions")
+            raise ConfigError(f"{name!r} is not a dynamic dimension of the model", hint=hint)
+    wanted: list[tuple[str, Sequence[str], Sequence[int]]] = []
+    if batches:
+        wanted.append(("batch", batch_dimensions(model.inputs, dimensions), batches))
+    wanted += [(name, [name], sizes) for name, sizes in dimensions.items()]
+    if any(size < 1 for _, _, sizes in wanted for size in sizes):
+        raise ConfigError("a dimension has a size of 1 at least", hint="--batch 1,4,16")
+    found = []
+    for sizes in itertools.product(*(sizes for _, _, sizes in wanted)):
+        pairs = list(zip(wanted, sizes, strict=True))
+        name = ", ".join(f"{said}={size}" for (said, _, _), size in pairs)
+        found.append(Case(name, {one: size for (_, names, _), size in pairs for one in names}))
+    return found
+
+
+def _with(given: Feed, case: Case) -> Feed:
+    return replace(given, dimensions={**given.dimensions, **case.dimensions})
 
 
 def _model_request(source: Path | bytes, folder: Path) -> dict[str, object]:
@@ -128,63 +251,9 @@ def _model_request(source: Path | bytes, folder: Path) -> dict[str, object]:
     return {"model": str(file), "model_is_bytes": True}
 
 
-def _rows(contenders: Sequence[Contender], folder: Path) -> tuple[Row, ...]:
-    """Make the rows; the first candidate that was measured is the one whose outputs the others' are compared with."""
-    rows = []
-    reference: tuple[Contender, Outputs] | None = None
-    for position, one in enumerate(contenders):
-        agreed = None
-        if one.fault is None:
-            found = read_outputs(outputs_file(folder, position))
-            if reference is None:
-                reference = one, found
-            elif one.opened["inputs_sha256"] != reference[0].opened["inputs_sha256"]:
-                agreed = incomparable(reference[0].candidate.name, "its session wants other inputs")
-            else:
-                agreed = agreement(reference[0].candidate.name, reference[1], found)
-        rows.append(_row(one, agreed))
-    return tuple(rows)
+def _tell(progress: Progress | None, budget: Budget) -> Callable[[str], None]:
+    def tell(what: str) -> None:
+        if progress:
+            progress(what, budget.spent)
 
-
-def _parting(agreed: Agreement | None) -> list[str]:
-    if agreed is None or agreed.agree:
-        return []
-    return ["epkit compare MODEL -t A -t B says where the outputs part, and whether the model amplifies rounding"]
-
-
-def _row(one: Contender, agreed: Agreement | None) -> Row:
-    target = one.candidate.plan.target
-    settings = effective(one.candidate.plan, _platform.core_limit()).shown
-    shown = tuple({"key": each.key, "value": each.value, "origin": each.origin} for each in settings)
-    samples = tuple(tuple(block) for block in one.blocks)
-    if one.fault is not None:
-        fault = one.fault
-        provider = target.first.name
-        return Row(target.name, provider, fault.status, fault.reason, fault.hint, effective=shown, samples_s=samples)
-    found = figures.figures(one.blocks)
-    assert found is not None
-    return Row(
-        target.name,
-        one.opened["provider"],
-        "ok",
-        median_s=found.median_s,
-        p90_s=found.p90_s,
-        p99_s=found.p99_s,
-        throughput_per_s=found.throughput_per_s,
-        import_s=one.opened["import_s"],
-        open_s=one.opened["open_s"],
-        first_run_s=one.opened["first_run_s"],
-        peak_rss_bytes=one.finished["peak_rss_bytes"],
-        cpu_s=one.finished["cpu_s"],
-        runs=found.runs,
-        warmup_runs=one.warmed["runs"],
-        warmup_s=one.warmed["seconds"],
-        warmup_steady=one.warmed["steady"],
-        placement=one.opened["placement"],
-        summary=one.opened["summary"],
-        inputs_sha256=one.opened["inputs_sha256"],
-        agreement=agreed,
-        effective=shown,
-        notes=(*one.opened["notes"], *found.notes, *_parting(agreed)),
-        samples_s=samples,
-    )
+    return tell

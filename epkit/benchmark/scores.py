@@ -56,7 +56,8 @@ Pairs = Sequence[tuple[int, int, float]]
 
 def difference(pairs: Pairs) -> Difference | None:
     """Work out the difference from all meetings; None with fewer than two processes on a side."""
-    return _welch(*scores(pairs), len(pairs))
+    first, second = scores(pairs)
+    return _welch(first, second, len(pairs))
 
 
 def scores(pairs: Pairs) -> tuple[list[float], list[float]]:
@@ -111,7 +112,8 @@ def slow_runs(a: Iterable[Block], b: Iterable[Block]) -> Difference | None:
     slow = [[_p99(one) for one in side.values() if len(one) >= LEAST_RUNS_FOR_P99] for side in runs]
     if any(len(side) != len(of) for side, of in zip(slow, runs, strict=True)):
         return None
-    return _apart(*slow, meetings)
+    first, second = slow
+    return _apart(first, second, meetings)
 
 
 def _apart(a: Sequence[float], b: Sequence[float], meetings: int) -> Difference | None:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 
-from epkit.benchmark import histogram, wording
+from epkit.benchmark import histogram, operator_tables, wording
 from epkit.benchmark.document import Benchmark, Figures, Quantile
 from epkit.benchmark.findings import by_candidate
 from epkit.benchmark.quantiles import pooled
@@ -149,6 +149,21 @@ def settings(found: Benchmark) -> Table:
         if len({values.get(place) for place in opened}) > 1
     ]
     return Table(("setting", *(wording.label(found, place) for place in opened)), tuple(rows))
+
+
+def operators(found: Benchmark) -> list[tuple[str, Table, tuple[str, ...]]]:
+    """Return what the operators of each candidate take, where that was asked for: heading, table, remarks."""
+    drawn = []
+    for place, one in enumerate(found.candidates):
+        if one.operators is None:
+            continue
+        tables = operator_tables.tables(one.operators)
+        for table in tables:
+            rows = tuple(tuple(map(wording.plain, row)) for row in table.rows)
+            remarks = tuple(map(wording.plain, operator_tables.remarks(one.operators))) if table is tables[-1] else ()
+            heading = f"{wording.label(found, place)}: {wording.plain(table.title).lower()}"
+            drawn.append((heading, Table(table.columns, rows, table.numbers), remarks))
+    return drawn
 
 
 def inputs(found: Benchmark) -> Table:

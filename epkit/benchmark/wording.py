@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 
 from epkit.benchmark.document import Benchmark, Comparison, Estimate, Request, turned
+from epkit.benchmark.doubts import doubts
 from epkit.benchmark.findings import couples
 from epkit.units import percent
 
@@ -187,18 +188,10 @@ def parity(found: Benchmark, place: int) -> Iterator[str]:
 
 
 def notes(found: Benchmark) -> tuple[str, ...]:
-    """Return all notes, those of the candidates with their names."""
-    mine = [(label(found, place), note) for place, one in enumerate(found.candidates) for note in one.notes]
-    settling = [
-        (
-            label(found, one.candidate),
-            f"its runs did not settle{f' at {name}' if name else ''} before they were measured",
-        )
-        for one in found.findings.figures
-        if not one.steady
-        for name in [case(found, one.case)]
-    ]
-    return (*map(plain, found.measured.notes), *(f"{who}: {plain(note)}" for who, note in (*mine, *settling)))
+    """Return what speaks against believing it, and all notes, those of the candidates with their names."""
+    mine = [f"{label(found, place)}: {note}" for place, one in enumerate(found.candidates) for note in one.notes]
+    of_all = [f"note: {note}" for note in (*found.measured.notes, *mine)]
+    return tuple(map(plain, (*(f"doubt: {one}" for one in doubts(found.measured, found.findings)), *of_all)))
 
 
 def written(one: Estimate) -> str:

@@ -1,40 +1,46 @@
-"""What does one candidate do, in a process of its own?
+"""What does one process of a candidate do?
 
-Answers a JSON message a line, one after the other, and runs the model only when it is told to. Nothing heavy is
-imported before the first message, so that the import can be timed.
+Answers a JSON message a line, one after the other, and runs only when it is told to. Nothing heavy is imported before
+the first message, so that the import can be timed.
 """
 
 from __future__ import annotations
 
 import os
+import runpy
 import statistics
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from epkit._child import Parent
-from epkit._platform import peak_rss
+from epkit._platform import end_with_parent, peak_rss
 from epkit.errors import EpkitError
 from epkit.steady import is_steady
 
 if TYPE_CHECKING:
     from epkit.opened import Session
+    from epkit.target import Target
 
 Message: TypeAlias = Mapping[str, Any]
 Reply: TypeAlias = dict[str, object]
+Call: TypeAlias = Callable[[], object]
 
 WARM_WINDOW_S = 0.05
 WARM_LEAST_S = 0.3
 WARM_LEAST_RUNS = 3
+MOST_RUNS = 2000
+"""Runs in a block at most: of runs of microseconds, more of them would only make the document long."""
 
 
 def main() -> None:
     """Answer messages until the parent goes."""
     parent = Parent()
+    end_with_parent()
     messages: SimpleQueue[Message] = SimpleQueue()
     threading.Thread(target=_receive, args=(parent, messages), daemon=True).start()
     worker = Worker()
@@ -50,12 +56,13 @@ def _receive(parent: Parent, messages: SimpleQueue[Message]) -> None:
 
 
 class Worker:
-    """A session, its inputs, and what its runs took."""
+    """What is called in a run: case by case, and for each caller."""
 
     def __init__(self) -> None:
-        self._session: Session
-        self._feed: Mapping[str, object]
-        self._cpu_s = 0.0
+        self._calls: list[list[Call]] = []
+        self._host: list[Call] = []
+        """The same with outputs on the host, where they can be compared."""
+        self._callers = 1
 
     def answer(self, message: Message) -> Reply:
         """Do what a message says; an error is a reply with the class, the message and the hint."""
@@ -64,13 +71,13 @@ class Worker:
                 case "open":
                     return self._open(message)
                 case "warm":
-                    return self._warm(message["seconds"])
+                    return {"warmups": [self._warm(calls, message["seconds"]) for calls in self._calls]}
                 case "block":
-                    return self._block(message["seconds"])
+                    return self._block(message)
                 case "outputs":
-                    return self._outputs(Path(message["file"]))
+                    return self._outputs(message["files"])
                 case _:
-                    return {"peak_rss_bytes": peak_rss(), "cpu_s": self._cpu_s}
+                    return {"peak_rss_bytes": peak_rss()}
         except EpkitError as error:
             return {"error": type(error).__name__, "message": error.message, "hint": error.hint}
         except Exception as error:  # noqa: BLE001 - the boundary of the process: whatever it is, the parent must know
@@ -78,6 +85,16 @@ class Worker:
             return {"error": type(error).__name__, "message": f"{type(error).__name__}: {error}", "hint": ""}
 
     def _open(self, message: Message) -> Reply:
+        self._callers = message["callers"]
+        reply = self._open_call(message["call"]) if "call" in message else self._open_target(message)
+        firsts = []
+        for calls in self._calls:
+            started = time.perf_counter()
+            calls[0]()
+            firsts.append(time.perf_counter() - started)
+        return {**reply, "first_run_s": firsts}
+
+    def _open_target(self, message: Message) -> Reply:
         started = time.perf_counter()
         from epkit import _runtime
         from epkit.candidates import Feed, external_folder, made, strictly
@@ -93,70 +110,169 @@ class Worker:
         _runtime.load()
         import_s = time.perf_counter() - started
         target = strictly(read_target(message["target"], load(message["config"]), discover()))
-        answers = {name: Answer.from_json(one) for name, one in message["answers"].items()}
         path = Path(message["model"])
         model = read(path.read_bytes() if message["model_is_bytes"] else path, folder=external_folder(target))
-        plan = resolve(target, {name: answer.availability for name, answer in answers.items()})
+        answers = {name: Answer.from_json(one) for name, one in message["answers"].items()}
+
+        def plan(target: Target) -> Any:
+            return resolve(target, {name: answer.availability for name, answer in answers.items()})
+
+        if message["keep"]:
+            target = _keeping(model, target, plan, message["keep"])
         started = time.perf_counter()
-        self._session = open_plan(model, plan, answers)
+        session = open_plan(model, plan(target), answers)
         open_s = time.perf_counter() - started
-        inputs = made(self._session.inputs, Feed(**message["feed"]))
-        self._feed = inputs.feed
-        started = time.perf_counter()
-        self._session.run(self._feed)
-        first_run_s = time.perf_counter() - started
-        report = self._session.report
-        hits = [f"{row.provider} started from the cache" for row in report.cache if row.outcome == "hit"]
-        placement = {name: {"nodes": one.nodes, "share": one.share} for name, one in report.placement.items()}
+        cases = []
+        for feed in message["feeds"]:
+            inputs = made(session.inputs, Feed(**feed))
+            host = _call(session, inputs.feed, bound=False)
+            self._host.append(host)
+            each = [_call(session, inputs.feed, bound=True) if message["bound"] else host for _ in range(self._callers)]
+            self._calls.append(each)
+            told = {"inputs": described(inputs.feed, feed["files"]), "inputs_sha256": digest(inputs.feed)}
+            cases.append({**told, "guessed": list(inputs.guessed)})
+        report = session.report
         return {
             "import_s": import_s,
             "open_s": open_s,
-            "first_run_s": first_run_s,
             "provider": report.provider,
-            "placement": placement,
+            "placement": {name: {"nodes": one.nodes, "share": one.share} for name, one in report.placement.items()},
             "summary": report.summary(),
-            "notes": [*report.notes, *hits],
-            "inputs": described(self._feed, message["feed"]["files"]),
-            "inputs_sha256": digest(self._feed),
-            "guessed": list(inputs.guessed),
+            "notes": list(report.notes),
+            "cache": [row.outcome for row in report.cache],
+            "cases": cases,
         }
 
-    def _warm(self, most: float) -> Reply:
+    def _open_call(self, where: str) -> Reply:
+        file, _, name = where.rpartition(":")
+        started = time.perf_counter()
+        factory = runpy.run_path(file, run_name="epkit_bench")[name]
+        import_s = time.perf_counter() - started
+        started = time.perf_counter()
+        call = factory()
+        self._host.append(lambda: _by_place(call()))
+        self._calls.append([call] * self._callers)
+        told = {"inputs": [], "inputs_sha256": "", "guessed": []}
+        return {
+            "import_s": import_s,
+            "open_s": time.perf_counter() - started,
+            "provider": None,
+            "placement": None,
+            "summary": "",
+            "notes": [],
+            "cache": [],
+            "cases": [told],
+        }
+
+    def _warm(self, calls: list[Call], most: float) -> Reply:
         """Run until steady: at least 3 runs and 0.3 s, and `most` seconds at most."""
         started, runs, steady = time.perf_counter(), 0, False
+        own_s, all_s = time.thread_time(), time.process_time()
         windows: list[float] = []
         while not windows or (not steady and time.perf_counter() - started < most):
-            window = self._timed(WARM_WINDOW_S)
+            window = self._timed(calls, WARM_WINDOW_S)
             runs += len(window)
             windows.append(statistics.median(window))
             enough = runs >= WARM_LEAST_RUNS and time.perf_counter() - started >= WARM_LEAST_S
             steady = enough and is_steady(windows)
-        return {"runs": runs, "seconds": time.perf_counter() - started, "steady": steady, "run_s": windows[-1]}
+        seconds = time.perf_counter() - started
+        own_s, all_s = time.thread_time() - own_s, time.process_time() - all_s
+        alone = own_s >= 0.95 * all_s
+        return {"runs": runs, "seconds": seconds, "steady": steady, "run_s": windows[-1], "alone": alone}
 
-    def _block(self, seconds: float) -> Reply:
+    def _block(self, message: Message) -> Reply:
+        if message["core"] is not None:
+            os.sched_setaffinity(0, {message["core"]})
         before = time.process_time()
-        samples = self._timed(seconds)
-        self._cpu_s += time.process_time() - before
-        return {"seconds": [round(one, 9) for one in samples]}
+        samples = self._timed(self._calls[message["case"]], message["seconds"])
+        cpu_s = time.process_time() - before
+        return {"seconds": [round(one, 9) for one in samples], "cpu_s": round(cpu_s, 9)}
 
-    def _timed(self, seconds: float) -> list[float]:
-        """Run for so long, once at least, and return the seconds of each run."""
-        run, feed, clock = self._session.run, self._feed, time.perf_counter
-        samples: list[float] = []
-        now = clock()
-        end = now + seconds
-        while not samples or now < end:
-            before = clock()
-            run(feed)
-            now = clock()
-            samples.append(now - before)
-        return samples
+    def _timed(self, calls: list[Call], seconds: float) -> list[float]:
+        """Run for so long, once at least, and return the seconds of each run, of all callers together."""
+        if self._callers == 1:
+            return [took for _, took in _timed(calls[0], seconds)]
+        found: list[list[tuple[float, float]]] = [[] for _ in range(self._callers)]
+        faults: list[Exception] = []
 
-    def _outputs(self, file: Path) -> Reply:
+        def caller(at: int) -> None:
+            try:
+                together.wait()
+                found[at] = _timed(calls[at], seconds)
+            except Exception as error:  # noqa: BLE001 - raised again below, in the thread that answers
+                faults.append(error)
+
+        together = threading.Barrier(self._callers)
+        threads = [threading.Thread(target=caller, args=(at,)) for at in range(self._callers)]
+        for one in threads:
+            one.start()
+        for one in threads:
+            one.join()
+        if faults:
+            raise faults[0]
+        return [took for _, took in sorted(pair for one in found for pair in one)]
+
+    def _outputs(self, files: list[str]) -> Reply:
         from epkit.parity.outputs import flat, write
 
-        write(flat(self._session.run(self._feed)), file)
+        for call, file in zip(self._host, files, strict=True):
+            outputs = call()
+            assert isinstance(outputs, Mapping)
+            write(flat(outputs), Path(file))
         return {}
+
+
+def _keeping(model: Any, target: Target, plan: Callable[[Target], Any], folder: str) -> Target:
+    """Start from what the user's cache has for the target; else keep what is compiled in a folder of this benchmark.
+
+    All later processes start from there, or each of them would compile anew: TensorRT does so for minutes.
+    """
+    from contextlib import closing
+    from dataclasses import replace
+
+    from epkit import _platform
+    from epkit.compiled import Compiled
+    from epkit.effective import effective
+
+    with closing(Compiled(model, target)) as compiled:
+        wanted = plan(target)
+        compiled.look(wanted.chain, effective(wanted, _platform.core_limit()).settings, build=False)
+        rows = compiled.rows
+    if any(row.outcome == "hit" for row in rows) or all(row.outcome == "off" for row in rows):
+        return target
+    os.environ["EPKIT_CACHE_DIR"] = folder
+    return replace(target, cache=True)
+
+
+def _call(session: Session, feed: Mapping[str, object], *, bound: bool) -> Call:
+    if bound:
+        return session.bind(feed).run
+    run = session.run
+    return lambda: run(feed)
+
+
+def _by_place(outputs: object) -> Mapping[str, object]:
+    """Name the outputs of a call by their places: one may give a list where another gives names."""
+    if outputs is None:
+        return {}
+    if isinstance(outputs, Mapping):
+        outputs = list(outputs.values())
+    parts = outputs if isinstance(outputs, list | tuple) else [outputs]
+    return {str(place): one for place, one in enumerate(parts)}
+
+
+def _timed(call: Call, seconds: float) -> list[tuple[float, float]]:
+    """Call for so long, once at least; return for each call when it was over, and its seconds."""
+    clock = time.perf_counter
+    samples: list[tuple[float, float]] = []
+    now = clock()
+    end = now + seconds
+    while not samples or (now < end and len(samples) < MOST_RUNS):
+        before = clock()
+        call()
+        now = clock()
+        samples.append((now, now - before))
+    return samples
 
 
 if __name__ == "__main__":

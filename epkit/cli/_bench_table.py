@@ -25,11 +25,16 @@ def show(found: Benchmark) -> None:
     for place, one in enumerate(found.candidates):
         if one.status == "ok":
             _show.paragraph(f"{wording.label(found, place)}: {wording.ran(found, place)}")
+    for heading, table, remarks in sections.operators(found):
+        _show.title(heading)
+        _table(table)
+        for said in remarks:
+            _show.paragraph(said)
     _table(sections.failures(found))
     _show.advice(sections.hints(found))
     _show.paragraph(wording.timed(found.measured.request), "dim")
     for note in wording.notes(found):
-        _show.paragraph(f"note: {note}")
+        _show.paragraph(note)
 
 
 def _case(found: Benchmark, at: int, runs: sections.Runs) -> None:

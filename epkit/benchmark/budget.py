@@ -1,0 +1,82 @@
+"""How is the time of a benchmark spent?"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+PROCESSES = 8
+"""Processes of each candidate in a round. Four are too few to find 5 %; more cost more than they tell."""
+LEAST_PROCESSES = 2
+ROUNDS = 4
+BLOCK_S = 0.02
+STEADY_S = 5.0
+"""How long each candidate runs on each case in a round, all its processes together."""
+SWEEPS = 8
+"""Sweeps that a round should have at least, however long a run takes; with fewer processes if there is no other way."""
+LEAST_SWEEPS = 3
+STARTING = 2
+"""Processes that start at the same time."""
+MEMORY_SHARE = 0.6
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """How many processes of each candidate start, and for how long blocks alternate."""
+
+    processes: int
+    steady_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """When all has to be over, on the monotonic clock."""
+
+    started: float
+    seconds: float
+
+    @property
+    def over(self) -> float:
+        """When the benchmark has to be over."""
+        return self.started + self.seconds
+
+    @property
+    def left(self) -> float:
+        """How many seconds are left."""
+        return self.over - time.monotonic()
+
+    @property
+    def spent(self) -> float:
+        """Which share is spent."""
+        return min(1.0, 1 - self.left / self.seconds)
+
+
+def round_of(left: float, starting_s: float, meeting_s: float, candidates: int, cases: int, most: int) -> Round | None:
+    """Plan a round for the time that is left; None when there is too little for one.
+
+    `starting_s` is what starting one process of each candidate takes, and `meeting_s` what one meeting on each case
+    takes. `most` is how many processes of each candidate fit into memory.
+    """
+    steady = STEADY_S * candidates * cases
+    for sweeps in (SWEEPS, LEAST_SWEEPS):
+        for processes in range(min(PROCESSES, most), LEAST_PROCESSES - 1, -1):
+            for_sweeps = sweeps * processes * meeting_s
+            rest = left - processes * starting_s / STARTING
+            # The fewest processes run for whatever time is left.
+            wanted = min(steady, left / 3) if processes > LEAST_PROCESSES else 0.0
+            if rest >= max(for_sweeps, wanted):
+                return Round(processes, min(max(steady, for_sweeps), rest))
+            if processes <= PROCESSES // 2 and sweeps == SWEEPS:
+                break  # rather fewer sweeps than fewer processes than that
+    return None
+
+
+def fitting(memory: int | None, needed: int | None) -> int:
+    """Return how many processes of each candidate fit into the memory that is free, one at least.
+
+    `needed` is what one process of each needs; None for either when the system does not tell.
+    """
+    if memory is None or not needed:
+        return PROCESSES
+    return max(1, min(PROCESSES, math.floor(memory * MEMORY_SHARE / needed)))

@@ -1,0 +1,105 @@
+"""What speaks against believing a benchmark, and what can be done about it?
+
+Pure: read from the document alone. A doubt changes no verdict; the intervals hold what the machine's noise did to them.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterator
+
+from epkit.benchmark.document import Findings, Measured
+from epkit.benchmark.findings import by_candidate
+from epkit.benchmark.nvidia_smi import SLOWED_BY
+from epkit.benchmark.quantiles import counted, counts
+
+OTHERS = 0.1
+"""The share of all CPUs that other processes may take."""
+STOLEN = 0.02
+"""The share of all CPUs that the host of a virtual machine may take."""
+APART = 1.1
+"""By how much the slowest of a candidate's processes may be slower than the quickest."""
+COLD_FILES = 2.0
+"""By how much the first process may open more slowly than those after it."""
+_HARMLESS = frozenset({"idle", "clocks set by the user", "clocks set for a display"})
+
+
+def doubts(measured: Measured, findings: Findings) -> tuple[str, ...]:
+    """Say them, each in a sentence that ends in what to do."""
+    return (
+        *_of_neighbours(measured),
+        *_of_clocks(measured),
+        *_of_warm_up(measured, findings),
+        *_of_processes(measured),
+        *_of_files(measured),
+    )
+
+
+def _of_neighbours(measured: Measured) -> Iterator[str]:
+    machine = measured.environment
+    if (machine.others_cores or 0.0) > OTHERS * machine.logical_cpus:
+        yield (
+            f"other processes kept {machine.others_cores:.1f} of {machine.logical_cpus} CPUs busy meanwhile: "
+            "end them, and measure again"
+        )
+    if (machine.stolen_cores or 0.0) > STOLEN * machine.logical_cpus:
+        yield (
+            f"the host of this virtual machine took {machine.stolen_cores:.1f} of {machine.logical_cpus} CPUs "
+            "for others meanwhile: measure at another time, or on a machine of its own"
+        )
+
+
+def _of_clocks(measured: Measured) -> Iterator[str]:
+    machine = measured.environment
+    if machine.governor == "powersave":
+        yield "the CPU saves power, so its clock follows the load: sudo cpupower frequency-set -g performance"
+    for number, gpu in enumerate(machine.gpus_after):
+        reasons = [one for one in gpu.get(SLOWED_BY, "").split(", ") if one and one not in _HARMLESS]
+        if reasons:
+            yield (
+                f"GPU {number} ran below its clocks ({', '.join(reasons)}): let it cool down or raise its limit, "
+                "or set clocks that it can keep with nvidia-smi --lock-gpu-clocks"
+            )
+
+
+def _of_warm_up(measured: Measured, findings: Findings) -> Iterator[str]:
+    for one in findings.figures:
+        if not one.steady:
+            yield (
+                f"{_named(measured, one.candidate, one.case)} had not come to rest when warm-up ended: "
+                "its times may fall further, so measure again on a quieter machine"
+            )
+
+
+def _of_processes(measured: Measured) -> Iterator[str]:
+    for (case, candidate), blocks in sorted(by_candidate(measured.blocks, measured.processes).items()):
+        rounds: defaultdict[int, defaultdict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for block in blocks:
+            if counts(block):
+                rounds[block.round][block.process].append(statistics.median(counted(block)))
+        typical = [[statistics.median(one) for one in processes.values()] for processes in rounds.values()]
+        apart = max((max(one) / min(one) for one in typical), default=1.0)
+        if apart > APART:
+            yield (
+                f"{_named(measured, candidate, case)} takes {apart - 1:.0%} longer in one of its processes than in "
+                "another, as long as they live: give it more processes with a larger --budget"
+            )
+
+
+def _of_files(measured: Measured) -> Iterator[str]:
+    for place, candidate in enumerate(measured.candidates):
+        its = [one for one in measured.processes if one.candidate == place and one.cache == "none"]
+        first = [one.open_s for one in its if one.round == 0]
+        later = [one.open_s for one in its if one.round > 0]
+        if first and later and first[0] > COLD_FILES * statistics.median(later):
+            yield (
+                f"the first process of {candidate.target} opened in {first[0]:.2g} s, later ones in "
+                f"{statistics.median(later):.2g} s, as if files had come from the disk: measure again, now that the "
+                "system holds them in memory"
+            )
+
+
+def _named(measured: Measured, candidate: int, case: int) -> str:
+    name = measured.cases[case].name
+    return measured.candidates[candidate].target + (f" ({name})" if name else "")

@@ -1,0 +1,131 @@
+"""How does each candidate run the model by itself, before anything is measured side by side?
+
+One process after the other, alone on the machine: whether it opens at all, where the nodes run, what starting costs,
+whether its outputs are those of the reference, and how long a run takes, which the time of the benchmark is planned by.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+from epkit.benchmark.budget import Budget
+from epkit.benchmark.contender import Contender
+from epkit.benchmark.record import Record
+from epkit.benchmark.runner import Reply, Runner
+from epkit.parity.agreement import agreement, incomparable
+from epkit.parity.outputs import Outputs, read
+from epkit.parity.tolerance import Tolerance
+from epkit.target import CPU
+
+WARM_MOST_S = 3.0
+SHARE = 0.5
+"""The share of the budget that all of this may take."""
+
+Progress = Callable[[str], None]
+
+
+def pilot(
+    contenders: Sequence[Contender], record: Record, folder: Path, budget: Budget, random: Random, tell: Progress
+) -> None:
+    """Let each candidate run alone, in random order.
+
+    Each may take half of the time that is left for this, the last one all of it: a slow one gets what the quick ones
+    did not need, and one that hangs does not take it all.
+    """
+    waiting = [one for one in contenders if one.fault is None]
+    random.shuffle(waiting)
+    ready_by = time.monotonic() + budget.left * SHARE
+    for one in waiting:
+        last = one is waiting[-1]
+        until = time.monotonic() + (ready_by - time.monotonic()) * (1.0 if last else 0.5)
+        tell(f"trying {one.name}")
+        with one.blamed():
+            _alone(one, record, folder, until, outputs=not one.compiles)
+            if one.compiles and record.processes[-1].cache == "cold":
+                # Once more, from what was kept: as all that follow will start.
+                _alone(one, record, folder, until, outputs=True)
+            elif one.compiles:
+                _outputs_of(one, one.runners[-1], folder, until)
+        one.end()
+
+
+def _alone(one: Contender, record: Record, folder: Path, until: float, *, outputs: bool) -> None:
+    one.end()
+    began = time.monotonic()
+    runner = one.start()
+    if runner is None:
+        return
+    opened = runner.answer("open", until - time.monotonic())
+    one.opened = one.opened or opened
+    runner.longest_s = max(opened["first_run_s"])
+    warmed = warm(runner, until - time.monotonic())
+    one.warmups = warmed["warmups"]
+    one.starting_s = time.monotonic() - began
+    if outputs:
+        _outputs_of(one, runner, folder, until)
+    record.add(one.process(0, opened, warmed, finish(runner)))
+
+
+def warm(runner: Runner, seconds: float) -> Reply:
+    """Run every case until steady."""
+    # Half of the time is left for the run that is under way when it is over.
+    runner.ask("warm", seconds=min(WARM_MOST_S, max(0.0, seconds / 2)))
+    return runner.answer("warm", seconds)
+
+
+def finish(runner: Runner) -> Reply:
+    """Ask for memory."""
+    runner.ask("finish")
+    return runner.answer("finish", 0.0)
+
+
+def _outputs_of(one: Contender, runner: Runner, folder: Path, until: float) -> None:
+    runner.ask("outputs", files=[str(_file(folder, one, case)) for case in range(len(one.opened["cases"]))])
+    runner.answer("outputs", until - time.monotonic())
+
+
+def _file(folder: Path, one: Contender, case: int) -> Path:
+    return folder / f"outputs-{one.place}-{case}.npz"
+
+
+def describe_cases(contenders: Sequence[Contender], record: Record) -> None:
+    """Say of each case on which inputs it ran, and which sizes were guessed."""
+    reference = reference_of(contenders)
+    if reference is None:
+        return
+    told = reference.opened["cases"]
+    record.cases = [
+        replace(case, inputs=tuple(one["inputs"]), inputs_sha256=one["inputs_sha256"])
+        for case, one in zip(record.cases, told, strict=True)
+    ]
+    guessed = list(dict.fromkeys(name for one in told for name in one["guessed"]))
+    if guessed:
+        record.notes.append(f"guessed as 1: {', '.join(guessed)}; say --batch, --dim or --input")
+
+
+def judge_outputs(contenders: Sequence[Contender], folder: Path, tolerance: Tolerance) -> None:
+    """Compare the outputs of all on every case with those of the reference."""
+    reference = reference_of(contenders)
+    for one in contenders:
+        if one.fault is None and one is not reference and reference is not None:
+            one.agreements = tuple(
+                agreement(reference.name, *both, tolerance)
+                if told["inputs_sha256"] == one.opened["cases"][case]["inputs_sha256"]
+                else incomparable(reference.name, "its session wants other inputs")
+                for case, told in enumerate(reference.opened["cases"])
+                for both in [_both(reference, one, folder, case)]
+            )
+
+
+def _both(reference: Contender, one: Contender, folder: Path, case: int) -> tuple[Outputs, Outputs]:
+    return read(_file(folder, reference, case)), read(_file(folder, one, case))
+
+
+def reference_of(contenders: Sequence[Contender]) -> Contender | None:
+    """Return whose outputs count: those of ONNX Runtime's CPU if it takes part, else the first one's that has any."""
+    ready = [one for one in contenders if one.fault is None]
+    return next((one for one in ready if one.provider == CPU), ready[0] if ready else None)

@@ -1,0 +1,114 @@
+"""What do the operators of one candidate take, in a process of its own?
+
+Opens the model with ONNX Runtime's profiler, warms up, runs for a short while, and reads the profile. Then it runs on
+without the profiler, to say what that costs.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from epkit._child import Parent
+from epkit.errors import EpkitError, RunError
+
+if TYPE_CHECKING:
+    from epkit.opened import Session
+
+WARM_RUNS, WARM_S = 10, 1.0
+RUNS, LEAST_RUNS, RUN_S = 20, 3, 2.0
+EVENTS = 50_000
+"""A profile takes a kilobyte an event."""
+
+
+def main() -> None:
+    """Answer one request."""
+    parent = Parent()
+    request = parent.receive()
+    if request is None:
+        return
+    parent.leave_with_parent()
+    try:
+        reply = profiled(request)
+    except EpkitError as error:
+        reply = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
+    except Exception as error:  # noqa: BLE001 - the boundary of the process: whatever it is, the parent must know
+        traceback.print_exc()
+        reply = {"error": "", "message": f"{type(error).__name__}: {error}", "hint": ""}
+    parent.send(reply)
+    parent.leave()
+
+
+def profiled(request: Mapping[str, Any]) -> dict[str, object]:
+    """Open the model with the profiler, run it, and read the profile."""
+    from dataclasses import replace
+
+    from pydantic import TypeAdapter
+
+    from epkit._foreign import asked
+    from epkit._runtime import CPU_ORT_NAME
+    from epkit.benchmark.operators import Operators, read
+    from epkit.candidates import Feed, external_folder, made, strictly
+    from epkit.config import load
+    from epkit.model import read as read_model
+    from epkit.probe import Answer
+    from epkit.registry import discover
+    from epkit.resolve import resolve
+    from epkit.session import open_plan
+    from epkit.target import CPU
+    from epkit.target import read as read_target
+
+    over = {"enable_profiling": True, "profile_file_prefix": str(Path(request["folder"]) / "profile")}
+    target = strictly(read_target(request["target"], load(request["config"]), discover(), session_options=over))
+    notes = ["profiled without its CUDA graph: replaying one shows no nodes"] if target.cuda_graph else []
+    target = replace(target, cuda_graph=False)
+    answers = {name: Answer.from_json(one) for name, one in request["answers"].items()}
+    path = Path(request["model"])
+    model = read_model(path.read_bytes() if request["model_is_bytes"] else path, folder=external_folder(target))
+    plan = resolve(target, {name: answer.availability for name, answer in answers.items()})
+    with open_plan(model, plan, answers) as session:
+        feed = made(session.inputs, Feed(**request["feed"])).feed
+        binding = session.bind(feed) if request["bound"] else None
+        run: Callable[[], object] = binding.run if binding is not None else lambda: session.run(feed)
+        nodes = sum(share.nodes for share in session.report.placement.values())
+        most = min(RUNS, max(LEAST_RUNS, EVENTS // max(1, nodes)))
+        _times(run, min(WARM_RUNS, most), WARM_S)
+        last = len(_times(run, most, RUN_S))
+        events = json.loads(_end_profiling(session).read_bytes())
+        plain_s = min(_times(run, last, RUN_S))
+    found = read(
+        events,
+        {CPU_ORT_NAME: CPU} | {one.provider.ort_name: one.name for one in plan.chain},
+        first=target.first.name,
+        last=last,
+        plain_s=plain_s,
+        launched=[one.name for one in plan.chain if asked(one.provider.buffers, one.device) != "cpu"],
+        notes=notes,
+    )
+    if found is None:
+        raise RunError("a run of this model has more events than ONNX Runtime's profiler keeps, a million")
+    return {"operators": TypeAdapter(Operators).dump_python(found, mode="json")}
+
+
+def _times(run: Callable[[], object], most: int, seconds: float) -> list[float]:
+    """Run so often, or for so long, but a few times at least; return the seconds of each run."""
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < LEAST_RUNS or (len(times) < most and time.perf_counter() < end):
+        before = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - before)
+    return times
+
+
+def _end_profiling(session: Session) -> Path:
+    """Have ONNX Runtime write the profile, and return where."""
+    return Path(session._caller.session.end_profiling())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""What is measured side by side?
+
+A round: fresh processes of every candidate, warmed up, then all alive, and exactly one runs at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from random import Random
+
+from epkit import _platform
+from epkit.benchmark.budget import BLOCK_S, LEAST_SWEEPS, STARTING, Budget, Round, fitting, round_of
+from epkit.benchmark.contender import Contender
+from epkit.benchmark.document import Block
+from epkit.benchmark.pilots import finish, warm
+from epkit.benchmark.record import Record
+from epkit.benchmark.runner import Reply, Runner
+from epkit.benchmark.sweeps import Meeting, joining, sweep
+
+Progress = Callable[[str], None]
+
+
+def next_round(contenders: Sequence[Contender], record: Record, budget: Budget) -> Round | None:
+    """Plan a round of all that take part, as far as time and memory allow."""
+    taking_part = [one for one in contenders if one.takes_part]
+    if not taking_part:
+        return None
+    cases = len(record.cases)
+    held = [one.peak_rss_bytes for one in record.processes if contenders[one.candidate].takes_part and one.round == 0]
+    needed = sum(one for one in held if one is not None)
+    meeting_s = sum(max(BLOCK_S * cases, one.run_s) + 0.002 * cases for one in taking_part)
+    starting_s = sum(one.starting_s for one in taking_part)
+    most = fitting(_platform.free_memory(), needed)
+    return round_of(budget.left, starting_s, meeting_s, len(taking_part), cases, most)
+
+
+def run_round(
+    number: int,
+    plan: Round,
+    contenders: Sequence[Contender],
+    record: Record,
+    budget: Budget,
+    random: Random,
+    tell: Progress,
+) -> None:
+    """Start fresh processes, and let them meet until the time of the round is over."""
+    began = time.monotonic()
+    _start(number, plan, contenders, record, budget, random, tell)
+    taking_part = [one for one in contenders if one.takes_part]
+    for one in taking_part:
+        one.starting_s = (time.monotonic() - began) * STARTING / plan.processes / len(taking_part)
+    until = min(time.monotonic() + plan.steady_s, budget.over)
+    cores = _cores() if all(one.on_one_core for one in taking_part) else []
+    spent = dict.fromkeys((one.place for one in taking_part), 0.0)
+    sweeps = dict.fromkeys(spent, 0)
+    count = 0
+    meetings = 0
+    while time.monotonic() < until:
+        alive = [place for place in spent if contenders[place].takes_part]
+        if not alive:
+            break
+        joined = joining([spent[place] for place in alive], [sweeps[place] for place in alive], LEAST_SWEEPS)
+        for meeting in sweep([alive[at] for at in joined], plan.processes, len(record.cases), random):
+            tell("measuring")
+            core = random.choice(cores) if cores else None
+            for block in _meet(meeting, contenders, budget, core):
+                place, process, reply, took = block
+                spent[place] += took
+                record.blocks.append(
+                    Block(number, count, meetings, meeting.case, process, core, reply["cpu_s"], tuple(reply["seconds"]))
+                )
+            meetings += 1
+            # The settling sweep and one more always come to their end.
+            if time.monotonic() > until and count > 1:
+                break
+        for at in joined:
+            sweeps[alive[at]] += 1
+        count += 1
+        record.keep_by_now()
+    _finish(contenders, record)
+
+
+def _start(
+    number: int,
+    plan: Round,
+    contenders: Sequence[Contender],
+    record: Record,
+    budget: Budget,
+    random: Random,
+    tell: Progress,
+) -> None:
+    """Start all processes in random order, a few at the same time."""
+    waiting = [one for one in contenders if one.takes_part for _ in range(plan.processes)]
+    random.shuffle(waiting)
+    under_way: list[tuple[Contender, Runner]] = []
+    while waiting or under_way:
+        while waiting and len(under_way) < STARTING:
+            one = waiting.pop()
+            if one.takes_part:
+                tell(f"starting {one.name}")
+                runner = one.start()
+                if runner is not None:
+                    under_way.append((one, runner))
+        if under_way:
+            one, runner = under_way.pop(0)
+            if one.takes_part:
+                with one.blamed():
+                    opened = runner.answer("open", budget.left)
+                    runner.longest_s = max(opened["first_run_s"])
+                    warmed = warm(runner, budget.left)
+                    one.places.append(record.add(one.process(number, opened, warmed, {})))
+
+
+def _meet(
+    meeting: Meeting, contenders: Sequence[Contender], budget: Budget, core: int | None
+) -> list[tuple[int, int, Reply, float]]:
+    """Run the blocks of a meeting; return for each the candidate, the process, what it said, and what it took."""
+    found = []
+    for place, number in meeting.turns:
+        one = contenders[place]
+        with one.blamed():
+            if one.takes_part:
+                began = time.monotonic()
+                process = one.places[number]
+                reply = one.runners[number].block(meeting.case, BLOCK_S, core, budget.left)
+                found.append((place, process, reply, time.monotonic() - began))
+    return found
+
+
+def _finish(contenders: Sequence[Contender], record: Record) -> None:
+    from dataclasses import replace
+
+    for one in contenders:
+        with one.blamed():
+            for place, runner in zip(one.places, one.runners, strict=True):
+                reply = finish(runner)
+                record.processes[place] = replace(record.processes[place], peak_rss_bytes=reply["peak_rss_bytes"])
+        one.end()
+
+
+def _cores() -> Sequence[int]:
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []

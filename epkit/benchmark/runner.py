@@ -1,0 +1,86 @@
+"""How does one process of a candidate stand, seen from outside?
+
+It is stopped unless it was asked for something: threads that ONNX Runtime leaves spinning after a run, for 50 ms on a
+machine with two cores, would slow whoever runs next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
+
+from epkit._child import Child
+from epkit.faults import Fault
+
+WORKER = "epkit.benchmark.worker"
+LEAST_LIMIT_S = 8.0
+"""The shortest limit that is set, whatever the budget: below it, a process that starts slowly would seem to hang."""
+
+Reply: TypeAlias = Mapping[str, Any]
+Task: TypeAlias = Literal["open", "warm", "block", "outputs", "finish"]
+
+_DOING: Mapping[Task, str] = {
+    "open": "opening and first running the model",
+    "warm": "warming up",
+    "block": "running",
+    "outputs": "giving its outputs",
+    "finish": "finishing",
+}
+
+
+class Fell(Exception):
+    """The process came to grief, or said that it cannot; `fault` says what went wrong."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.reason)
+        self.fault = fault
+
+
+class Runner:
+    """A process, which does one thing after the other when it is asked to. Whatever goes wrong raises Fell."""
+
+    def __init__(self, name: str) -> None:
+        self.longest_s = 0.0
+        """The longest run after the first so far."""
+        self._name = name
+        self._child = Child(WORKER)
+
+    def ask(self, task: Task, **details: object) -> None:
+        """Ask for something."""
+        self._child.resume()
+        self._child.send({"do": task, **details})
+
+    def answer(self, task: Task, seconds: float) -> Reply:
+        """Wait for what was asked for, and stop the process."""
+        limit = max(LEAST_LIMIT_S, seconds)
+        reply: Reply | None = self._child.receive(limit)
+        if reply is None:
+            raise Fell(self._gone(task, limit))
+        if "error" in reply:
+            kind = str(reply["error"])
+            status: Literal["unusable", "failed"] = "unusable" if kind == "ProviderUnavailable" else "failed"
+            raise Fell(Fault(status, kind, str(reply["message"]), str(reply["hint"])))
+        self._child.pause()
+        return reply
+
+    def block(self, case: int, seconds: float, core: int | None, limit: float) -> Reply:
+        """Run for so long, once at least; return the seconds of each run and the CPU time of all."""
+        self.ask("block", case=case, seconds=seconds, core=core)
+        # A run may take long once in a while; one that takes twenty times the longest so far is hanging.
+        reply = self.answer("block", min(20 * self.longest_s, limit))
+        self.longest_s = max(self.longest_s, *reply["seconds"])
+        return reply
+
+    def end(self) -> None:
+        """End the process."""
+        self._child.end()
+
+    def _gone(self, task: Task, limit: float) -> Fault:
+        child = self._child
+        ending = child.ending()
+        if child.timed_out:
+            reason = f"its process {ending} while {_DOING[task]} (limit: {limit:.3g} s)"
+            return Fault("failed", "", reason, "give the benchmark more time with --budget")
+        said = child.last_words()
+        reason = f"its process {ending} while {_DOING[task]}" + (f": {said}" if said else "")
+        return Fault("failed", "", reason, f"epkit run MODEL -t {self._name}")

@@ -1,0 +1,105 @@
+"""Who meets whom in a benchmark, and how its time is spent."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import islice
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from epkit._platform import free_memory, peak_rss
+from epkit.benchmark.budget import LEAST_PROCESSES, PROCESSES, fitting, round_of
+from epkit.benchmark.sweeps import joining, orders, sweep
+from epkit.steady import is_steady
+
+# Who meets whom
+
+
+@given(count=st.integers(1, 6), seed=st.integers(0, 2**32 - 1))
+def test_the_order_is_random_balanced_and_the_same_for_a_seed(count: int, seed: int) -> None:
+    drawn = list(islice(orders(count, Random(seed)), 20))
+    assert drawn == list(islice(orders(count, Random(seed)), 20))
+    assert all(sorted(one) == list(range(count)) for one in drawn)
+    for candidate in range(count):
+        # Mirrored pairs: over an even number of orders nobody's mean place is better.
+        assert sum(one.index(candidate) for one in drawn) == 10 * (count - 1)
+
+
+@given(
+    candidates=st.lists(st.integers(0, 9), min_size=1, max_size=4, unique=True),
+    processes=st.integers(1, 8),
+    cases=st.integers(1, 3),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_in_a_sweep_every_process_runs_once_on_every_case(
+    candidates: list[int], processes: int, cases: int, seed: int
+) -> None:
+    meetings = list(sweep(candidates, processes, cases, Random(seed)))
+    turns = [(one.case, *turn) for one in meetings for turn in one.turns]
+    everyone = [(c, place, number) for c in range(cases) for place in candidates for number in range(processes)]
+    assert sorted(turns) == sorted(everyone)
+    assert all([place for place, _ in one.turns] != [] for one in meetings)
+    if len(candidates) == 2 and processes % 2 == 0:
+        assert Counter(one.turns[0][0] for one in meetings) == dict.fromkeys(candidates, processes * cases // 2)
+
+
+def test_a_slow_candidate_leaves_sweeps_to_the_quick_ones_once_it_had_enough() -> None:
+    assert joining([1.0, 1.0, 50.0], [2, 2, 2], least=3) == [0, 1, 2]
+    assert joining([1.0, 1.0, 50.0], [3, 3, 3], least=3) == [0, 1]
+    assert joining([1.0, 50.0], [9, 9], least=3) == [0, 1], "there is nobody else to meet"
+    assert joining([1.0], [9], least=3) == [0]
+
+
+@given(
+    left=st.floats(-5, 200),
+    starting=st.floats(0.1, 60),
+    meeting=st.floats(0.01, 30),
+    candidates=st.integers(1, 5),
+    cases=st.integers(1, 4),
+    most=st.integers(1, 20),
+)
+def test_a_round_never_takes_more_than_what_is_left(
+    left: float, starting: float, meeting: float, candidates: int, cases: int, most: int
+) -> None:
+    found = round_of(left, starting, meeting, candidates, cases, most)
+    if found is not None:
+        assert LEAST_PROCESSES <= found.processes <= min(PROCESSES, most)
+        assert found.steady_s + found.processes * starting / 2 <= left + 1e-6
+
+
+def test_a_round_has_as_many_processes_as_time_allows() -> None:
+    usual = round_of(80, 3.0, 0.045, 2, 1, 8)
+    assert usual is not None
+    assert (usual.processes, usual.steady_s) == (8, 10.0)
+    long_runs = round_of(80, 4.0, 0.4, 2, 1, 8)
+    assert long_runs is not None
+    assert (long_runs.processes, long_runs.steady_s) == (8, pytest.approx(25.6)), "eight sweeps"
+    assert round_of(80, 3.0, 0.045, 2, 1, 1) is None, "one process tells nothing of luck"
+    assert round_of(2, 3.0, 0.045, 2, 1, 8) is None
+
+
+def test_as_many_processes_are_alive_as_fit_into_memory() -> None:
+    assert fitting(None, 10) == fitting(10, None) == PROCESSES
+    assert fitting(100 << 30, 1 << 30) == PROCESSES
+    assert fitting(10 << 30, 2 << 30) == 3
+    assert fitting(1, 2 << 30) == 1
+    free = free_memory()
+    assert free is not None
+    assert free > 2**20
+
+
+@pytest.mark.parametrize(
+    ("windows", "steady"),
+    [([1.0], False), ([1.0, 1.0, 1.05], True), ([9.0, 1.0, 1.0, 1.0], True), ([1, 1, 1.2], False)],
+)
+def test_steady_is_three_windows_within_a_tenth(windows: list[float], steady: bool) -> None:
+    assert is_steady(windows) is steady
+
+
+def test_peak_memory_is_known_here() -> None:
+    peak = peak_rss()
+    assert peak is not None
+    assert peak > 2**20
