@@ -112,8 +112,8 @@ def slow_runs(a: Iterable[Block], b: Iterable[Block]) -> Difference | None:
     slow = [[_p99(one) for one in side.values() if len(one) >= LEAST_RUNS_FOR_P99] for side in runs]
     if any(len(side) != len(of) for side, of in zip(slow, runs, strict=True)):
         return None
-    first, second = slow
-    return _apart(first, second, meetings)
+    slow_a, slow_b = slow
+    return _apart(slow_a, slow_b, meetings)
 
 
 def _apart(a: Sequence[float], b: Sequence[float], meetings: int) -> Difference | None:

@@ -83,13 +83,11 @@ def bench() -> None:
     metavar="SECONDS",
     help="How long the whole may take.",
 )
-@click.option(
-    "--batch", "batches", type=_options.Sizes(), default=(), metavar="1,4,16", help="Batch sizes, a case each."
-)
+@click.option("--batch", "batches", callback=_options.sizes, metavar="1,4,16", help="Batch sizes, a case each.")
 @click.option(
     "--dim",
     "dimensions",
-    type=_options.Dimension(),
+    callback=_options.dimensions,
     multiple=True,
     metavar="NAME=1,2",
     help="Sizes of another dynamic dimension.",
@@ -140,7 +138,7 @@ def _measure(
     targets: tuple[str, ...],
     budget: float,
     batches: tuple[int, ...],
-    dimensions: tuple[tuple[str, tuple[int, ...]], ...],
+    dimensions: dict[str, tuple[int, ...]],
     given: tuple[str, ...],
     bound: bool,
     callers: int,
@@ -170,7 +168,7 @@ def _measure(
             config=config,
             budget=budget,
             batches=batches,
-            dimensions=_options.gathered(dimensions),
+            dimensions=dimensions,
             inputs=named_files(given),
             bound=bound,
             callers=callers,
@@ -194,7 +192,7 @@ def _measure(
     context.exit(found.exit_code or (1 if require_verdict and not _decided(found) else 0))
 
 
-bench.measure = _measure  # type: ignore[attr-defined]
+bench.measure = _measure
 for _command in (show,):
     bench.add_command(_command)
 

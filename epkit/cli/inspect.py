@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model")
-@click.option(
-    "--batch", type=_options.Sizes(), default=(), metavar="1,4,16", help="Batch sizes to estimate the memory of."
-)
+@click.option("--batch", callback=_options.sizes, metavar="1,4,16", help="Batch sizes to estimate the memory of.")
 @click.option("-t", "--target", metavar="NAME", help="Measure them too: a target of the config, or a provider.")
 @_options.config
 @_options.as_json

@@ -270,7 +270,7 @@ def _legend(axes: Axes, names: Sequence[str]) -> None:
     from matplotlib.patches import Patch
 
     shades = [Patch(facecolor=GREY, alpha=alpha, linewidth=0) for alpha in (0.3, 0.6, 1.0)]
-    axes.figure.legend(shades, names, loc="outside upper left", ncols=3, handlelength=1.2)  # type: ignore[union-attr]
+    axes.figure.legend(shades, names, loc="outside upper left", ncols=3, handlelength=1.2)
 
 
 def _times(axes: Axes, *, low: float, high: float, logarithmic: bool = False) -> None:
