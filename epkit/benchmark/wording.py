@@ -79,7 +79,8 @@ def verdicts(found: Benchmark, at: int) -> tuple[str, ...]:
     compared = {(one.a, one.b) for one in mine}
     for where, a, b in couples(found.measured):
         if where == at and (a, b) not in compared:
-            said.append(f"undecided: {label(found, a)} and {label(found, b)} did not meet often enough to be compared")
+            both = f"{label(found, a)} and {label(found, b)}"
+            said.append(f"undecided: {both} did not meet often enough; {_more_time(found.measured.request)}")
     return tuple(said)
 
 
@@ -109,11 +110,13 @@ def would_help(request: Request, one: Comparison) -> str:
     """Say what would turn an undecided comparison into a decided one."""
     least = percent(request.smallest_effect)
     if one.floor > request.smallest_effect:
-        return (
-            f"only {percent(one.floor)} and more could be told; more time would help: --budget {request.budget_s * 2:g}"
-        )
+        return f"only {percent(one.floor)} and more could be told; {_more_time(request)}"
     half = f"{request.smallest_effect * 50:.2g}"
     return f"that is about the smallest difference that matters, {least}; --smallest-effect {half} looks closer"
+
+
+def _more_time(request: Request) -> str:
+    return f"more time would help: --budget {request.budget_s * 2:g}"
 
 
 def floor(found: Benchmark, at: int) -> str:
