@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from epkit.benchmark import formats, histogram, sections, stored, wording
 from epkit.benchmark.document import Benchmark, Comparison, Estimate, Request
 from epkit.benchmark.findings import findings
+from epkit.benchmark.operators import Node, Operators
 from epkit.benchmark.page import page, plots
 from epkit.cli import main
 from epkit.cli._bench_table import parts
@@ -386,6 +387,24 @@ def test_two_candidates_of_one_name_can_be_told_apart():
     found = made_up({"cpu": 1e-3, "other": 1e-3}, sweeps=3)
     found = _with(found, [replace(one, target="cpu") for one in found.candidates])
     assert [wording.label(found, place) for place in (0, 1)] == ["cpu (1)", "cpu (2)"]
+
+
+def test_what_the_operators_take_is_shown_where_it_was_asked_for(epkit, two, tmp_path):
+    nodes = (
+        Node("conv", "Conv", "openvino", 0.002, 1),
+        Node(HOSTILE, "NonMaxSuppression", "cpu", 0.001, 1),
+        Node("back", "MemcpyToHost", "openvino", 0.0005, 1, 4096),
+    )
+    seen = Operators(20, "openvino", 0.0035, 1.2, nodes, crossings=2.0)
+    found = _with(two, [two.candidates[0], replace(two.candidates[1], operators=seen)])
+    stored.write(found, tmp_path / "two.json")
+    told = [formats.text(found, one) for one in ("markdown", "html")]
+    for text in (*told, epkit("bench", "show", tmp_path / "two.json")[1]):
+        assert "openvino: operators" in text
+        assert "openvino: fell back from openvino" in text
+        assert "NonMaxSuppression" in text
+        assert "1 node fell back from openvino and took 28.6 % of the time" in text
+        assert "\x1b" not in text
 
 
 runs = st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=200).map(sorted)

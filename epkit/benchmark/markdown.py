@@ -55,7 +55,7 @@ def _lines(found: Benchmark) -> Iterator[str]:
     for who, hint in sections.hints(found):
         yield f"- {escaped(who)}: {code(hint)}"
     yield ""
-    yield from _list([wording.timed(found.measured.request), *wording.notes(found)])
+    yield from _list([wording.timed(found.measured.request), *wording.doubtful(found), *wording.notes(found)])
     for title, table, remarks in sections.operators(found):
         yield from _folded(escaped(title), table, remarks)
     yield from _folded("Settings that differ", sections.settings(found))

@@ -84,7 +84,7 @@ def all_figures(found: Benchmark, at: int) -> Table:
     quantiles = [text for name in ("median", "p90", "p99") for text in (name, f"{name}, 95 %")]
     rest = ("runs/s", "CPU of a run", "first run", "runs", "processes", "warm-up runs")
     columns = ("candidate", *quantiles, *rest)
-    return Table(columns, tuple(rows), columns[1:])
+    return _filled(Table(columns, tuple(rows), columns[1:]))
 
 
 def comparisons(found: Benchmark, at: int) -> Table:

@@ -190,11 +190,15 @@ def parity(found: Benchmark, place: int) -> Iterator[str]:
         yield f"at {name}, {plain(one.told)}" if name else plain(one.told)
 
 
+def doubtful(found: Benchmark) -> tuple[str, ...]:
+    """Return what speaks against believing it."""
+    return tuple(f"doubt: {plain(one)}" for one in doubts(found.measured, found.findings))
+
+
 def notes(found: Benchmark) -> tuple[str, ...]:
-    """Return what speaks against believing it, and all notes, those of the candidates with their names."""
+    """Return all notes, those of the candidates with their names."""
     mine = [f"{label(found, place)}: {note}" for place, one in enumerate(found.candidates) for note in one.notes]
-    of_all = [f"note: {note}" for note in (*found.measured.notes, *mine)]
-    return tuple(map(plain, (*(f"doubt: {one}" for one in doubts(found.measured, found.findings)), *of_all)))
+    return tuple(f"note: {plain(one)}" for one in (*found.measured.notes, *mine))
 
 
 def written(one: Estimate) -> str:

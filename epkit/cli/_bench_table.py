@@ -33,7 +33,7 @@ def show(found: Benchmark) -> None:
     _table(sections.failures(found))
     _show.advice(sections.hints(found))
     _show.paragraph(wording.timed(found.measured.request), "dim")
-    for note in wording.notes(found):
+    for note in (*wording.doubtful(found), *wording.notes(found)):
         _show.paragraph(note)
 
 
