@@ -102,7 +102,7 @@ def comparisons(found: Benchmark, at: int) -> Table:
         if one.case == at
     ]
     columns = ("", "verdict", "times the time", "in slow runs (p99)", "floor", "processes", "meetings")
-    return Table(columns, tuple(rows), columns[2:])
+    return _filled(Table(columns, tuple(rows), columns[2:]))
 
 
 def starts(found: Benchmark) -> Table:
