@@ -24,6 +24,7 @@ from typing import get_args
 from pydantic import BaseModel
 
 import epkit.provider
+from epkit.benchmark import document, environment, operators
 from epkit.catalogue import spelt
 from epkit.config_keys import WRITE_INSTEAD, ConfigEntries
 from epkit.events import Event
@@ -69,6 +70,7 @@ def _tables() -> dict[str, str]:
         "session options": fields(SessionOptions),
         "config entries": fields(ConfigEntries),
         **contract(),
+        **documents(),
         "config entries refused": table(("key", "why"), ((code(key), why) for key, why in WRITE_INSTEAD.items())),
     }
     tables["events"] = table(
@@ -169,6 +171,18 @@ def contract() -> dict[str, str]:
         "methods of a provider": table(("method", "default", "what it does"), methods),
         "types of the contract": table(("name", "meaning"), names),
     }
+
+
+def documents() -> dict[str, str]:
+    """Return a table for each class that the document of a benchmark is made of, from their source."""
+    found = {}
+    for source in (document, environment, operators):
+        module = ast.parse(Path(str(source.__file__)).read_text(encoding="utf-8"))
+        for node in module.body:
+            if isinstance(node, ast.ClassDef) and node.decorator_list:
+                rows = ((code(name), " ".join(told.split())) for name, _, told in _assigned(node.body))
+                found[f"fields of {node.name}"] = table(("key", "meaning"), rows)
+    return found
 
 
 def _assigned(body: Sequence[ast.stmt]) -> list[tuple[str, str, str]]:

@@ -45,6 +45,11 @@ class Child:
         )
         self.timed_out = False
 
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._process.pid
+
     def send(self, message: Mapping[str, object], contents: bytes = b"") -> None:
         """Send one message, and bytes after it; a child that is gone is found when its reply is asked for."""
         assert self._process.stdin is not None

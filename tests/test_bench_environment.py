@@ -198,3 +198,13 @@ def test_the_machine_at_hand_is_described_in_values_that_can_be_written_and_read
         assert found.allowed_cpus
     kind = TypeAdapter(Environment)
     assert kind.validate_json(kind.dump_json(found)) == found
+
+
+def test_the_memory_of_the_fullest_gpu_is_what_is_free() -> None:
+    found = [
+        {"memory.used": "1024 MiB", "memory.total": "8192 MiB"},
+        {"memory.used": "6144 MiB", "memory.total": "8192 MiB"},
+        {"name": "one that does not tell"},
+    ]
+    assert nvidia_smi.used_and_free(found) == (7168 << 20, 2048 << 20)
+    assert nvidia_smi.used_and_free(found[2:]) is None

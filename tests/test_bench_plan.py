@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epkit._platform import free_memory, peak_rss
-from epkit.benchmark.budget import LEAST_PROCESSES, PROCESSES, fitting, round_of
+from epkit.benchmark.budget import HINDERING, LEAST_PROCESSES, PROCESSES, fitting, round_of
 from epkit.benchmark.sweeps import joining, orders, sweep
 from epkit.steady import is_steady
 
@@ -67,7 +67,7 @@ def test_a_round_never_takes_more_than_what_is_left(
     found = round_of(left, starting, meeting, candidates, cases, most)
     if found is not None:
         assert LEAST_PROCESSES <= found.processes <= min(PROCESSES, most)
-        assert found.steady_s + found.processes * starting / 2 <= left + 1e-6
+        assert found.steady_s + found.processes * starting * HINDERING / 2 <= left + 1e-6
 
 
 def test_a_round_has_as_many_processes_as_time_allows() -> None:

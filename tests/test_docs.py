@@ -21,7 +21,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
@@ -41,7 +41,7 @@ from epkit import (
     scaffold,
     upkeep,
 )
-from epkit.benchmark import environment, result
+from epkit.benchmark import document, environment, operators
 from epkit.cli import main
 from epkit.config import load
 from epkit.effective import Setting
@@ -193,12 +193,25 @@ def test_every_key_of_the_json_documents_is_documented():
         *(explanation.Explanation, explanation.PlanRow, PlannedRun, Setting),
         *(compiled.Cached, compilation.Compilation, scaffold.NewPlugin, upkeep.Kept, upkeep.KeptRow),
         *(report.Report, report.Tried, report.WarmedUp, placement.Share),
-        *(result.Benchmark, result.Row, result.Comparison, environment.Environment),
         *(compared.Comparison, compared.Row, compared.Judgement, faults.Fault),
         *(agreement.Agreement, metrics.Metrics, tolerance.Tolerance, tolerance.Judged),
         *(tracing.Divergence, conditioning.Conditioning),
     )
     assert [(kind.__name__, one.name) for kind in shapes for one in fields(kind) if f"`{one.name}`" not in page] == []
+
+
+def test_every_key_of_the_document_of_a_benchmark_is_documented():
+    page = (DOCS / "benchmark-document.md").read_text(encoding="utf-8")
+    kinds = [
+        (name, kind)
+        for module in (document, environment, operators)
+        for name, kind in vars(module).items()
+        if is_dataclass(kind) and kind.__module__ == module.__name__ and name != "Before" and name[0] != "_"
+    ]
+    for name, kind in kinds:
+        table = page.partition(f"<!-- fields of {name}: ")[2].partition("<!-- end -->")[0]
+        assert [one.name for one in fields(kind) if f"| `{one.name}` | " not in table] == [], name
+    assert "|  |" not in page, "a key without a meaning"
 
 
 def test_every_environment_variable_is_documented():

@@ -57,9 +57,14 @@ def test_a_warm_up_that_did_not_end_names_candidate_and_case(quiet):
 
 
 def test_processes_that_differ_for_as_long_as_they_live_are_told():
-    lucky = made_up({"cpu": 0.01, "openvino": 0.008}, sweeps=4, luck=0.1).measured
+    lucky = made_up({"cpu": 0.01, "openvino": 0.008}, sweeps=12, luck=0.1).measured
     assert all("longer in one of its processes than in another" in one for one in raised(lucky))
     assert len(raised(lucky)) == 2
+
+
+def test_noise_is_not_taken_for_processes_that_differ():
+    for seed in range(5):
+        assert raised(made_up({"cpu": 0.01}, sweeps=12, noise=0.5, luck=0.0, seed=seed).measured) == ()
 
 
 def test_files_that_came_from_the_disk_are_told(quiet):

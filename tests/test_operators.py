@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from documents import made_up
 from hypothesis import given
 from hypothesis import strategies as st
 from models import light, model, value
@@ -14,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pydantic import TypeAdapter
 
 from epkit import sample
+from epkit.benchmark import stored
 from epkit.benchmark.operator_tables import (
     copies,
     fell_back,
@@ -89,7 +92,7 @@ def interrupted() -> bytes:
 def test_every_operator_that_the_cpu_ran_is_there_and_none_fell_back():
     found = profiled(sample.path(), "cpu")
     assert isinstance(found, Operators)
-    assert found.runs >= 3
+    assert found.runs >= 2
     assert {"Conv", "Softmax", "LayerNormalization"} <= {one.operator for one in found.nodes}
     assert {one.provider for one in found.nodes} == {"cpu"}
     assert {one.calls for one in found.nodes} == {1.0}
@@ -128,6 +131,21 @@ def test_a_node_that_openvino_leaves_to_the_cpu_is_named_and_the_crossings_are_c
     assert [one.title for one in tables(found)][:2] == ["Operators", "Fell back from openvino"]
 
 
+def test_what_goes_to_a_device_and_back_is_copied(tmp_path):
+    found = profiled(kept(tmp_path, interrupted()), "webgpu")
+    if isinstance(found, Fault) and found.kind == "ProviderUnavailable":
+        pytest.skip(found.reason)
+    assert isinstance(found, Operators)
+    assert {one.operator: one.moved_bytes for one in copies(found)} == {
+        "MemcpyToHost": 64 * 64 * 4,
+        "MemcpyFromHost": 4,
+    }
+    assert [one.name for one in fell_back(found)] == ["det"]
+    assert found.crossings == 2
+    assert found.launched == ("webgpu",)
+    assert "Copies between providers" in [one.title for one in tables(found)]
+
+
 def test_what_runs_inside_of_a_loop_is_counted_once_and_a_branch_not_taken_not_at_all(tmp_path):
     found = profiled(kept(tmp_path, looping(50)), "cpu")
     assert isinstance(found, Operators)
@@ -147,6 +165,17 @@ def test_a_model_that_fails_in_its_run_is_a_fault_with_the_cause(tmp_path):
     assert isinstance(found, Fault)
     assert (found.status, found.kind) == ("failed", "RunError")
     assert "Reshape" in found.reason
+
+
+def test_the_document_keeps_them(tmp_path):
+    nodes = (Node("conv", "Conv", "cpu", 1e-3, 1.0), Node("part 0", COMPILED, "openvino", 2e-3, 1.0))
+    found = Operators(20, "openvino", 4e-3, 1.1, nodes, (Inside("Add", "openvino", 1e-3, 2.0),), 1.0, (), ("a note",))
+    made = made_up({"cpu": 0.01, "openvino": 0.008}, sweeps=2)
+    first, second = made.candidates
+    measured = replace(made.measured, candidates=(first, replace(second, operators=found)))
+    written = replace(made, measured=measured)
+    stored.write(written, tmp_path / "bench.json")
+    assert stored.read(tmp_path / "bench.json").candidates[1].operators == found
 
 
 # Reading
@@ -215,7 +244,7 @@ def test_nodes_that_ran_side_by_side_are_said_to():
 
 
 def test_copies_between_two_memories_are_no_fall_back_and_their_cost_is_told():
-    """Written after ONNX Runtime's source for a provider with a memory of its own; not recorded on a GPU."""
+    """As ONNX Runtime 1.31.1 writes it of WebGPU; made up for CUDA, not recorded on a GPU."""
     events = [
         event("Memcpy_token_1", 1, 10, "MemcpyFromHost", "CUDA", output_size="4096"),
         event("conv", 20, 30, "Conv", "CUDA"),
@@ -224,14 +253,15 @@ def test_copies_between_two_memories_are_no_fall_back_and_their_cost_is_told():
         event("model_run", 0, 140),
     ]
     names = {**CPU, "CUDAExecutionProvider": "cuda"}
-    found = read(events, names, first="cuda", last=1, launched=["cuda"])
+    found = read(events, names, first="cuda", last=1, launched=["tensorrt", "cuda"])
     assert found is not None
     assert [one.name for one in copies(found)] == ["Memcpy", "Memcpy_token_1"]
     assert [one.name for one in fell_back(found)] == ["nms"]
     assert remarks(found) == (
         "1 node fell back from cuda and took 40.0 % of the time",
-        "a run crosses between providers 1 time; 2 copies of 6.0 KiB take 0.030 ms, 30.0 % of the time",
-        "cuda computes on a device: its times are those of launching a node",
+        "a run crosses between providers 1 time; 2 copies of 6.0 KiB take 0.030 ms, 30.0 % of the time, "
+        "waiting for the device included",
+        "on cuda the time of a node is that of its launch on the device; all nodes together are 71.4 % of a run",
         "read the shares here, and take times from the benchmark",
     )
 

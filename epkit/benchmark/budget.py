@@ -18,6 +18,8 @@ SWEEPS = 8
 LEAST_SWEEPS = 3
 STARTING = 2
 """Processes that start at the same time."""
+HINDERING = 1.3
+"""How much longer each of them takes than alone, about."""
 MEMORY_SHARE = 0.6
 
 
@@ -62,7 +64,7 @@ def round_of(left: float, starting_s: float, meeting_s: float, candidates: int, 
     for sweeps in (SWEEPS, LEAST_SWEEPS):
         for processes in range(min(PROCESSES, most), LEAST_PROCESSES - 1, -1):
             for_sweeps = sweeps * processes * meeting_s
-            rest = left - processes * starting_s / STARTING
+            rest = left - processes * starting_s * HINDERING / STARTING
             # The fewest processes run for whatever time is left.
             wanted = min(steady, left / 3) if processes > LEAST_PROCESSES else 0.0
             if rest >= max(for_sweeps, wanted):

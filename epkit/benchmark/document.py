@@ -27,11 +27,15 @@ class Request:
     """What was asked for."""
 
     model: str
+    """Its path."""
     model_sha256: str
+    """Of the file and its external data."""
     model_bytes: int
+    """Of the file."""
     named: bool
     """Whether the candidates were named; otherwise they are whatever is installed."""
     budget_s: float
+    """How long all of it might take."""
     smallest_effect: float
     """The smallest difference that matters, as a share: 0.02."""
     tolerance: str
@@ -41,6 +45,7 @@ class Request:
     callers: int
     """How many threads call at the same time, each starting its next run when the last is done."""
     seed: int
+    """Of the random order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,7 @@ class Case:
     inputs: tuple[Mapping[str, Any], ...] = ()
     """Name, dtype and shape, and where it comes from: a file, or made up."""
     inputs_sha256: str = ""
+    """Of the arrays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +67,19 @@ class Candidate:
     """One target that takes part, and how it ran the model."""
 
     target: str
+    """Its name."""
     provider: str | None
     """The provider that took nodes; of a candidate that was not opened, the one that it is about."""
     status: Status
-    """`differs`: its outputs are not the reference's, so it takes no part in the comparisons."""
+    """`ok`, `unusable`, `failed`; `differs`: its outputs are not the reference's, so it was not measured."""
     reason: str = ""
+    """Why it is not `ok`."""
     hint: str = ""
+    """What to type next."""
     summary: str = ""
     """Who runs the nodes, in words."""
     placement: Mapping[str, Mapping[str, float]] | None = None
+    """By provider, how many nodes it took, and their share."""
     agreements: tuple[Agreement | None, ...] = ()
     """With the outputs of the reference, case by case; None for the reference itself."""
     operators: Operators | None = None
@@ -77,6 +87,7 @@ class Candidate:
     effective: tuple[Mapping[str, Any], ...] = ()
     """Every setting of its session: key, value, origin."""
     notes: tuple[str, ...] = ()
+    """What its session says, and what else there is to know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +95,9 @@ class Warmup:
     """How one process came to rest on one case."""
 
     runs: int
+    """How many it took."""
     seconds: float
+    """What they took."""
     steady: bool
     """Whether its last three windows lay within 10 % of each other."""
 
@@ -94,6 +107,7 @@ class Process:
     """One process of a candidate."""
 
     candidate: int
+    """Its place in the list of candidates."""
     round: int
     """0 for those that start alone, before anything is measured; from 1 on for those that are measured."""
     cache: CacheState
@@ -101,12 +115,15 @@ class Process:
     import_s: float
     """What importing epkit and ONNX Runtime took, apart from `open_s`."""
     open_s: float
+    """Opening the session: optimizing the graph, compiling where the provider does."""
     first_run_s: tuple[float, ...]
     """The first run of each case, in the order of the cases."""
     warmups: tuple[Warmup, ...] = ()
+    """Case by case."""
     peak_rss_bytes: int | None = None
+    """The most memory that it held on the host."""
     device_bytes: int | None = None
-    """Memory that it held on its NVIDIA GPU at the end; None where there is none or nobody tells."""
+    """Memory that it held on NVIDIA GPUs, asked of those that start alone; None where nobody tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +134,13 @@ class Block:
     """
 
     round: int
+    """From 1 on: each has fresh processes."""
     sweep: int
+    """From 0 on in its round; the first lets things settle and counts for nothing."""
     meeting: int
+    """From 0 on in its round."""
     case: int
+    """Its place in the list of cases."""
     process: int
     """Its place in the list of processes."""
     core: int | None
@@ -137,12 +158,19 @@ class Measured:
     complete: bool
     """Whether it came to its end; otherwise this is what had been measured when it was written."""
     request: Request
+    """What was asked for."""
     environment: Environment
+    """On which machine, and with what installed."""
     cases: tuple[Case, ...]
+    """The inputs on which all candidates ran."""
     candidates: tuple[Candidate, ...]
+    """Everyone, in the order in which they were named."""
     processes: tuple[Process, ...]
+    """Everyone's, in the order in which they started."""
     blocks: tuple[Block, ...]
+    """Every sample, in the order of time."""
     notes: tuple[str, ...]
+    """What there is to know."""
     rules: Mapping[str, Any]
     """How it was measured and judged."""
 
@@ -152,8 +180,11 @@ class Quantile:
     """A quantile of the runs, and the interval in which it lies in 95 of 100 cases; None without runs enough."""
 
     value_s: float
+    """A run that was measured."""
     low_s: float | None
+    """The lower end of the interval."""
     high_s: float | None
+    """The upper end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,13 +192,19 @@ class Figures:
     """What the runs of one candidate on one case took."""
 
     candidate: int
+    """Its place in the list of candidates."""
     case: int
+    """Its place in the list of cases."""
     processes: int
+    """How many of its processes ran."""
     runs: int
     """The runs that are counted: neither those of the settling sweeps nor the cold ones of a block."""
     median: Quantile
+    """A typical run."""
     p90: Quantile | None
+    """What nine of ten runs do not exceed; null where there are too few runs for an interval, below 36."""
     p99: Quantile | None
+    """What 99 of 100 runs do not exceed; null below 368 runs."""
     throughput_per_s: float
     """Runs a second, of all callers together, each starting the next run when the last is done (a closed loop)."""
     cpu_s: float
@@ -185,13 +222,17 @@ class Start:
     """What it takes a candidate to start, and to stay: medians over its processes."""
 
     candidate: int
+    """Its place in the list of candidates."""
     import_s: float
+    """Importing epkit and ONNX Runtime."""
     open_s: float
     """Opening, with whatever cache the target has: warm where there is one."""
     open_cold_s: float | None
     """Opening with an empty cache, where the provider keeps what it compiles."""
     peak_rss_bytes: int | None
+    """The most that any of its processes held on the host."""
     device_bytes: int | None
+    """The most that one held on NVIDIA GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,8 +240,11 @@ class Estimate:
     """A ratio and the interval in which the true one lies, at the level of confidence of the findings."""
 
     ratio: float
+    """b's time over a's."""
     low: float
+    """The lower end of the interval."""
     high: float
+    """The upper end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,8 +252,11 @@ class Comparison:
     """Two candidates on one case: a run of `b` takes `time.ratio` times as long as one of `a`."""
 
     case: int
+    """Its place in the list of cases."""
     a: int
+    """The place of one candidate."""
     b: int
+    """The place of the other."""
     time: Estimate
     """Of a typical run, from the medians of blocks; below 1, b is the quicker one."""
     p99: Estimate | None
@@ -221,6 +268,7 @@ class Comparison:
     processes: int
     """Of the one that has fewer."""
     meetings: int
+    """In how many meetings both ran."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +276,9 @@ class Findings:
     """What follows from what was measured, under its rules."""
 
     starts: tuple[Start, ...]
+    """Of every candidate that was opened."""
     figures: tuple[Figures, ...]
+    """Of every candidate on every case."""
     comparisons: tuple[Comparison, ...]
     """Every two candidates on every case."""
     level: float
@@ -242,7 +292,9 @@ class Benchmark:
     """What happened, and what follows from it."""
 
     measured: Measured
+    """What happened: every sample, and all that the findings rest on."""
     findings: Findings
+    """What follows from it."""
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:

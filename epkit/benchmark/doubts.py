@@ -5,9 +5,10 @@ Pure: read from the document alone. A doubt changes no verdict; the intervals ho
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from epkit.benchmark.document import Findings, Measured
 from epkit.benchmark.findings import by_candidate
@@ -20,6 +21,9 @@ STOLEN = 0.02
 """The share of all CPUs that the host of a virtual machine may take."""
 APART = 1.1
 """By how much the slowest of a candidate's processes may be slower than the quickest."""
+LEAST_BLOCKS = 8
+BEYOND_NOISE = 4.0
+"""How many standard errors two processes must be apart; the most different two are picked among many."""
 COLD_FILES = 2.0
 """By how much the first process may open more slowly than those after it."""
 _HARMLESS = frozenset({"idle", "clocks set by the user", "clocks set for a display"})
@@ -77,14 +81,28 @@ def _of_processes(measured: Measured) -> Iterator[str]:
         rounds: defaultdict[int, defaultdict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
         for block in blocks:
             if counts(block):
-                rounds[block.round][block.process].append(statistics.median(counted(block)))
-        typical = [[statistics.median(one) for one in processes.values()] for processes in rounds.values()]
-        apart = max((max(one) / min(one) for one in typical), default=1.0)
+                rounds[block.round][block.process].append(math.log(statistics.median(counted(block))))
+        apart = math.exp(max((_apart(list(processes.values())) for processes in rounds.values()), default=0.0))
         if apart > APART:
             yield (
-                f"{_named(measured, candidate, case)} takes {apart - 1:.0%} longer in one of its processes than in "
-                "another, as long as they live: give it more processes with a larger --budget"
+                f"{_named(measured, candidate, case)} takes {(apart - 1) * 100:.0f} % longer in one of its processes "
+                "than in another, more than their noise explains: have more processes, with a larger --budget"
             )
+
+
+def _apart(processes: Sequence[Sequence[float]]) -> float:
+    """Return how far the slowest process lies above the quickest; 0 where that may be the noise of their blocks."""
+    known = sorted((statistics.median(one), _error(one)) for one in processes if len(one) >= LEAST_BLOCKS)
+    if len(known) < 2:
+        return 0.0
+    (low, error_of_low), (high, error_of_high) = known[0], known[-1]
+    return high - low if high - low > BEYOND_NOISE * math.hypot(error_of_low, error_of_high) else 0.0
+
+
+def _error(logs: Sequence[float]) -> float:
+    """Return the standard error of a median, from the median of the deviations, as for a normal distribution."""
+    middle = statistics.median(logs)
+    return 1.2533 * 1.4826 * statistics.median(abs(one - middle) for one in logs) / math.sqrt(len(logs))
 
 
 def _of_files(measured: Measured) -> Iterator[str]:

@@ -44,20 +44,27 @@ class Environment:
     at: str
     """When it began, UTC."""
     versions: Mapping[str, str]
+    """Of epkit, Python, NumPy, ONNX Runtime and the plugins."""
     system: str
+    """The operating system."""
     cpu: str
+    """What it calls itself."""
     cores: int
     """Physical cores that this process may use."""
     logical_cpus: int
+    """How many the machine has, two for each core where threads share it."""
     limit: str
     """Why these are fewer than the machine has; empty when they are not."""
     memory_limit_bytes: int | None
+    """What the cgroup allows, where that is less than the machine has."""
     governor: str
     """How Linux sets the clock of the first CPU; empty where it does not tell."""
     load_before: tuple[float, ...]
     """The load average over 1, 5 and 15 minutes."""
     load_after: tuple[float, ...]
+    """The same when all is over."""
     page_cache: str = "the model's files were read just before; libraries were as the system had them"
+    """What of the files is in memory already when processes open them."""
     allowed_cpus: str = ""
     """The logical CPUs that this process may use: `0-3,8`; empty where the system does not tell."""
     turbo: str = ""

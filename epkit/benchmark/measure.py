@@ -23,7 +23,9 @@ from epkit.benchmark.contender import Contender, of_calls, of_targets
 from epkit.benchmark.document import Benchmark, Case, Request
 from epkit.benchmark.environment import look
 from epkit.benchmark.findings import BEYOND_DOUBT, CONFIDENCE, differences, is_settled, level_of
+from epkit.benchmark.inside import look_inside, profiling_s
 from epkit.benchmark.pilots import describe_cases, judge_outputs, pilot
+from epkit.benchmark.profiling import Task
 from epkit.benchmark.record import Record
 from epkit.benchmark.rounds import next_round, run_round
 from epkit.candidates import Feed, chosen, external_folder, feed, planned, sendable
@@ -124,7 +126,7 @@ def bench(
     _tell(progress, time_left)("probing providers")
     candidates = planned(wanted, registry, refresh=refresh)
     with tempfile.TemporaryDirectory(prefix="epkit-bench-") as folder:
-        told = {
+        told: dict[str, Any] = {
             **_model_request(contents.source, Path(folder)),
             "config": sendable(config),
             "feeds": [asdict(_with(given, case)) for case in cases],
@@ -135,7 +137,12 @@ def bench(
         contenders = of_targets(candidates, told)
         file = None if output is None else Path(output)
         record = Record(request, cases, contenders, RULES, before, registry, file)
-        return _measured(contenders, record, Path(folder), request, time_left, progress)
+        profiled = None
+        if operators:
+            profiled = Task(
+                Path(told["model"]), told["model_is_bytes"], told["config"], Feed(**told["feeds"][0]), bound
+            )  # fmt: skip
+        return _measured(contenders, record, Path(folder), request, time_left, progress, profiled)
 
 
 def bench_calls(
@@ -177,6 +184,7 @@ def _measured(
     request: Request,
     budget: Budget,
     progress: Progress | None,
+    profiled: Task | None = None,
 ) -> Benchmark:
     """Let all run alone, then side by side, round by round, until all is told or the time is over."""
     random, tell = Random(request.seed), _tell(progress, budget)
@@ -190,11 +198,13 @@ def _measured(
         unfinished = stack.enter_context(contextlib.ExitStack())
         unfinished.callback(record.keep)
         record.keep()
+        # What the profiler needs is put aside.
+        until = Budget(budget.started, budget.seconds - (profiling_s(contenders) if profiled else 0.0))
         for number in range(1, times.ROUNDS + 1):
-            plan = next_round(contenders, record, budget)
+            plan = next_round(contenders, record, until)
             if plan is None:
                 break
-            run_round(number, plan, contenders, record, budget, random, tell)
+            run_round(number, plan, contenders, record, until, random, tell)
             measured = record.measured()
             level = level_of(measured)
             known = list(differences(measured))
@@ -203,6 +213,8 @@ def _measured(
             record.keep()
         if not record.blocks and any(one.takes_part for one in contenders):
             record.notes.append("the time was over before anything could be measured; give more with --budget")
+        if profiled:
+            look_inside(contenders, profiled, budget, tell)
         unfinished.pop_all()
     if progress:
         progress("done", 1.0)

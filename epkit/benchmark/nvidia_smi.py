@@ -90,14 +90,21 @@ def device_bytes(pid: int) -> int | None:
     return None if text is None else parse_apps(text).get(pid)
 
 
+def used_and_free(found: Sequence[Mapping[str, str]]) -> tuple[int, int] | None:
+    """Return the bytes that are used on all GPUs, and those free on the fullest one; None where that is not told."""
+    sizes = [(_bytes(one.get("memory.used", "")), _bytes(one.get("memory.total", ""))) for one in found]
+    known = [(used, total - used) for used, total in sizes if used is not None and total is not None]
+    return (sum(used for used, _ in known), min(free for _, free in known)) if known else None
+
+
 def parse_apps(text: str) -> Mapping[int, int]:
     """Read who holds how many bytes, `csv,noheader` with units; a process on several GPUs has several lines."""
     found: dict[int, int] = {}
     for cells in _cells(text):
         if len(cells) == 2 and cells[0].isdigit():
-            size, _, unit = cells[1].partition(" ")
-            if size.isdigit() and unit == "MiB":
-                found[int(cells[0])] = found.get(int(cells[0]), 0) + int(size) * 2**20
+            size = _bytes(cells[1])
+            if size is not None:
+                found[int(cells[0])] = found.get(int(cells[0]), 0) + size
     return found
 
 
@@ -109,6 +116,11 @@ def sees_all_processes() -> bool:
         return str(Path("/proc/self/ns/pid").readlink()) == INITIAL_PID_NAMESPACE
     except OSError:
         return False
+
+
+def _bytes(text: str) -> int | None:
+    size, _, unit = text.partition(" ")
+    return int(size) * 2**20 if size.isdigit() and unit == "MiB" else None
 
 
 def _ask(query: str) -> str | None:

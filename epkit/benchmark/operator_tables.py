@@ -113,13 +113,18 @@ def remarks(found: Operators) -> tuple[str, ...]:
             spent, moved = sum(one.seconds for one in copied), sum(one.moved_bytes for one in copied)
             calls = _count(sum(one.calls for one in copied), "copy", "copies")
             cost = f"{calls} of {_kib(moved)} KiB take {_ms(spent)} ms, {_share(spent / (taken or 1.0))} of the time"
+            if found.launched:
+                cost += ", waiting for the device included"
         else:
             cost = "without a copy: both work in the CPU's memory"
         said.append(f"a run crosses between providers {_count(found.crossings, 'time')}; {cost}")
     if taken > found.run_s:
         said.append("nodes ran side by side: together they take longer than the run")
     if found.launched:
-        said.append(f"{' and '.join(found.launched)} computes on a device: its times are those of launching a node")
+        said.append(
+            f"on {' and '.join(found.launched)} the time of a node is that of its launch on the device; "
+            f"all nodes together are {_share(taken / found.run_s)} of a run"
+        )
     told = "read the shares here, and take times from the benchmark"
     if found.slowdown is not None and found.slowdown >= NOTICEABLE:
         told = f"with the profiler the quickest run took {found.slowdown:.1f} times as long as without: {told}"

@@ -28,9 +28,11 @@ class Node:
     """One node of the graph as it ran, after ONNX Runtime has optimized it."""
 
     name: str
+    """Its name in the graph."""
     operator: str
     """Its type, such as `Conv`; `compiled part` for one that a provider made of many."""
     provider: str
+    """Who ran it."""
     seconds: float
     """Of a run, without the nodes inside of it (If, Loop and Scan have such): the median over the runs."""
     calls: float
@@ -49,10 +51,13 @@ class Inside:
     """One type of operator inside of the parts that a provider compiled, by the provider's own account."""
 
     operator: str
+    """Its type, as the provider calls it."""
     provider: str
+    """Who compiled the part."""
     seconds: float
     """Of a run, of all threads: the median over the runs."""
     calls: float
+    """How often it is called in a run, on average."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,7 @@ class Operators:
     """What ONNX Runtime's profiler saw of some warm runs, one at a time."""
 
     runs: int
+    """How many were read."""
     first: str
     """The provider that the candidate is about: nodes on another one fell back."""
     run_s: float
@@ -67,12 +73,15 @@ class Operators:
     slowdown: float | None
     """How many times as long the quickest run took with the profiler as without it, in the same session."""
     nodes: tuple[Node, ...]
+    """Every node that ran."""
     inside: tuple[Inside, ...] = ()
+    """What providers tell of the parts that they compiled."""
     crossings: float = 0.0
     """How often a run goes on from a node of one provider to a node of another."""
     launched: tuple[str, ...] = ()
     """The providers that compute on a device with a memory of its own: the time of a node is that of its launch."""
     notes: tuple[str, ...] = ()
+    """What there is to know."""
 
 
 @dataclass(slots=True)
@@ -161,7 +170,7 @@ def read(
             for kind in kinds
         ),
         crossings=statistics.fmean(run.crossings for run in runs),
-        launched=tuple(launched),
+        launched=tuple(one for one in launched if any(one == provider for _, _, provider in keys)),
         notes=tuple(notes),
     )
 

@@ -14,6 +14,7 @@ from random import Random
 
 from epkit.benchmark.budget import Budget
 from epkit.benchmark.contender import Contender
+from epkit.benchmark.nvidia_smi import device_bytes, gpus, used_and_free
 from epkit.benchmark.record import Record
 from epkit.benchmark.runner import Reply, Runner
 from epkit.parity.agreement import agreement, incomparable
@@ -55,6 +56,7 @@ def pilot(
 
 def _alone(one: Contender, record: Record, folder: Path, until: float, *, outputs: bool) -> None:
     one.end()
+    held_before = used_and_free(gpus())
     began = time.monotonic()
     runner = one.start()
     if runner is None:
@@ -67,7 +69,7 @@ def _alone(one: Contender, record: Record, folder: Path, until: float, *, output
     one.starting_s = time.monotonic() - began
     if outputs:
         _outputs_of(one, runner, folder, until)
-    record.add(one.process(0, opened, warmed, finish(runner)))
+    record.add(one.process(0, opened, warmed, {**finish(runner), "device_bytes": _held(runner, held_before)}))
 
 
 def warm(runner: Runner, seconds: float) -> Reply:
@@ -81,6 +83,14 @@ def finish(runner: Runner) -> Reply:
     """Ask for memory."""
     runner.ask("finish")
     return runner.answer("finish", 0.0)
+
+
+def _held(runner: Runner, before: tuple[int, int] | None) -> int | None:
+    """Return the memory that a process holds on NVIDIA GPUs: as the driver tells, or by how much more is held now."""
+    if before is None:
+        return None
+    after = used_and_free(gpus())
+    return device_bytes(runner.pid) or (after and max(0, after[0] - before[0])) or None
 
 
 def _outputs_of(one: Contender, runner: Runner, folder: Path, until: float) -> None:

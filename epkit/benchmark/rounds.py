@@ -8,15 +8,27 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from random import Random
 
 from epkit import _platform
-from epkit.benchmark.budget import BLOCK_S, LEAST_SWEEPS, STARTING, Budget, Round, fitting, round_of
+from epkit.benchmark.budget import (
+    BLOCK_S,
+    HINDERING,
+    LEAST_PROCESSES,
+    LEAST_SWEEPS,
+    STARTING,
+    Budget,
+    Round,
+    fitting,
+    round_of,
+)
 from epkit.benchmark.contender import Contender
 from epkit.benchmark.document import Block
+from epkit.benchmark.nvidia_smi import gpus, used_and_free
 from epkit.benchmark.pilots import finish, warm
 from epkit.benchmark.record import Record
-from epkit.benchmark.runner import Reply, Runner
+from epkit.benchmark.runner import Reply
 from epkit.benchmark.sweeps import Meeting, joining, sweep
 
 Progress = Callable[[str], None]
@@ -28,11 +40,13 @@ def next_round(contenders: Sequence[Contender], record: Record, budget: Budget) 
     if not taking_part:
         return None
     cases = len(record.cases)
-    held = [one.peak_rss_bytes for one in record.processes if contenders[one.candidate].takes_part and one.round == 0]
-    needed = sum(one for one in held if one is not None)
+    alone = {one.candidate: one for one in record.processes if one.round == 0 and contenders[one.candidate].takes_part}
+    needed = sum(one.peak_rss_bytes or 0 for one in alone.values())
+    needed_on_gpu = sum(one.device_bytes or 0 for one in alone.values())
+    on_gpu = used_and_free(gpus()) if needed_on_gpu else None
     meeting_s = sum(max(BLOCK_S * cases, one.run_s) + 0.002 * cases for one in taking_part)
     starting_s = sum(one.starting_s for one in taking_part)
-    most = fitting(_platform.free_memory(), needed)
+    most = min(fitting(_platform.free_memory(), needed), fitting(on_gpu and on_gpu[1], needed_on_gpu))
     return round_of(budget.left, starting_s, meeting_s, len(taking_part), cases, most)
 
 
@@ -47,10 +61,12 @@ def run_round(
 ) -> None:
     """Start fresh processes, and let them meet until the time of the round is over."""
     began = time.monotonic()
-    _start(number, plan, contenders, record, budget, random, tell)
+    processes = _start(number, plan, contenders, record, budget, random, tell)
     taking_part = [one for one in contenders if one.takes_part]
     for one in taking_part:
-        one.starting_s = (time.monotonic() - began) * STARTING / plan.processes / len(taking_part)
+        one.starting_s = (
+            (time.monotonic() - began) * STARTING / HINDERING / max(1, processes) / max(1, len(taking_part))
+        )
     until = min(time.monotonic() + plan.steady_s, budget.over)
     cores = _cores() if all(one.on_one_core for one in taking_part) else []
     spent = dict.fromkeys((one.place for one in taking_part), 0.0)
@@ -62,7 +78,7 @@ def run_round(
         if not alive:
             break
         joined = joining([spent[place] for place in alive], [sweeps[place] for place in alive], LEAST_SWEEPS)
-        for meeting in sweep([alive[at] for at in joined], plan.processes, len(record.cases), random):
+        for meeting in sweep([alive[at] for at in joined], processes, len(record.cases), random):
             tell("measuring")
             core = random.choice(cores) if cores else None
             for block in _meet(meeting, contenders, budget, core):
@@ -90,27 +106,31 @@ def _start(
     budget: Budget,
     random: Random,
     tell: Progress,
-) -> None:
-    """Start all processes in random order, a few at the same time."""
-    waiting = [one for one in contenders if one.takes_part for _ in range(plan.processes)]
-    random.shuffle(waiting)
-    under_way: list[tuple[Contender, Runner]] = []
-    while waiting or under_way:
-        while waiting and len(under_way) < STARTING:
-            one = waiting.pop()
-            if one.takes_part:
-                tell(f"starting {one.name}")
-                runner = one.start()
-                if runner is not None:
-                    under_way.append((one, runner))
-        if under_way:
-            one, runner = under_way.pop(0)
-            if one.takes_part:
+) -> int:
+    """Start fresh processes, a few at the same time; return how many of each candidate there are.
+
+    They come one of each candidate after the other, in random order. Where starting takes longer than planned, there
+    are fewer of them.
+    """
+    by_now = budget.over - min(plan.steady_s, budget.left / 2)
+    taking_part = [one for one in contenders if one.takes_part]
+    order = [one for _ in range(plan.processes) for one in random.sample(taking_part, len(taking_part))]
+
+    def processes() -> int:
+        return min((len(one.places) for one in taking_part if one.takes_part), default=0)
+
+    while order and (processes() < LEAST_PROCESSES or time.monotonic() < by_now):
+        together, order = order[:STARTING], order[STARTING:]
+        for one in together:
+            tell(f"starting {one.name}")
+        for one, runner in [(one, one.start() if one.takes_part else None) for one in together]:
+            if runner is not None and one.takes_part:
                 with one.blamed():
                     opened = runner.answer("open", budget.left)
                     runner.longest_s = max(opened["first_run_s"])
                     warmed = warm(runner, budget.left)
                     one.places.append(record.add(one.process(number, opened, warmed, {})))
+    return processes()
 
 
 def _meet(
@@ -130,8 +150,6 @@ def _meet(
 
 
 def _finish(contenders: Sequence[Contender], record: Record) -> None:
-    from dataclasses import replace
-
     for one in contenders:
         with one.blamed():
             for place, runner in zip(one.places, one.runners, strict=True):

@@ -45,6 +45,11 @@ class Runner:
         self._name = name
         self._child = Child(WORKER)
 
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._child.pid
+
     def ask(self, task: Task, **details: object) -> None:
         """Ask for something."""
         self._child.resume()
