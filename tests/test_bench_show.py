@@ -138,6 +138,20 @@ def test_a_document_survives_being_written_in_every_way(epkit, two, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("part", "key"),
+    [("blocks", "process"), ("blocks", "case"), ("processes", "candidate"), ("figures", "case"), ("comparisons", "b")],
+)
+def test_a_document_that_refers_to_what_is_not_in_it_is_damaged(epkit, two, tmp_path, part, key):
+    document = two.as_json()
+    half = document["findings"] if part in document["findings"] else document["measured"]
+    half[part][0][key] = 99
+    (tmp_path / "bad.json").write_text(json.dumps(document))
+    code, _, err = epkit("bench", "show", tmp_path / "bad.json")
+    assert code == 2
+    assert "is damaged" in err
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
         (("--output", "out.txt"), "does not say what to write"),

@@ -42,7 +42,9 @@ Runs = Mapping[tuple[int, int], Sequence[float]]
 def runs(found: Benchmark) -> Runs:
     """Return the runs of every candidate that has figures."""
     blocks = by_candidate(found.measured.blocks, found.measured.processes)
-    return {(one.case, one.candidate): pooled(blocks[one.case, one.candidate]) for one in found.findings.figures}
+    return {
+        (one.case, one.candidate): pooled(blocks.get((one.case, one.candidate), ())) for one in found.findings.figures
+    }
 
 
 def figures(found: Benchmark, at: int, its: Runs) -> Table:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from epkit.benchmark import histogram, wording
 from epkit.benchmark.document import Benchmark, Comparison, Figures
 from epkit.benchmark.findings import by_candidate
+from epkit.benchmark.page import axis
 from epkit.benchmark.page.drawing import (
     FAINT,
     GOOD,
@@ -26,9 +25,6 @@ from epkit.benchmark.page.drawing import (
 from epkit.benchmark.scores import pairs, scores
 from epkit.benchmark.sections import Runs
 from epkit.units import percent, seconds, size
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 ROW = 30
 """Points of height for each row of a plot."""
@@ -61,10 +57,12 @@ def distributions(found: Benchmark, at: int, runs: Runs) -> Plot | None:
                 if each is not None and each.value_s <= scale.high_s:
                     axes.plot([each.value_s] * 2, [-row, -row + 0.3], color=INK, linewidth=1)
             axes.axhline(-row, color=GRID, linewidth=0.8, zorder=0)
-        _names(axes, [wording.label(found, one.candidate) for one in mine], [-row + 0.3 for row in range(len(mine))])
+        axis.names(
+            axes, [wording.label(found, one.candidate) for one in mine], [-row + 0.3 for row in range(len(mine))]
+        )
         axes.set_ylim(-len(mine) + 0.9, 1.0)
         axes.set_xlim(scale.low_s, scale.high_s)
-        _times(axes, logarithmic=scale.logarithmic, low=scale.low_s, high=scale.high_s)
+        axis.times(axes, logarithmic=scale.logarithmic, low=scale.low_s, high=scale.high_s)
         beyond = sum(run > scale.high_s for one in mine for run in runs[at, one.candidate])
         missing = f" The slowest {beyond:,} lie beyond its right end." if beyond else ""
         axes.set_xlabel("time of a run" + (", logarithmic" if scale.logarithmic else ""))
@@ -85,7 +83,9 @@ def forest(found: Benchmark, at: int) -> Plot | None:
         axes.axvline(1, color=GREY, linewidth=1)
         ends = [1 / (1 + 1.6 * smallest), 1 + 1.6 * smallest]
         for row, one in enumerate(mine):
-            for side, its in zip((0.2, -0.2), scores(pairs(blocks[at, one.a], blocks[at, one.b])), strict=True):
+            for side, its in zip(
+                (0.2, -0.2), scores(pairs(blocks.get((at, one.a), ()), blocks.get((at, one.b), ()))), strict=True
+            ):
                 who = one.a if side > 0 else one.b
                 ratios = [math.exp(score) for score in its]
                 axes.plot(
@@ -103,12 +103,12 @@ def forest(found: Benchmark, at: int) -> Plot | None:
             for end in (1 + one.floor, 1 / (1 + one.floor)):
                 axes.plot([end] * 2, [-row - 0.32, -row + 0.32], color=FAINT, linewidth=1, linestyle=(0, (2, 2)))
             ends += [one.time.low, one.time.high, 1 + one.floor, 1 / (1 + one.floor)]
-        _names(axes, [_beside(found, one) for one in mine], [-row for row in range(len(mine))])
+        axis.names(axes, [_beside(found, one) for one in mine], [-row for row in range(len(mine))])
         axes.set_ylim(-len(mine) + 0.4, 0.6)
         room = (max(ends) / min(ends)) ** 0.04
         axes.set_xscale("log")
         axes.set_xlim(min(ends) / room, max(ends) * room)
-        _ratios(axes, min(ends), max(ends))
+        axis.ratios(axes, min(ends), max(ends))
         axes.set_xlabel("takes so many times the time of the other")
         return finished(
             figure,
@@ -180,11 +180,11 @@ def starts(found: Benchmark) -> Plot | None:
                 )
                 left += part
             axes.annotate(seconds(left), (left, -row), (5, 0), textcoords="offset points", va="center", size=10)
-        _names(axes, [name for name, _, _ in rows], [-row for row in range(len(rows))])
+        axis.names(axes, [name for name, _, _ in rows], [-row for row in range(len(rows))])
         axes.set_xlim(0, max(sum(parts) for _, _, parts in rows) * 1.16)
-        _times(axes, low=0, high=max(sum(parts) for _, _, parts in rows))
+        axis.times(axes, low=0, high=max(sum(parts) for _, _, parts in rows))
         axes.grid(axis="x")
-        _legend(axes, ("import", "open", "first run"))
+        axis.legend(axes, ("import", "open", "first run"))
         cold = " Cold: with nothing kept of what was compiled." if any("cold" in name for name, _, _ in rows) else ""
         return finished(figure, "starts", f"From nothing to the first answer.{cold}")
 
@@ -206,7 +206,7 @@ def memory(found: Benchmark) -> Plot | None:
             alpha = 0.5 if device else 1.0
             axes.barh(-row, value / 2**20, height=0.62, color=colour(series(found, place)), alpha=alpha, linewidth=0)
             axes.annotate(size(value), (value / 2**20, -row), (5, 0), textcoords="offset points", va="center", size=10)
-        _names(axes, [name for name, _, _, _ in rows], [-row for row in range(len(rows))])
+        axis.names(axes, [name for name, _, _, _ in rows], [-row for row in range(len(rows))])
         axes.set_xlim(0, max(value for _, _, value, _ in rows) / 2**20 * 1.2)
         axes.grid(axis="x")
         axes.set_xlabel("MiB")
@@ -231,7 +231,7 @@ def placement(found: Benchmark) -> Plot | None:
                 face = colour(series(found, place)) if own else GREY
                 axes.barh(-row, share, left=left, height=0.62, color=face, linewidth=0, alpha=1 if own else 0.6)
                 left += share
-        _names(axes, [wording.label(found, place) for place, _ in rows], [-row for row in range(len(rows))])
+        axis.names(axes, [wording.label(found, place) for place, _ in rows], [-row for row in range(len(rows))])
         axes.set_xlim(0, 100)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f} %"))
         axes.grid(axis="x")
@@ -260,44 +260,3 @@ def _varied(found: Benchmark) -> str | None:
 def _callers(found: Benchmark) -> str:
     callers = found.measured.request.callers
     return "one caller" if callers == 1 else f"{callers} callers"
-
-
-def _names(axes: Axes, names: Iterable[str], places: Sequence[float]) -> None:
-    axes.set_yticks(places, ["\n".join(map(short, name.split("\n"))) for name in names])
-
-
-def _legend(axes: Axes, names: Sequence[str]) -> None:
-    from matplotlib.patches import Patch
-
-    shades = [Patch(facecolor=GREY, alpha=alpha, linewidth=0) for alpha in (0.3, 0.6, 1.0)]
-    axes.figure.legend(shades, names, loc="outside upper left", ncols=3, handlelength=1.2)
-
-
-def _times(axes: Axes, *, low: float, high: float, logarithmic: bool = False) -> None:
-    """Write the ticks of an axis of seconds in one unit that suits it."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
-
-    factor, unit = next(((f, u) for end, f, u in ((1e-3, 1e6, "us"), (1.0, 1e3, "ms")) if high < end), (1.0, "s"))
-    if logarithmic:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 200 else (1,)))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-    else:
-        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value * factor:.4g} {unit}"))
-
-
-def _ratios(axes: Axes, low: float, high: float) -> None:
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
-    steps = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
-    step = next((one for one in steps if (high - low) / one <= 6), None)
-    if step is None:
-        ticks = [base * 10.0**power for power in range(-6, 7) for base in (1, 2, 5)]
-        ticks = [tick for tick in ticks if low <= tick <= high]
-        ticks = ticks if len(ticks) <= 6 else [tick for tick in ticks if round(math.log10(tick), 6) % 1 == 0]
-    else:
-        ticks = [at * step for at in range(math.ceil(low / step), math.floor(high / step) + 1)]
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.4g}x"))
