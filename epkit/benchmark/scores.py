@@ -56,12 +56,17 @@ Pairs = Sequence[tuple[int, int, float]]
 
 def difference(pairs: Pairs) -> Difference | None:
     """Work out the difference from all meetings; None with fewer than two processes on a side."""
+    first, second = scores(pairs)
+    return _welch(first, second, len(pairs))
+
+
+def scores(pairs: Pairs) -> tuple[list[float], list[float]]:
+    """Return the score of each process, those of a's and those of b's: the median of its meetings."""
     of_a, of_b = defaultdict(list), defaultdict(list)
     for a, b, more in pairs:
         of_a[a].append(more)
         of_b[b].append(more)
-    first, second = ([statistics.median(one) for one in side.values()] for side in (of_a, of_b))
-    return _welch(first, second, len(pairs))
+    return [statistics.median(one) for one in of_a.values()], [statistics.median(one) for one in of_b.values()]
 
 
 def _welch(a: Sequence[float], b: Sequence[float], meetings: int) -> Difference | None:
@@ -104,11 +109,11 @@ def slow_runs(a: Iterable[Block], b: Iterable[Block]) -> Difference | None:
         level = (_time(one) + _time(other)) / 2
         for side, block in zip(runs, (one, other), strict=True):
             side[block.process].extend(math.log(run) - level for run in counted(block))
-    scores = [[_p99(one) for one in side.values() if len(one) >= LEAST_RUNS_FOR_P99] for side in runs]
-    if any(len(side) != len(of) for side, of in zip(scores, runs, strict=True)):
+    slow = [[_p99(one) for one in side.values() if len(one) >= LEAST_RUNS_FOR_P99] for side in runs]
+    if any(len(side) != len(of) for side, of in zip(slow, runs, strict=True)):
         return None
-    first_scores, second_scores = scores
-    return _apart(first_scores, second_scores, meetings)
+    slow_a, slow_b = slow
+    return _apart(slow_a, slow_b, meetings)
 
 
 def _apart(a: Sequence[float], b: Sequence[float], meetings: int) -> Difference | None:
