@@ -33,13 +33,13 @@ import numpy as np
 import onnxruntime as ort
 from advice_arms import CORES, MEMORY, NETS, PAIRS, WARMUPS, Arm, models
 from advice_worker import opened
+from page import filled as into_page
 
 WORKER = Path(__file__).with_name("advice_worker.py")
 RESULTS = Path(__file__).parent / "results" / "advice.json"
 PAGE = Path(__file__).parent.parent / "docs" / "common-advice-checked.md"
 PROCESSES, MEMORY_PROCESSES = 9, 3
 SMALLEST_EFFECT = 0.02
-MARKER = re.compile(r"(<!-- figure: ([\w-]+) -->).*?(<!-- end -->)")
 
 Job = tuple[str, int, list[str]]
 """A process: the model, a seed, and what to measure."""
@@ -141,8 +141,7 @@ def _range(values: Sequence[float]) -> str:
 
 def filled(page: str, document: Mapping[str, Any]) -> str:
     """Return the page with the document's figures between its markers."""
-    shown = figures(document)
-    return MARKER.sub(lambda found: f"{found[1]}{shown[found[2]]}{found[3]}", page)
+    return into_page(page, figures(document))
 
 
 def main() -> None:

@@ -381,7 +381,9 @@ def test_the_figures_of_the_page_are_those_of_the_json(advice):
     document = json.loads(advice.RESULTS.read_text())
     text = PAGE.read_text()
     assert advice.filled(text, document) == text, "python benchmarks/advice.py --page"
-    assert {name for _, name, _ in advice.MARKER.findall(text)} == set(advice.figures(document))
+    from page import MARKER
+
+    assert {name for _, name, _ in MARKER.findall(text)} == set(advice.figures(document))
 
 
 def test_every_ratio_of_the_json_follows_from_its_scores(advice):

@@ -26,7 +26,7 @@ from epkit.benchmark.document import (
     Verdict,
     turned,
 )
-from epkit.benchmark.quantiles import pooled, quantile
+from epkit.benchmark.quantiles import pooled, quantile, settled
 from epkit.benchmark.scores import Difference, difference, pairs, slow_runs
 
 CONFIDENCE = 0.95
@@ -111,9 +111,10 @@ def _comparisons(
 
 
 def _figures(measured: Measured, blocks: Mapping[tuple[int, int], Sequence[Block]]) -> Iterator[Figures]:
-    for (case, candidate), its in sorted(blocks.items()):
+    for (case, candidate), every in sorted(blocks.items()):
         if measured.candidates[candidate].status != "ok":
             continue
+        its = settled(every)
         samples = pooled(its)
         median = quantile(samples, 0.5)
         if median is None:

@@ -50,7 +50,8 @@ RULES: Mapping[str, Any] = {
     "all other processes are stopped (on Linux); on a core drawn at random where every candidate keeps to one core",
     "settling_sweeps": quantiles.SETTLING_SWEEPS,
     "cold_tenth": f"the first tenth of a block of {quantiles.LONG_BLOCK} runs or more is not counted",
-    "score": "a process's median of the log ratio of the medians of the two blocks of a meeting",
+    "score": "the log ratio of the medians of the two blocks of a meeting, shared out between the two processes by "
+    "median polish: the difference of the candidates, as far as a process tells it",
     "interval": "Welch's t on the scores of both candidates' processes, all rounds together",
     "confidence": CONFIDENCE,
     "correction": "Bonferroni, over all comparisons of the benchmark",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -27,11 +27,14 @@ def counted(block: Block) -> Sequence[float]:
     return samples[len(samples) // 10 :] if len(samples) >= LONG_BLOCK else samples
 
 
-def pooled(blocks: Iterable[Block]) -> list[float]:
-    """Return all runs that count, the quickest first; of blocks that never got beyond settling, those."""
-    blocks = list(blocks)
-    settled = [one for one in blocks if counts(one)] or blocks
-    return sorted(run for one in settled for run in counted(one))
+def settled(blocks: Sequence[Block]) -> Sequence[Block]:
+    """Return the blocks that count; of those that never got beyond settling, all."""
+    return [one for one in blocks if counts(one)] or blocks
+
+
+def pooled(blocks: Sequence[Block]) -> list[float]:
+    """Return all runs that count, the quickest first."""
+    return sorted(run for one in settled(blocks) for run in counted(one))
 
 
 def quantile(ordered: Sequence[float], share: float) -> Quantile | None:

@@ -2,8 +2,8 @@
 
 Processes differ from each other for as long as they live, by where their memory came to lie, and no number of runs
 averages that out. So the unit is the process, not the run: in each meeting the blocks of both stand side by side, which
-takes out whatever slows the machine as a whole; a process's score is the median of its meetings; and the interval comes
-from how far the scores of the processes are apart (Welch).
+takes out whatever slows the machine as a whole; a process's score is the median of its meetings, once the scores of
+those whom it met are taken out; and the interval comes from how far the scores of the processes are apart (Welch).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from epkit.benchmark.document import Block, Estimate
 from epkit.benchmark.quantiles import counted, counts
 
 POWER = 0.9
+PASSES = 10
 LEAST_RUNS_FOR_P99 = 100
 """The runs that a process needs for a 99th percentile of its own."""
 
@@ -50,8 +51,8 @@ class Difference:
         return math.expm1(self.half_width(level) + student.quantile(POWER, self.freedom) * self.error)
 
 
-Pairs = Sequence[tuple[int, int, float]]
-"""For each meeting of two candidates the two processes, and by how much the logarithm of b's time exceeds a's."""
+Pairs = Sequence[tuple[int, int, int, float]]
+"""For each meeting the round, the two processes, and by how much the logarithm of b's time exceeds a's."""
 
 
 def difference(pairs: Pairs) -> Difference | None:
@@ -61,12 +62,39 @@ def difference(pairs: Pairs) -> Difference | None:
 
 
 def scores(pairs: Pairs) -> tuple[list[float], list[float]]:
-    """Return the score of each process, those of a's and those of b's: the median of its meetings."""
-    of_a, of_b = defaultdict(list), defaultdict(list)
-    for a, b, more in pairs:
-        of_a[a].append(more)
-        of_b[b].append(more)
-    return [statistics.median(one) for one in of_a.values()], [statistics.median(one) for one in of_b.values()]
+    """Return the score of each process, those of a's and those of b's.
+
+    The processes of all rounds count as one sample: with a variance for each round there would be fewer degrees of
+    freedom, and nothing won.
+    """
+    of_a: list[float] = []
+    of_b: list[float] = []
+    for number in sorted({one[0] for one in pairs}):
+        its_a, its_b = _scores([(a, b, more) for at, a, b, more in pairs if at == number])
+        of_a += its_a
+        of_b += its_b
+    return of_a, of_b
+
+
+def _scores(meetings: Sequence[tuple[int, int, float]]) -> tuple[Sequence[float], Sequence[float]]:
+    """Give every process of a round its score: the difference of the candidates, as far as this process tells it.
+
+    Tukey's median polish: a meeting is the sum of what its two processes contribute, and in each pass either takes half
+    of the median of what is left over. A plain median of a process's meetings would hang on which half of its partners
+    happens to be the larger one, where processes come in two kinds.
+    """
+    shares: tuple[dict[int, float], dict[int, float]] = (defaultdict(float), defaultdict(float))
+    for _ in range(PASSES):
+        left: tuple[dict[int, list[float]], dict[int, list[float]]] = (defaultdict(list), defaultdict(list))
+        for a, b, more in meetings:
+            rest = more - shares[0][a] - shares[1][b]
+            left[0][a].append(rest)
+            left[1][b].append(rest)
+        for side, its in zip(shares, left, strict=True):
+            for process, rests in its.items():
+                side[process] += statistics.median(rests) / 2
+    means = [statistics.fmean(side.values()) for side in shares]
+    return [one + means[1] for one in shares[0].values()], [one + means[0] for one in shares[1].values()]
 
 
 def _welch(a: Sequence[float], b: Sequence[float], meetings: int) -> Difference | None:
@@ -88,7 +116,7 @@ def pairs(a: Iterable[Block], b: Iterable[Block]) -> Pairs:
     for other in b:
         one = first.get((other.round, other.meeting))
         if one is not None:
-            found.append((one.process, other.process, _time(other) - _time(one)))
+            found.append((one.round, one.process, other.process, _time(other) - _time(one)))
     return found
 
 

@@ -39,16 +39,11 @@ def verify(context: click.Context, file: str, as_json: bool) -> None:
 
 
 def _row(fault: Fault) -> tuple[str, str, str]:
-    return (_plain(fault.path), _value(fault.said), _value(fault.found))
+    return (plain(fault.path), _value(fault.said), _value(fault.found))
 
 
 def _value(value: str | float | bool | None) -> str:
-    return _plain(value) if isinstance(value, str) else "nothing" if value is None else f"{value!r}"
-
-
-def _plain(text: str) -> str:
-    """Leave out what a terminal would take for a command: a document may come from anywhere."""
-    return "".join(one if one.isprintable() else " " for one in text)
+    return plain(value) if isinstance(value, str) else "nothing" if value is None else f"{value!r}"
 
 
 @click.command()
@@ -78,10 +73,10 @@ def _print(found: Changes, before: str, now: str) -> None:
 
     _show.title(f"{before} and {now}")
     for told in summary(found):
-        _show.line(_plain(told))
+        _show.line(plain(told))
     if found.times:
         rows = [
-            (_plain(one.case), _plain(one.target), *_typical(one.before), *_typical(one.now)) for one in found.times
+            (plain(one.case), plain(one.target), *_typical(one.before), *_typical(one.now)) for one in found.times
         ]
         _show.table(("case", "candidate", "before", "between", "now", "between"), rows)
         _show.line("times are not judged: how the machine itself drifts from one day to another is in no interval")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from epkit.cli import _options, _show
+from epkit.cli._bench_files import diff, verify
 from epkit.cli._bench_show import show
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ def _measure(
 
 
 bench.measure = _measure
-for _command in (show,):
+for _command in (show, verify, diff):
     bench.add_command(_command)
 
 

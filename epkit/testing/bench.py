@@ -114,7 +114,7 @@ class EpkitBench:
         return found
 
     def _concluded(self, found: Benchmark, file: str) -> Benchmark:
-        for sentence in sentences(found):
+        for sentence in wording.conclusions(found):
             self._say(sentence)
         if found.exit_code:
             without = [f"{one.target} ({one.status}: {one.reason})" for one in found.candidates if one.status != "ok"]
@@ -158,16 +158,6 @@ def file_name(test: str, number: int) -> str:
         # What was left out told it apart from others.
         name = f"{name[:150]}-{hashlib.sha256(test.encode()).hexdigest()[:8]}"
     return f"{name}.json" if number == 1 else f"{name}-{number}.json"
-
-
-def sentences(found: Benchmark) -> Iterator[str]:
-    """Say what a benchmark found, and who is not in it."""
-    cases, targets = found.measured.cases, [one.target for one in found.candidates]
-    for one in found.findings.comparisons:
-        case = f"{cases[one.case].name}: " if cases[one.case].name else ""
-        ratio = f"{one.time.ratio:.3g}, {one.time.low:.3g} to {one.time.high:.3g}"
-        yield f"{case}{targets[one.b]} is {one.verdict} beside {targets[one.a]}: {ratio} times its time"
-    yield from (f"{one.target} is {one.status}: {one.reason}" for one in found.candidates if one.status != "ok")
 
 
 def said(reports: Sequence[pytest.TestReport]) -> Iterator[tuple[str, str]]:
