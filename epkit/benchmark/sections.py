@@ -52,7 +52,7 @@ def figures(found: Benchmark, at: int, its: Runs) -> Table:
     mine = _of_case(found, at)
     scale = histogram.scale([its[at, one.candidate] for one in mine])
     drawing = "" if scale is None else f"{seconds(scale.low_s)} to {seconds(scale.high_s)}"
-    drawing += ", logarithmic" if scale is not None and scale.logarithmic else ""
+    drawing += ", log" if scale is not None and scale.logarithmic else ""
     rows = [
         (
             wording.label(found, one.candidate),
