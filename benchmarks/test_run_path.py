@@ -1,148 +1,57 @@
 """What does a run through epkit cost beside ONNX Runtime's own, with all input checks on?
 
-    uv run pytest benchmarks/test_run_path.py --benchmark-only -s
+    uv run pytest benchmarks/test_run_path.py --benchmark-only -s        # about ten minutes
 
-All run in this process, on one core, in short blocks that alternate in random order; a ratio is that of two blocks'
-medians, and what is printed is the median of the ratios with its quartiles. Below 1, epkit is the quicker one. A
-binding's results view its buffers; those of `run` are the caller's own, in both.
+The calls stand in `run_path_arms.py`. They are measured and judged as `epkit bench` does: fresh processes that meet in
+short blocks, one thread each. Below 1, epkit is the quicker one. A binding's results view its buffers; those of `run`
+are the caller's own, in both. pytest-benchmark times `session.run` beside that, in this process.
 """
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import os
-import random
-import statistics
-import time
-from collections.abc import Callable, Iterator
-from typing import Any
+import runpy
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
-from models import identity, light, model, value
-from onnx import helper, numpy_helper
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import epkit
+from epkit.testing.bench import EpkitBench
 
-BLOCKS = 60
+ARMS = Path(__file__).with_name("run_path_arms.py")
+MODELS: Mapping[str, tuple[str, Callable[[], bytes], tuple[int, ...]]] = runpy.run_path(str(ARMS))["MODELS"]
 PLAIN = "InferenceSession.run"
-Call = Callable[[dict[str, np.ndarray]], Any]
-
-
-def mlp() -> bytes:
-    """Build three matrix products, 256-512-512-64, with Relu between them."""
-    rng = np.random.default_rng(0)
-    nodes: list[onnx.NodeProto] = []
-    weights: list[onnx.TensorProto] = []
-    last = "x"
-    for layer, shape in enumerate([(256, 512), (512, 512), (512, 64)]):
-        weights.append(numpy_helper.from_array(rng.standard_normal(shape, dtype=np.float32) / 20, f"w{layer}"))
-        nodes.append(helper.make_node("MatMul", [last, f"w{layer}"], [f"m{layer}"]))
-        nodes.append(helper.make_node("Relu" if layer < 2 else "Identity", [f"m{layer}"], [f"h{layer}"]))
-        last = f"h{layer}"
-    return model(nodes, [value("x", ["N", 256])], [value(last, ["N", 64])], weights)
-
-
-MODELS: dict[str, tuple[Callable[[], bytes], tuple[int, ...], int]] = {
-    "Identity on 8 floats": (identity, (8,), 300),
-    "MLP 256-512-512-64": (mlp, (1, 256), 100),
-    "light_resnet50": (lambda: light("resnet50").read_bytes(), (1, 3, 224, 224), 2),
-}
-
-
-@pytest.fixture(autouse=True)
-def _one_core() -> Iterator[None]:
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(allowed)})
-    yield
-    os.sched_setaffinity(0, allowed)
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_run_beside_plain_onnx_runtime(name: str, benchmark: BenchmarkFixture) -> None:
-    build, shape, runs = MODELS[name]
-    contents = build()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
-    plain = onnxruntime.InferenceSession(contents, options)
-    rng = np.random.default_rng(0)
-    # Two of them in turn, so that no call finds the array that it was given last.
-    feeds = itertools.cycle([{plain.get_inputs()[0].name: rng.random(shape, dtype=np.float32)} for _ in range(2)])
-    with epkit.open(contents, "cpu", session_options={"intra_op_num_threads": 1}) as session:
-        binding = session.bind(next(feeds))
-        calls: dict[str, Call] = {
-            PLAIN: lambda feed: plain.run(None, feed),
-            "session.run": session.run,
-            "binding.run": binding.run,
-        }
-        for _ in range(4):
-            _check(plain, calls, next(feeds))
-        medians = [_medians(calls, feeds, runs) for _ in range(BLOCKS)]
-        _check(plain, calls, next(feeds))
-        print(f"\n{name}: InferenceSession.run {statistics.median(one[PLAIN] for one in medians) / 1e3:.1f} us", end="")
-        for call in ("session.run", "binding.run"):
-            ratios = sorted(one[call] / one[PLAIN] for one in medians)
-            low, middle, high = statistics.quantiles(ratios, n=4)
-            benchmark.extra_info[f"{call}, ratio to plain"] = middle
-            print(f"; {call} {middle:.3f} of it (quartiles {low:.3f} to {high:.3f})", end="")
-        print()
-        feed = next(feeds)
-        benchmark.pedantic(session.run, args=(feed,), rounds=20, iterations=runs)
-
-
 WATCHED = "session.run, watched"
 
 
-@pytest.mark.parametrize("name", list(MODELS)[:2])
-def test_run_while_somebody_observes(name: str, benchmark: BenchmarkFixture) -> None:
+@pytest.mark.parametrize("key", MODELS)
+def test_run_beside_plain_onnx_runtime(key: str, benchmark: BenchmarkFixture, epkit_bench: EpkitBench) -> None:
+    calls = {PLAIN: f"{key}_plain", "session.run": f"{key}_run", "binding.run": f"{key}_binding"}
+    _measure(key, calls, benchmark, epkit_bench)
+
+
+@pytest.mark.parametrize("key", list(MODELS)[:2])
+def test_run_while_somebody_observes(key: str, benchmark: BenchmarkFixture, epkit_bench: EpkitBench) -> None:
     """Nobody observes a session: its run is as before. Somebody does: this is what each run pays."""
-    build, shape, runs = MODELS[name]
-    contents = build()
-    one_thread = {"intra_op_num_threads": 1}
-    rng = np.random.default_rng(0)
-    events: list[object] = []
-    with contextlib.ExitStack() as stack:
-        before = stack.enter_context(epkit.open(contents, "cpu", session_options=one_thread))
-        stack.enter_context(epkit.observe(events.append))
-        watched = stack.enter_context(epkit.open(contents, "cpu", session_options=one_thread))
-        assert type(before._caller.session) is onnxruntime.InferenceSession  # the same code as ever runs it
-        (only,) = before.inputs
-        feeds = itertools.cycle([{only.name: rng.random(shape, dtype=np.float32)} for _ in range(2)])
-        calls: dict[str, Call] = {"session.run": before.run, WATCHED: watched.run}
-        medians = [_medians(calls, feeds, runs) for _ in range(BLOCKS)]
-        benchmark.pedantic(watched.run, args=(next(feeds),), rounds=20, iterations=runs)
-    ratios = sorted(one[WATCHED] / one["session.run"] for one in medians)
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    extra = statistics.median(one[WATCHED] - one["session.run"] for one in medians) / 1e3
-    benchmark.extra_info["watched, ratio to unwatched"] = middle
-    print(f"\n{name}: an observer makes a run {middle:.3f} of its time (quartiles {low:.3f} to {high:.3f}),")
-    print(f"{extra:.2f} us more; {len(events)} events were told")
+    _measure(key, {"session.run": f"{key}_run", WATCHED: f"{key}_watched"}, benchmark, epkit_bench)
 
 
-def _check(plain: onnxruntime.InferenceSession, calls: dict[str, Call], feed: dict[str, np.ndarray]) -> None:
-    wanted = plain.run(None, feed)
-    for call in ("session.run", "binding.run"):
-        for found, array in zip(calls[call](feed).values(), wanted, strict=True):
-            np.testing.assert_array_equal(found, array)
-
-
-def _medians(calls: dict[str, Call], feeds: Iterator[dict[str, np.ndarray]], runs: int) -> dict[str, float]:
-    """Return the median nanoseconds of each call, from a block of runs each, in random order."""
-    medians = {}
-    for key in random.sample(sorted(calls), len(calls)):
-        seconds = []
-        for _ in range(runs):
-            feed = next(feeds)
-            started = time.perf_counter_ns()
-            calls[key](feed)
-            seconds.append(time.perf_counter_ns() - started)
-        # The first runs after another session's are slower than any that follow.
-        medians[key] = statistics.median(seconds[len(seconds) // 10 :])
-    return medians
+def _measure(key: str, calls: Mapping[str, str], benchmark: BenchmarkFixture, epkit_bench: EpkitBench) -> None:
+    title, build, shape = MODELS[key]
+    found = epkit_bench.calls({name: f"{ARMS}:{arm}" for name, arm in calls.items()}, tolerance="exact")
+    first, *others = calls
+    medians = {found.candidates[one.candidate].target: one.median.value_s * 1e6 for one in found.findings.figures}
+    assert medians, "too little time: --epkit-budget SECONDS"
+    print(f"\n{title}: {first} {medians[first]:.2f} us", end="")
+    for name in others:
+        one = found.comparison(first, name)
+        assert one is not None, "too little time: --epkit-budget SECONDS"
+        benchmark.extra_info[f"{name}, ratio to {first}"] = one.time.ratio
+        ratio = f"{one.time.ratio:.3f} of it ({one.time.low:.3f} to {one.time.high:.3f})"
+        print(f"; {name} {ratio}, {(one.time.ratio - 1) * medians[first]:+.2f} us: {one.verdict}", end="")
+    print()
+    with epkit.open(build(), "cpu", session_options={"intra_op_num_threads": 1}) as session:
+        feed = {session.inputs[0].name: np.random.default_rng(0).random(shape, dtype=np.float32)}
+        benchmark(session.run, feed)

@@ -110,7 +110,8 @@ def made_up(
 
 
 def _agreement(reference: str) -> Agreement:
-    metrics = Metrics("scores", "float32", "float32", (1, 100), (1, 100), 90, 0, 3.2, 7e-7, 1e-7, 1e-5, 1e-6, 2.2e-7, 9)
+    share = 7e-7 / 3.2
+    metrics = Metrics("scores", "float32", "float32", (1, 100), (1, 100), 90, 0, 3.2, 7e-7, 1e-7, 1e-5, 1e-6, share, 9)
     told = "scores is off by 7e-07, 2.2e-07 of its largest magnitude (0.1 % allowed)"
     judged = Judged(metrics, True, told, 1e-3)
-    return Agreement(reference, True, f"agrees with {reference}: {told}", 7e-7, 2.2e-7, (judged,))
+    return Agreement(reference, True, f"agrees with {reference}: {told}", 7e-7, share, (judged,))

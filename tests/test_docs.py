@@ -41,7 +41,7 @@ from epkit import (
     scaffold,
     upkeep,
 )
-from epkit.benchmark import document, environment, operators
+from epkit.benchmark import change, document, environment, kinship, operators, soundness, verification
 from epkit.cli import main
 from epkit.config import load
 from epkit.effective import Setting
@@ -196,6 +196,8 @@ def test_every_key_of_the_json_documents_is_documented():
         *(compared.Comparison, compared.Row, compared.Judgement, faults.Fault),
         *(agreement.Agreement, metrics.Metrics, tolerance.Tolerance, tolerance.Judged),
         *(tracing.Divergence, conditioning.Conditioning),
+        *(verification.Verification, soundness.Fault, kinship.Differs),
+        *(change.Changes, change.Change, change.Times, change.Typical),
     )
     assert [(kind.__name__, one.name) for kind in shapes for one in fields(kind) if f"`{one.name}`" not in page] == []
 

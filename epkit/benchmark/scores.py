@@ -56,7 +56,13 @@ Pairs = Sequence[tuple[int, int, int, float]]
 
 
 def difference(pairs: Pairs) -> Difference | None:
-    """Work out the difference from all meetings; None with fewer than two processes on a side.
+    """Work out the difference from all meetings; None with fewer than two processes on a side."""
+    first, second = scores(pairs)
+    return _welch(first, second, len(pairs))
+
+
+def scores(pairs: Pairs) -> tuple[list[float], list[float]]:
+    """Return the score of each process, those of a's and those of b's.
 
     The processes of all rounds count as one sample: with a variance for each round there would be fewer degrees of
     freedom, and nothing won.
@@ -67,7 +73,7 @@ def difference(pairs: Pairs) -> Difference | None:
         its_a, its_b = _scores([(a, b, more) for at, a, b, more in pairs if at == number])
         of_a += its_a
         of_b += its_b
-    return _welch(of_a, of_b, len(pairs))
+    return of_a, of_b
 
 
 def _scores(meetings: Sequence[tuple[int, int, float]]) -> tuple[Sequence[float], Sequence[float]]:
@@ -131,11 +137,11 @@ def slow_runs(a: Iterable[Block], b: Iterable[Block]) -> Difference | None:
         level = (_time(one) + _time(other)) / 2
         for side, block in zip(runs, (one, other), strict=True):
             side[block.process].extend(math.log(run) - level for run in counted(block))
-    scores = [[_p99(one) for one in side.values() if len(one) >= LEAST_RUNS_FOR_P99] for side in runs]
-    if any(len(side) != len(of) for side, of in zip(scores, runs, strict=True)):
+    slow = [[_p99(one) for one in side.values() if len(one) >= LEAST_RUNS_FOR_P99] for side in runs]
+    if any(len(side) != len(of) for side, of in zip(slow, runs, strict=True)):
         return None
-    first_scores, second_scores = scores
-    return _apart(first_scores, second_scores, meetings)
+    slow_a, slow_b = slow
+    return _apart(slow_a, slow_b, meetings)
 
 
 def _apart(a: Sequence[float], b: Sequence[float], meetings: int) -> Difference | None:

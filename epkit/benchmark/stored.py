@@ -66,7 +66,7 @@ def read(file: str | os.PathLike[str]) -> Benchmark:
         said = f"says {schema!r} of itself" if schema else "does not say what it is"
         raise ConfigError(f"{os.fspath(file)} {said}, where {SCHEMA!r} is expected", hint=hint)
     try:
-        return Benchmark(
+        whole = Benchmark(
             TypeAdapter(Measured).validate_python(found.get("measured")),
             TypeAdapter(Findings).validate_python(found.get("findings")),
         )
@@ -74,6 +74,24 @@ def read(file: str | os.PathLike[str]) -> Benchmark:
         first = error.errors()[0]
         where = ".".join(str(one) for one in first["loc"])
         raise ConfigError(f"{os.fspath(file)} is damaged: {where}: {first['msg']}", hint=hint) from error
+    if not _hangs_together(whole):
+        raise ConfigError(f"{os.fspath(file)} is damaged: it refers to what is not in it", hint=hint)
+    return whole
+
+
+def _hangs_together(found: Benchmark) -> bool:
+    """Whether every case, candidate and process that is referred to by its place is there."""
+    measured, its = found.measured, found.findings
+    cases, candidates, processes = map(range, map(len, (measured.cases, measured.candidates, measured.processes)))
+    return (
+        all(one.candidate in candidates for one in measured.processes)
+        and all(one.candidate in candidates for one in its.starts)
+        and all(one.case in cases and one.process in processes for one in measured.blocks)
+        and all(one.case in cases and one.candidate in candidates for one in its.figures)
+        and all(one.case in cases and one.a in candidates and one.b in candidates for one in its.comparisons)
+        and len(its.winners) == len(cases)
+        and all(one is None or one in candidates for one in its.winners)
+    )
 
 
 def _documents(its_folder: Path) -> list[Path]:

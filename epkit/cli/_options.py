@@ -8,3 +8,22 @@ target = click.option("-t", "--target", metavar="NAME", help="A target of the co
 config = click.option("--config", metavar="FILE", help="The config file, instead of the nearest epkit.toml.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 refresh = click.option("--refresh", is_flag=True, help="Probe anew instead of trusting remembered answers.")
+
+
+def sizes(context: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...]:  # noqa: ARG001
+    """Read "1,4,16"; the callback of an option."""
+    try:
+        return tuple(int(part) for part in value.split(",")) if value is not None else ()
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a list of numbers such as 1,4,16") from None
+
+
+def dimensions(context: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    """Read "frames=1,2", once or several times; the callback of an option."""
+    found: dict[str, tuple[int, ...]] = {}
+    for one in value:
+        name, equals, listed = one.rpartition("=")
+        if not (equals and name):
+            raise click.BadParameter(f"{one!r} names no dimension; write NAME=1,2")
+        found[name] = (*found.get(name, ()), *sizes(context, param, listed))
+    return found

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from epkit.units import seconds as seconds
+from epkit.units import size as size
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
@@ -47,6 +50,14 @@ def line(text: str) -> None:
         click.echo(text)
 
 
+def paragraph(text: str, style: str = "") -> None:
+    """Print prose that a terminal may break between words."""
+    if sys.stdout.isatty():
+        _console().print(_text(text, style))
+    else:
+        click.echo(text)
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, numbers: Sequence[str] = ()) -> None:
     """Print a table; columns named in `numbers` stand right. A status word (`usable`, `broken`) gets its colour."""
     cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
@@ -70,32 +81,16 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, numbers: 
         click.echo("  ".join(padded).rstrip())
 
 
+def width() -> int | None:
+    """Return how many columns the terminal has; None in a pipe, where nothing is cut."""
+    return _console().width if sys.stdout.isatty() else None
+
+
 def advice(hints: Iterable[tuple[str, str]]) -> None:
     """Print what to do about rows of a table, a line each that can be copied; rows without a hint are left out."""
     for about, hint in hints:
         if hint:
             line(f"{about}: {hint}")
-
-
-def seconds(value: float | None) -> str:
-    """Write a time with three digits and its unit."""
-    if value is None:
-        return ""
-    for limit, factor, unit in ((1e-3, 1e6, "us"), (1.0, 1e3, "ms")):
-        if value < limit:
-            return f"{value * factor:.3g} {unit}" if value * factor < 999.5 else f"{value * factor:.0f} {unit}"
-    return f"{value:.3g} s" if value < 999.5 else f"{value:.0f} s"
-
-
-def size(value: float | None) -> str:
-    """Write a number of bytes with its unit."""
-    if value is None:
-        return ""
-    for unit in ("B", "KiB", "MiB"):
-        if value < 1024:
-            return f"{value:.3g} {unit}" if value < 999.5 else f"{value:.0f} {unit}"
-        value /= 1024
-    return f"{value:.3g} GiB"
 
 
 def shapes(value: Mapping[str, Sequence[int]]) -> str:

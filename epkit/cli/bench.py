@@ -1,51 +1,166 @@
-"""`epkit bench`: targets side by side on one model."""
+"""`epkit bench`: targets side by side on one model, and what can be done with the document that comes out."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from epkit.cli import _options, _show
+from epkit.cli._bench_files import diff, verify
+from epkit.cli._bench_show import show
 
 if TYPE_CHECKING:
-    from epkit.benchmark.result import Benchmark
+    from epkit.benchmark.document import Benchmark
+
+_MEASURE = ""
+"""The word that stands for measuring, when the group sorts out its subcommands: nobody can have meant another."""
 
 
-@click.command()
+class _SamePath(click.Context):
+    @property
+    def command_path(self) -> str:
+        return self.parent.command_path if self.parent else ""
+
+
+class _Measure(click.Command):
+    """What `epkit bench` does when its first word is no subcommand."""
+
+    context_class = _SamePath
+
+    def get_help(self, ctx: click.Context) -> str:
+        return (ctx.parent or ctx).get_help()
+
+
+class _Bench(click.Group):
+    """A first word that is no subcommand is the model, or an option of measuring."""
+
+    measure: click.Command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        known = (*self.commands, *self.get_help_option_names(ctx))
+        return super().parse_args(ctx, args if args and args[0] in known else [_MEASURE, *args])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] == _MEASURE:
+            return _MEASURE, self.measure, args[1:]
+        return super().resolve_command(ctx, args)
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_usage(ctx.command_path, "[MODEL] [OPTIONS]")
+        formatter.write_usage(ctx.command_path, "COMMAND [FILE] ...", prefix="       ")
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self.measure.format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+
+@click.group(cls=_Bench)
+def bench() -> None:
+    """Measure targets side by side on MODEL, or on a sample network that epkit brings.
+
+    Each candidate runs in fresh processes of its own, strictly on its first provider, one at a time, in short blocks
+    that alternate in random order. Without -t, the candidates are all providers that are installed; what this machine
+    cannot have is a row with its reason. A winner is named only when there is one.
+
+    A model file that is called like a command is reachable as ./show.
+    """
+
+
+@click.command("bench", cls=_Measure)
 @click.argument("model", required=False)
 @click.option("-t", "--target", "targets", multiple=True, metavar="NAME", help="A candidate; name several.")
 @click.option(
-    "--budget", type=click.FloatRange(min=0, min_open=True), default=90.0, show_default=True, metavar="SECONDS"
+    "--budget",
+    type=click.FloatRange(min=0, min_open=True),
+    default=90.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long the whole may take.",
+)
+@click.option("--batch", "batches", callback=_options.sizes, metavar="1,4,16", help="Batch sizes, a case each.")
+@click.option(
+    "--dim",
+    "dimensions",
+    callback=_options.dimensions,
+    multiple=True,
+    metavar="NAME=1,2",
+    help="Sizes of another dynamic dimension.",
 )
 @click.option("--input", "given", multiple=True, metavar="NAME=FILE.npy", help="An input; the others are made up.")
+@click.option("--bind", "bound", is_flag=True, help="Time bound buffers, instead of arrays on the host.")
+@click.option(
+    "--callers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Threads that call at once.",
+)
+@click.option(
+    "--smallest-effect",
+    type=click.FloatRange(min=0, min_open=True, max=100),
+    default=2.0,
+    show_default=True,
+    metavar="PERCENT",
+    help="The smallest difference that matters.",
+)
+@click.option(
+    "--tolerance",
+    default="auto",
+    show_default=True,
+    metavar="NAME|SHARE",
+    help="How far outputs may be apart, as in epkit compare.",
+)
+@click.option("--operators", is_flag=True, help="Say what each operator takes, too.")
+@click.option(
+    "--output",
+    "outputs",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write it as .json, .html or .md, by its suffix; name several.",
+)
+@click.option("--require-verdict", is_flag=True, help="Exit with 1 when any comparison is undecided.")
 @click.option("--seed", type=int, help="The seed of the random order, to repeat it.")
 @_options.config
 @_options.refresh
 @_options.as_json
 @click.pass_context
-def bench(
+def _measure(
     context: click.Context,
     model: str | None,
     targets: tuple[str, ...],
     budget: float,
+    batches: tuple[int, ...],
+    dimensions: dict[str, tuple[int, ...]],
     given: tuple[str, ...],
+    bound: bool,
+    callers: int,
+    smallest_effect: float,
+    tolerance: str,
+    operators: bool,
+    outputs: tuple[Path, ...],
+    require_verdict: bool,
     seed: int | None,
     config: str | None,
     refresh: bool,
     as_json: bool,
 ) -> None:
-    """Measure targets side by side on MODEL, or on a sample network that epkit brings.
-
-    Each candidate runs in a process of its own, strictly on its first provider, in short blocks that alternate in
-    random order. Without -t, the candidates are all providers that are installed; what this machine cannot have is a
-    row with its reason.
-    """
-    from epkit.benchmark.measure import bench as measure
+    from epkit.benchmark import formats, stored
+    from epkit.cli._bench_table import show as print_tables
     from epkit.cli._inputs import named_files
+
+    others = [(file, formats.ready(formats.of(file), file)) for file in outputs]
+    named = [file for file, its in others if its == "json"]
+    document = named[0] if named else stored.new_file(model or "sample")
+    from epkit.benchmark.measure import bench as measure
 
     with _progress() as progress:
         found = measure(
@@ -53,49 +168,42 @@ def bench(
             targets or None,
             config=config,
             budget=budget,
+            batches=batches,
+            dimensions=dimensions,
             inputs=named_files(given),
+            bound=bound,
+            callers=callers,
+            smallest_effect=smallest_effect / 100,
+            tolerance=tolerance,
+            operators=operators,
+            output=document,
             seed=seed,
             progress=progress,
             refresh=refresh,
         )
+    for file, its in others:
+        if file != document:
+            formats.write(found, its, file)
     if as_json:
         _show.document(found.as_json())
     else:
-        _print(found, model)
-    context.exit(found.exit_code)
+        print_tables(found)
+        for file in dict.fromkeys((*outputs, document)):
+            _show.line(str(file))
+    context.exit(found.exit_code or (1 if require_verdict and not _decided(found) else 0))
 
 
-def _print(found: Benchmark, model: str | None) -> None:
-    measured = [row for row in found.candidates if row.status == "ok"]
-    others = [row for row in found.candidates if row.status != "ok"]
-    _show.title(f"{model or 'the sample network'} on {found.environment.cpu}, {found.environment.cores} cores")
-    if measured:
-        rows = [
-            (
-                row.target,
-                _show.seconds(row.median_s),
-                _show.seconds(row.p90_s),
-                _show.seconds(row.p99_s),
-                f"{row.throughput_per_s:.4g}" if row.throughput_per_s else "",
-                _show.seconds(row.open_s),
-                _show.seconds(row.first_run_s),
-                _show.size(row.peak_rss_bytes),
-            )
-            for row in measured
-        ]
-        columns = ("candidate", "median", "p90", "p99", "runs/s", "open", "first run", "memory")
-        _show.table(columns, rows, numbers=columns[1:])
-    for row in measured:
-        _show.line(f"{row.target}: {row.summary}")
-    for one in found.comparisons:
-        agreement = found.candidates[one.b_row].agreement
-        told = f"; outputs: {agreement.told}" if agreement is not None else ""
-        _show.line(f"{one.b} takes {one.ratio:.3g} times the time of {one.a}: {one.verdict}{told}")
-    if others:
-        _show.table(("candidate", "status", "why"), [(row.target, row.status, row.reason) for row in others])
-        _show.advice((row.target, row.hint) for row in others)
-    for note in (*found.notes, *(f"{row.target}: {note}" for row in measured for note in row.notes)):
-        _show.line(f"note: {note}")
+bench.measure = _measure
+for _command in (show, verify, diff):
+    bench.add_command(_command)
+
+
+def _decided(found: Benchmark) -> bool:
+    """Whether every two candidates were compared and have a verdict; one alone has none."""
+    from epkit.benchmark.findings import couples
+
+    verdicts = [one.verdict for one in found.findings.comparisons]
+    return bool(verdicts) and len(verdicts) == len(couples(found.measured)) and "undecided" not in verdicts
 
 
 @contextlib.contextmanager

@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model")
-@click.option("--batch", metavar="1,4,16", help="Batch sizes to estimate the memory of.")
+@click.option("--batch", callback=_options.sizes, metavar="1,4,16", help="Batch sizes to estimate the memory of.")
 @click.option("-t", "--target", metavar="NAME", help="Measure them too: a target of the config, or a provider.")
 @_options.config
 @_options.as_json
-def inspect(model: str, batch: str | None, target: str | None, config: str | None, as_json: bool) -> None:
+def inspect(model: str, batch: tuple[int, ...], target: str | None, config: str | None, as_json: bool) -> None:
     """Say what MODEL holds: inputs, outputs, opset and IR version, operators, weights, a memory estimate.
 
     With --batch, it estimates the memory of each batch size, and with -t measures it in a process of its own.
     """
     from epkit import footprint
 
-    found = footprint.inspect(model, _sizes(batch), target, config)
+    found = footprint.inspect(model, batch, target, config)
     if as_json:
         _show.document(found.as_json())
         return
@@ -81,13 +81,6 @@ def _batches(found: Inspection) -> None:
     _show.advice((f"batch {batch}", one.hint) for batch, one in measured)
     for summary in dict.fromkeys(one.summary for _, one in measured if one.summary):
         _show.line(summary)
-
-
-def _sizes(text: str | None) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(",")) if text is not None else ()
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is not a list of numbers such as 1,4,16", param_hint="--batch") from None
 
 
 def shape(one: TensorInfo) -> str:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from epkit.testing import bench
+from epkit.testing.bench import epkit_bench  # noqa: F401 - a fixture is found where it stands
 from epkit.testing.tally import tallied, unproven
 
 PROMISE_OF = "epkit: promise of"
@@ -29,10 +31,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="fail promises that are claimed and cannot be proven here: for machines that have the device",
     )
+    bench.add_options(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Add the suite where it was asked for."""
+    bench.check_options(config)
     provider, suite = config.getoption("--epkit-provider"), config.getoption("--epkit-onnx-suite")
     if suite and not provider:
         raise pytest.UsageError("--epkit-onnx-suite needs --epkit-provider=NAME, such as --epkit-provider=cpu")
@@ -59,12 +63,17 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say of each provider how many promises it keeps, and why others are not proven."""
+    """Say of each provider how many promises it keeps, and why others are not proven; and what benchmarks found."""
     tallies = tallied(_outcomes(terminalreporter))
     if tallies:
         terminalreporter.section("epkit: promises of providers")
         for provider, tally in tallies.items():
             terminalreporter.line(f"{provider}: {tally.line()}")
+    measured = [*bench.said(_reports(terminalreporter))]
+    if measured:
+        terminalreporter.section("epkit: benchmarks")
+        for test, sentence in measured:
+            terminalreporter.line(f"{test}: {sentence}")
 
 
 def _provider(item: pytest.Item) -> str:
@@ -83,6 +92,13 @@ def _outcomes(reporter: pytest.TerminalReporter) -> Iterator[tuple[str, str, str
             provider = dict(getattr(report, "user_properties", ())).get(PROMISE_OF)
             if provider and (report.when == "call" or outcome == "error"):
                 yield str(provider), outcome, _skipped(report)
+
+
+def _reports(reporter: pytest.TerminalReporter) -> list[pytest.TestReport]:
+    """Return one report of each test: of its call, or of the set-up that kept it from being called."""
+    outcomes = ("passed", "failed", "skipped", "error", "xfailed", "xpassed")
+    reports = [one for outcome in outcomes for one in reporter.stats.get(outcome, ())]
+    return [one for one in reports if one.when == "call" or (one.when == "setup" and not one.passed)]
 
 
 def _skipped(report: pytest.TestReport) -> str:

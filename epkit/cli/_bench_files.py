@@ -1,0 +1,90 @@
+"""`epkit bench verify` and `epkit bench diff`: what do documents that lie there say?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from epkit.cli import _options, _show
+
+if TYPE_CHECKING:
+    from epkit.benchmark.change import Changes, Typical
+    from epkit.benchmark.soundness import Fault
+
+
+@click.command()
+@click.argument("file", metavar="FILE")
+@_options.as_json
+@click.pass_context
+def verify(context: click.Context, file: str, as_json: bool) -> None:
+    """Work out every number in FILE again from its samples: exit 0 if all hold, 1 if not.
+
+    Agreements of outputs are judged again from their figures, and what was measured is searched for contradictions.
+    """
+    from epkit.benchmark import stored
+    from epkit.benchmark.verification import verify as verified
+
+    found = verified(stored.read(file))
+    if as_json:
+        _show.document({**found.as_json(), "file": file})
+    elif found.holds:
+        _show.line(f"{file} holds: {found.values} values were worked out again, and all are what it says")
+    else:
+        _show.title(f"{file} does not hold")
+        _show.table(("where", "the document says", "found"), [_row(one) for one in found.faults])
+    if not as_json and not found.complete:
+        _show.line("note: the benchmark did not come to its end; this is what had been measured when it was written")
+    context.exit(found.exit_code)
+
+
+def _row(fault: Fault) -> tuple[str, str, str]:
+    return (plain(fault.path), _value(fault.said), _value(fault.found))
+
+
+def _value(value: str | float | bool | None) -> str:
+    return plain(value) if isinstance(value, str) else "nothing" if value is None else f"{value!r}"
+
+
+@click.command()
+@click.argument("before", metavar="A")
+@click.argument("now", metavar="B")
+@_options.as_json
+@click.pass_context
+def diff(context: click.Context, before: str, now: str, as_json: bool) -> None:
+    """Say what changed from document A to document B: exit 1 if a candidate became slower, 2 if nothing compares.
+
+    Compared is how candidates stand beside each other, since a machine's own drift between two days is in no interval.
+    The first candidate in B is the one that the others are held against.
+    """
+    from epkit.benchmark import stored
+    from epkit.benchmark.change import changes
+
+    found = changes(stored.read(before), stored.read(now))
+    if as_json:
+        _show.document({**found.as_json(), "before": before, "now": now})
+    else:
+        _print(found, before, now)
+    context.exit(found.exit_code)
+
+
+def _print(found: Changes, before: str, now: str) -> None:
+    from epkit.benchmark.change_words import summary
+
+    _show.title(f"{before} and {now}")
+    for told in summary(found):
+        _show.line(plain(told))
+    if found.times:
+        rows = [
+            (plain(one.case), plain(one.target), *_typical(one.before), *_typical(one.now)) for one in found.times
+        ]
+        _show.table(("case", "candidate", "before", "between", "now", "between"), rows)
+        _show.line("times are not judged: how the machine itself drifts from one day to another is in no interval")
+    listed = [tuple(map(_plain, (one.what, one.before, one.now))) for one in found.differs if one.forbids == "nothing"]
+    if listed:
+        _show.table(("what else is not the same", "before", "now"), listed)
+
+
+def _typical(one: Typical) -> tuple[str, str]:
+    between = "" if one.low_s is None else f"{_show.seconds(one.low_s)} to {_show.seconds(one.high_s)}"
+    return (_show.seconds(one.value_s), between)
