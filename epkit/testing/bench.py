@@ -114,8 +114,15 @@ class EpkitBench:
         return found
 
     def _concluded(self, found: Benchmark, file: str) -> Benchmark:
-        for sentence in wording.conclusions(found):
-            self._say(sentence)
+        from epkit.benchmark import wording
+
+        for at in range(len(found.measured.cases)):
+            of = f"{wording.case(found, at)}: " if len(found.measured.cases) > 1 else ""
+            for sentence in wording.verdicts(found, at):
+                self._say(of + sentence)
+        for one in found.candidates:
+            if one.status != "ok":
+                self._say(f"{one.target} is {one.status}: {one.reason}")
         if found.exit_code:
             without = [f"{one.target} ({one.status}: {one.reason})" for one in found.candidates if one.status != "ok"]
             hints = "".join(f"\n  hint: {one.hint}" for one in found.candidates if one.hint)
