@@ -74,6 +74,11 @@ def round_of(left: float, starting_s: float, meeting_s: float, candidates: int, 
     return None
 
 
+def ending_s(seconds: float) -> float:
+    """Return what is left of a budget for ending processes and writing everything down."""
+    return min(2.0, seconds / 10)
+
+
 def fitting(memory: int | None, needed: int | None) -> int:
     """Return how many processes of each candidate fit into the memory that is free, one at least.
 

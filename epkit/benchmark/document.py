@@ -262,7 +262,8 @@ class Comparison:
     p99: Estimate | None
     """Of a slow run, one in a hundred; None where there are too few runs."""
     floor: float
-    """The smallest difference that would have been found here in 9 of 10 cases, as a share: 0.011."""
+    """No smaller difference is called one here, as a share: 0.011. Of a difference that large, the interval would leave
+    out 1 in 9 of 10 cases; one half as large again is called so nearly always."""
     verdict: Verdict
     """What b is, beside a."""
     processes: int

@@ -199,8 +199,9 @@ def _measured(
         unfinished = stack.enter_context(contextlib.ExitStack())
         unfinished.callback(record.keep)
         record.keep()
-        # What the profiler needs is put aside.
-        until = Budget(budget.started, budget.seconds - (profiling_s(contenders) if profiled else 0.0))
+        # What ending the processes and the profiler take is put aside.
+        aside = times.ending_s(budget.seconds) + (profiling_s(contenders) if profiled else 0.0)
+        until = Budget(budget.started, budget.seconds - aside)
         for number in range(1, times.ROUNDS + 1):
             plan = next_round(contenders, record, until)
             if plan is None:
