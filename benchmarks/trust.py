@@ -2,7 +2,7 @@
 
     python benchmarks/trust.py --simulated [--trials N]   on machines whose noise is known (N = 400: half an hour)
     python benchmarks/trust.py --real [--minutes M]       on this one, through epkit.bench; adds to what is there
-    python benchmarks/trust.py --page                     write the figures into docs/benchmarking.md
+    python benchmarks/trust.py --page                     write the figures into docs/benchmark-method.md
 
 Both write results/trust.json as they go: whoever ends them keeps what was measured. The intervals of shares are
 Wilson's, at 95 %.
@@ -29,7 +29,7 @@ from trust_real import MODELS, THREADS, asked, trial, write_models
 from trust_simulated import EFFECTS, rows, trials
 
 RESULTS = Path(__file__).parent / "results" / "trust.json"
-PAGE = Path(__file__).parent.parent / "docs" / "benchmarking.md"
+PAGE = Path(__file__).parent.parent / "docs" / "benchmark-method.md"
 SEED = 2026
 TRIALS = 400
 Row = Mapping[str, Any]

@@ -1,6 +1,6 @@
 """Do the statistics of a benchmark keep what they promise?
 
-How often verdicts are wrong on noisy machines stands in docs/benchmarking.md, worked out by benchmarks/trust.py.
+How often verdicts are wrong on noisy machines stands in docs/benchmark-method.md, worked out by benchmarks/trust.py.
 """
 
 from __future__ import annotations

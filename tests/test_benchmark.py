@@ -230,6 +230,21 @@ def test_a_candidate_that_crashes_hangs_raises_or_computes_something_else_is_a_r
     assert found.exit_code == 3
 
 
+def test_a_candidate_that_is_far_too_slow_does_not_take_the_others_their_time(small: Path, tmp_path: Path) -> None:
+    arms = tmp_path / "arms.py"
+    arms.write_text(
+        "import time\n"
+        "def quick():\n    return lambda: time.sleep(0.001)\n"
+        "def slow():\n    return lambda: time.sleep(3)\n"
+    )
+    found = bench_calls({name: f"{arms}:{name}" for name in ("slow", "quick")}, budget=25, seed=0)
+    slow, quick = found.candidates
+    assert (slow.status, quick.status) == ("failed", "ok")
+    assert "3 s a run" in slow.reason
+    assert "--budget 250" in slow.hint
+    assert [one.candidate for one in found.findings.figures] == [1]
+
+
 def test_sessions_that_want_other_inputs_are_not_compared(empty: Path) -> None:
     sizes = {name: {"free_dimension_overrides": {"batch": size}} for name, size in (("one", 1), ("eight", 8))}
     config = {"targets": {name: {"provider": "cpu", "session_options": one} for name, one in sizes.items()}}

@@ -27,7 +27,7 @@ from epkit.benchmark.inside import look_inside, profiling_s
 from epkit.benchmark.pilots import describe_cases, judge_outputs, pilot
 from epkit.benchmark.profiling import Task
 from epkit.benchmark.record import Record
-from epkit.benchmark.rounds import next_round, run_round
+from epkit.benchmark.rounds import first_round, next_round, run_round
 from epkit.candidates import Feed, chosen, external_folder, feed, planned, sendable
 from epkit.config import ConfigSource, load
 from epkit.dimensions import batch_dimensions, dynamic
@@ -203,7 +203,7 @@ def _measured(
         aside = times.ending_s(budget.seconds) + (profiling_s(contenders) if profiled else 0.0)
         until = Budget(budget.started, budget.seconds - aside)
         for number in range(1, times.ROUNDS + 1):
-            plan = next_round(contenders, record, until)
+            plan = (first_round if number == 1 else next_round)(contenders, record, until)
             if plan is None:
                 break
             run_round(number, plan, contenders, record, until, random, tell)

@@ -18,6 +18,7 @@ from epkit.benchmark.budget import (
     LEAST_PROCESSES,
     LEAST_SWEEPS,
     STARTING,
+    SWEEPS,
     Budget,
     Round,
     fitting,
@@ -30,8 +31,38 @@ from epkit.benchmark.pilots import finish, warm
 from epkit.benchmark.record import Record
 from epkit.benchmark.runner import Reply
 from epkit.benchmark.sweeps import Meeting, joining, sweep
+from epkit.faults import Fault
+from epkit.units import seconds
 
 Progress = Callable[[str], None]
+
+ENOUGH_PROCESSES = 4
+FAR_SLOWER = 5.0
+"""How many times as long as the quickest a candidate has to take before it is left out for the others' sake."""
+
+
+def first_round(contenders: Sequence[Contender], record: Record, budget: Budget) -> Round | None:
+    """Plan the first round; whoever takes so long that the others could not be measured is left out, as a row."""
+    while True:
+        plan = next_round(contenders, record, budget)
+        taking_part = sorted((one for one in contenders if one.takes_part), key=_cost)
+        if len(taking_part) < 2 or (plan is not None and plan.processes >= ENOUGH_PROCESSES):
+            return plan
+        slowest = taking_part[-1]
+        if _cost(slowest) < FAR_SLOWER * _cost(taking_part[0]):
+            return plan
+        others = ", ".join(one.name for one in taking_part[:-1])
+        reason = (
+            f"it takes {seconds(slowest.starting_s)} to start and {seconds(slowest.run_s)} a run, too long to be "
+            f"measured beside {others} within {budget.seconds:.3g} s"
+        )
+        slowest.fault = Fault(
+            "failed", "", reason, f"give the benchmark more time with --budget {10 * budget.seconds:.0f}"
+        )
+
+
+def _cost(one: Contender) -> float:
+    return one.starting_s + SWEEPS * one.run_s
 
 
 def next_round(contenders: Sequence[Contender], record: Record, budget: Budget) -> Round | None:
