@@ -17,8 +17,8 @@ from epkit.benchmark.contender import Contender
 from epkit.benchmark.nvidia_smi import device_bytes, gpus, used_and_free
 from epkit.benchmark.record import Record
 from epkit.benchmark.runner import Reply, Runner
-from epkit.parity.agreement import agreement, incomparable
-from epkit.parity.outputs import Outputs, read
+from epkit.parity.agreement import Agreement, agreement, incomparable
+from epkit.parity.outputs import read
 from epkit.parity.tolerance import Tolerance
 from epkit.target import CPU
 
@@ -122,17 +122,17 @@ def judge_outputs(contenders: Sequence[Contender], folder: Path, tolerance: Tole
     reference = reference_of(contenders)
     for one in contenders:
         if one.fault is None and one is not reference and reference is not None:
-            one.agreements = tuple(
-                agreement(reference.name, *both, tolerance)
-                if told["inputs_sha256"] == one.opened["cases"][case]["inputs_sha256"]
-                else incomparable(reference.name, "its session wants other inputs")
-                for case, told in enumerate(reference.opened["cases"])
-                for both in [_both(reference, one, folder, case)]
-            )
+            cases = range(len(one.opened["cases"]))
+            one.agreements = tuple(_agreed(reference, one, case, folder, tolerance) for case in cases)
 
 
-def _both(reference: Contender, one: Contender, folder: Path, case: int) -> tuple[Outputs, Outputs]:
-    return read(_file(folder, reference, case)), read(_file(folder, one, case))
+def _agreed(reference: Contender, one: Contender, case: int, folder: Path, tolerance: Tolerance) -> Agreement | None:
+    if reference.opened["cases"][case]["inputs_sha256"] != one.opened["cases"][case]["inputs_sha256"]:
+        return incomparable(reference.name, "its session wants other inputs")
+    expected, found = read(_file(folder, reference, case)), read(_file(folder, one, case))
+    nothing = not any((expected.arrays, expected.left_out, found.arrays, found.left_out))
+    # Calls may return nothing; a model always does.
+    return None if nothing else agreement(reference.name, expected, found, tolerance)
 
 
 def reference_of(contenders: Sequence[Contender]) -> Contender | None:
