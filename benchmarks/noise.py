@@ -157,7 +157,7 @@ def round_of_blocks(noise: Noise, round_number: int, effects: Sequence[float], f
                 run_s = float(typical[candidate][its]) * (1 - machine.second * (position > 0))
                 samples = noise.block(run_s, BLOCK_S)
                 process = first_process + candidate * processes + its
-                blocks.append(Block(round_number, number, meetings, 0, process, None, sum(samples), samples))
+                blocks.append(Block(round_number, number, meetings, 0, process, None, 0, sum(samples), samples))
             meetings += 1
         number += 1
     noise.now += STARTING_S

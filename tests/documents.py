@@ -100,7 +100,7 @@ def made_up(
                     process = place * (processes + 1) + number
                     typical = times[names[place]] * lucks[process] * drift * case.dimensions.get("batch", 1)
                     samples = tuple(typical * chance.lognormvariate(0, noise) for _ in range(runs))
-                    blocks.append(Block(1, sweep, meeting, at, process, None, sum(samples), samples))
+                    blocks.append(Block(1, sweep, meeting, at, process, None, 0, sum(samples), samples))
                 meeting += 1
     request = Request("model.onnx", "ab" * 32, 123456, True, 90.0, 0.02, "auto", False, 1, seed)
     measured = Measured(

@@ -214,7 +214,7 @@ def test_the_settling_sweep_counts_for_nothing():
 
 
 def test_the_first_tenth_of_a_long_block_counts_for_nothing():
-    block = Block(1, 1, 0, 0, 0, None, 0.0, (9.0, 9.0, *[1.0] * 18))
+    block = Block(1, 1, 0, 0, 0, None, 0, 0.0, (9.0, 9.0, *[1.0] * 18))
     assert list(counted(block)) == [1.0] * 18
     assert pooled([block]) == [1.0] * 18
     short = replace(block, samples_s=(9.0, *[1.0] * 18))

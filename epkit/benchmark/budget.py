@@ -11,6 +11,10 @@ PROCESSES = 8
 LEAST_PROCESSES = 2
 ROUNDS = 4
 BLOCK_S = 0.02
+LEAD_S = 0.02
+"""How long runs of several threads are not counted in a block: until the system has found a core for each of them."""
+LONG_BLOCK_S = 0.04
+"""How long they are counted after that."""
 STEADY_S = 5.0
 """How long each candidate runs on each case in a round, all its processes together."""
 SWEEPS = 8

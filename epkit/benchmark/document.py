@@ -145,6 +145,8 @@ class Block:
     """Its place in the list of processes."""
     core: int | None
     """The core that all of a meeting were held to; None where they were free."""
+    lead: int
+    """How many runs at the beginning are not counted: of several threads, those of 20 ms, until each found its core."""
     cpu_s: float
     """CPU time of all threads of the process."""
     samples_s: tuple[float, ...]

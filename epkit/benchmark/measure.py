@@ -45,7 +45,8 @@ SMALLEST_EFFECT = 0.02
 RULES: Mapping[str, Any] = {
     "processes": f"{times.PROCESSES} fresh ones of each candidate in a round, fewer where time or memory is short; "
     f"{times.ROUNDS} rounds at most",
-    "block_s": times.BLOCK_S,
+    "block_s": f"{times.BLOCK_S}; {times.LONG_BLOCK_S} where a candidate uses several threads, after a lead of "
+    f"{times.LEAD_S} that is not counted",
     "meeting": "a block of each candidate, back to back, by processes drawn at random, in mirrored random orders; "
     "all other processes are stopped (on Linux); on a core drawn at random where every candidate keeps to one core",
     "settling_sweeps": quantiles.SETTLING_SWEEPS,

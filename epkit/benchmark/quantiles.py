@@ -24,6 +24,8 @@ def counts(block: Block) -> bool:
 def counted(block: Block) -> Sequence[float]:
     """Return the runs of a block that count, without the cold ones."""
     samples = block.samples_s
+    if block.lead:
+        return samples[block.lead :]
     return samples[len(samples) // 10 :] if len(samples) >= LONG_BLOCK else samples
 
 

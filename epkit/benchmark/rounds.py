@@ -5,6 +5,7 @@ A round: fresh processes of every candidate, warmed up, then all alive, and exac
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -15,8 +16,10 @@ from epkit import _platform
 from epkit.benchmark.budget import (
     BLOCK_S,
     HINDERING,
+    LEAD_S,
     LEAST_PROCESSES,
     LEAST_SWEEPS,
+    LONG_BLOCK_S,
     STARTING,
     SWEEPS,
     Budget,
@@ -36,6 +39,7 @@ from epkit.units import seconds
 
 Progress = Callable[[str], None]
 
+ALONE = BLOCK_S, 0.0
 ENOUGH_PROCESSES = 4
 FAR_SLOWER = 5.0
 """How many times as long as the quickest a candidate has to take before it is left out for the others' sake."""
@@ -56,9 +60,14 @@ def first_round(contenders: Sequence[Contender], record: Record, budget: Budget)
             f"it takes {seconds(slowest.starting_s)} to start and {seconds(slowest.run_s)} a run, too long to be "
             f"measured beside {others} within {budget.seconds:.3g} s"
         )
-        slowest.fault = Fault(
-            "failed", "", reason, f"give the benchmark more time with --budget {10 * budget.seconds:.0f}"
-        )
+        each = sum(one.starting_s * HINDERING / STARTING + LEAST_SWEEPS * one.run_s for one in taking_part)
+        needed = 2 * budget.seconds - budget.left + ENOUGH_PROCESSES * each
+        slowest.fault = Fault("failed", "", reason, f"--budget {10 * math.ceil(needed / 10)}")
+
+
+def lengths(taking_part: Sequence[Contender]) -> tuple[float, float]:
+    """Return how long a block is counted, and the lead before that."""
+    return ALONE if all(one.on_one_core for one in taking_part) else (LONG_BLOCK_S, LEAD_S)
 
 
 def _cost(one: Contender) -> float:
@@ -75,7 +84,8 @@ def next_round(contenders: Sequence[Contender], record: Record, budget: Budget) 
     needed = sum(one.peak_rss_bytes or 0 for one in alone.values())
     needed_on_gpu = sum(one.device_bytes or 0 for one in alone.values())
     on_gpu = used_and_free(gpus()) if needed_on_gpu else None
-    meeting_s = sum(max(BLOCK_S * cases, one.run_s) + 0.002 * cases for one in taking_part)
+    block_s = sum(lengths(taking_part))
+    meeting_s = sum(max(block_s * cases, one.run_s) + 0.002 * cases for one in taking_part)
     starting_s = sum(one.starting_s for one in taking_part)
     most = min(fitting(_platform.free_memory(), needed), fitting(on_gpu and on_gpu[1], needed_on_gpu))
     return round_of(budget.left, starting_s, meeting_s, len(taking_part), cases, most)
@@ -99,7 +109,8 @@ def run_round(
             (time.monotonic() - began) * STARTING / HINDERING / max(1, processes) / max(1, len(taking_part))
         )
     until = min(time.monotonic() + plan.steady_s, budget.over)
-    cores = _cores() if all(one.on_one_core for one in taking_part) else []
+    length = lengths(taking_part)
+    cores = _cores() if length == ALONE else []
     spent = dict.fromkeys((one.place for one in taking_part), 0.0)
     sweeps = dict.fromkeys(spent, 0)
     count = 0
@@ -112,11 +123,20 @@ def run_round(
         for meeting in sweep([alive[at] for at in joined], processes, len(record.cases), random):
             tell("measuring")
             core = random.choice(cores) if cores else None
-            for block in _meet(meeting, contenders, budget, core):
-                place, process, reply, took = block
+            for place, process, reply, took in _meet(meeting, contenders, budget, length, core):
                 spent[place] += took
                 record.blocks.append(
-                    Block(number, count, meetings, meeting.case, process, core, reply["cpu_s"], tuple(reply["seconds"]))
+                    Block(
+                        number,
+                        count,
+                        meetings,
+                        meeting.case,
+                        process,
+                        core,
+                        reply["lead"],
+                        reply["cpu_s"],
+                        tuple(reply["seconds"]),
+                    )
                 )
             meetings += 1
             # The settling sweep and one more always come to their end.
@@ -165,7 +185,11 @@ def _start(
 
 
 def _meet(
-    meeting: Meeting, contenders: Sequence[Contender], budget: Budget, core: int | None
+    meeting: Meeting,
+    contenders: Sequence[Contender],
+    budget: Budget,
+    length: tuple[float, float],
+    core: int | None,
 ) -> list[tuple[int, int, Reply, float]]:
     """Run the blocks of a meeting; return for each the candidate, the process, what it said, and what it took."""
     found = []
@@ -175,7 +199,7 @@ def _meet(
             if one.takes_part:
                 began = time.monotonic()
                 process = one.places[number]
-                reply = one.runners[number].block(meeting.case, BLOCK_S, core, budget.left)
+                reply = one.runners[number].block(meeting.case, *length, core, budget.left)
                 found.append((place, process, reply, time.monotonic() - began))
     return found
 

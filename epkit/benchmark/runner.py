@@ -68,9 +68,9 @@ class Runner:
         self._child.pause()
         return reply
 
-    def block(self, case: int, seconds: float, core: int | None, limit: float) -> Reply:
-        """Run for so long, once at least; return the seconds of each run and the CPU time of all."""
-        self.ask("block", case=case, seconds=seconds, core=core)
+    def block(self, case: int, seconds: float, lead: float, core: int | None, limit: float) -> Reply:
+        """Run for so long, once at least, after a lead; return the seconds of each run and the CPU time of all."""
+        self.ask("block", case=case, seconds=seconds, lead=lead, core=core)
         # A run may take long once in a while; one that takes twenty times the longest so far is hanging.
         reply = self.answer("block", min(20 * self.longest_s, limit))
         self.longest_s = max(self.longest_s, *reply["seconds"])

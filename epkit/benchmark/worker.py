@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 Message: TypeAlias = Mapping[str, Any]
 Reply: TypeAlias = dict[str, object]
 Call: TypeAlias = Callable[[], object]
+Timed: TypeAlias = tuple[list[tuple[float, float]], list[tuple[float, float]]]
+"""Of the runs of the lead, and of those after it, when each was over and its seconds."""
 
 WARM_WINDOW_S = 0.05
 WARM_LEAST_S = 0.3
@@ -170,7 +172,7 @@ class Worker:
         own_s, all_s = time.thread_time(), time.process_time()
         windows: list[float] = []
         while not windows or (not steady and time.perf_counter() - started < most):
-            window = self._timed(calls, WARM_WINDOW_S)
+            window, _ = self._timed(calls, WARM_WINDOW_S)
             runs += len(window)
             windows.append(statistics.median(window))
             enough = runs >= WARM_LEAST_RUNS and time.perf_counter() - started >= WARM_LEAST_S
@@ -184,21 +186,24 @@ class Worker:
         if message["core"] is not None:
             os.sched_setaffinity(0, {message["core"]})
         before = time.process_time()
-        samples = self._timed(self._calls[message["case"]], message["seconds"])
+        samples, lead = self._timed(self._calls[message["case"]], message["seconds"], message["lead"])
         cpu_s = time.process_time() - before
-        return {"seconds": [round(one, 9) for one in samples], "cpu_s": round(cpu_s, 9)}
+        return {"seconds": [round(one, 9) for one in samples], "lead": lead, "cpu_s": round(cpu_s, 9)}
 
-    def _timed(self, calls: list[Call], seconds: float) -> list[float]:
-        """Run for so long, once at least, and return the seconds of each run, of all callers together."""
+    def _timed(self, calls: list[Call], seconds: float, lead: float = 0.0) -> tuple[list[float], int]:
+        """Run for so long, once at least, after a lead; return the seconds of each run, and how many are of the lead.
+
+        They are those of all callers together, in the order in which they ended.
+        """
         if self._callers == 1:
-            return [took for _, took in _timed(calls[0], seconds)]
-        found: list[list[tuple[float, float]]] = [[] for _ in range(self._callers)]
+            return _in_order(_timed(calls[0], seconds, lead))
+        found: list[Timed] = [([], [])] * self._callers
         faults: list[Exception] = []
 
         def caller(at: int) -> None:
             try:
                 together.wait()
-                found[at] = _timed(calls[at], seconds)
+                found[at] = _timed(calls[at], seconds, lead)
             except Exception as error:  # noqa: BLE001 - raised again below, in the thread that answers
                 faults.append(error)
 
@@ -210,7 +215,7 @@ class Worker:
             one.join()
         if faults:
             raise faults[0]
-        return [took for _, took in sorted(pair for one in found for pair in one)]
+        return _in_order(([run for one, _ in found for run in one], [run for _, one in found for run in one]))
 
     def _outputs(self, files: list[str]) -> Reply:
         from epkit.parity.outputs import flat, write
@@ -261,18 +266,29 @@ def _by_place(outputs: object) -> Mapping[str, object]:
     return {str(place): one for place, one in enumerate(parts)}
 
 
-def _timed(call: Call, seconds: float) -> list[tuple[float, float]]:
-    """Call for so long, once at least; return for each call when it was over, and its seconds."""
+def _timed(call: Call, seconds: float, lead: float) -> Timed:
+    """Call for so long, once at least, after a lead; return for each call when it was over, and its seconds."""
     clock = time.perf_counter
+    leading: list[tuple[float, float]] = []
     samples: list[tuple[float, float]] = []
     now = clock()
-    end = now + seconds
-    while not samples or (now < end and len(samples) < MOST_RUNS):
+    until = now + lead
+    while now < until:
+        before = clock()
+        call()
+        now = clock()
+        leading.append((now, now - before))
+    until = now + seconds
+    while not samples or (now < until and len(samples) < MOST_RUNS):
         before = clock()
         call()
         now = clock()
         samples.append((now, now - before))
-    return samples
+    return leading, samples
+
+
+def _in_order(found: Timed) -> tuple[list[float], int]:
+    return [took for part in found for _, took in sorted(part)], len(found[0])
 
 
 if __name__ == "__main__":
