@@ -221,6 +221,12 @@ def test_the_first_tenth_of_a_long_block_counts_for_nothing():
     assert list(counted(short)) == [9.0, *[1.0] * 18]
 
 
+def test_runs_of_the_lead_count_for_nothing():
+    block = Block(1, 1, 0, 0, 0, None, 3, 0.0, (9.0, 9.0, 9.0, 2.0, 1.0))
+    assert list(counted(block)) == [2.0, 1.0]
+    assert pooled([block]) == [1.0, 2.0]
+
+
 def test_slow_runs_are_compared_only_where_every_process_has_a_hundred():
     _, a, b = _sides(0, runs=25)
     assert slow_runs(a, b) is None  # 4 sweeps that count, 23 runs of each block
