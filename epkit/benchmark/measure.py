@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 import os
 import secrets
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,6 +18,7 @@ from epkit import sample
 from epkit.benchmark import budget as times
 from epkit.benchmark import quantiles, scores
 from epkit.benchmark.budget import Budget
+from epkit.benchmark.cases import combined, fed
 from epkit.benchmark.contender import Contender, of_calls, of_targets
 from epkit.benchmark.document import Benchmark, Case, Request
 from epkit.benchmark.environment import look
@@ -30,10 +30,9 @@ from epkit.benchmark.record import Record
 from epkit.benchmark.rounds import first_round, next_round, run_round
 from epkit.candidates import Feed, chosen, external_folder, feed, planned, sendable
 from epkit.config import ConfigSource, load
-from epkit.dimensions import batch_dimensions, dynamic
-from epkit.errors import ConfigError, nearest
+from epkit.errors import ConfigError
 from epkit.faults import raise_common_fault
-from epkit.model import Model, Source, digest
+from epkit.model import Source, digest
 from epkit.model import read as read_model
 from epkit.parity.tolerance import tolerance_of
 from epkit.registry import discover
@@ -110,7 +109,7 @@ def bench(
     contents = read_model(sample.path() if model is None else model, folder=folder_of_weights)
     for target in wanted:
         check_fit(contents, target)
-    cases = _cases(contents, batches, dimensions or {})
+    cases = combined(contents, batches, dimensions or {})
     given = feed(inputs or {}, wanted, contents)
     seed = secrets.randbits(32) if seed is None else seed
     request = Request(
@@ -131,7 +130,7 @@ def bench(
         told: dict[str, Any] = {
             **_model_request(contents.source, Path(folder)),
             "config": sendable(config),
-            "feeds": [asdict(_with(given, case)) for case in cases],
+            "feeds": [asdict(fed(given, case)) for case in cases],
             "bound": bound,
             "callers": callers,
             "keep": str(Path(folder) / "compiled"),
@@ -231,31 +230,6 @@ def _check(budget: float, callers: int, smallest_effect: float) -> None:
         raise ConfigError(f"the number of callers is {callers}", hint="give a number from 1 on: --callers 4")
     if not 0 < smallest_effect < 1:
         raise ConfigError(f"the smallest effect is {smallest_effect!r}", hint="give a share above 0: 0.02")
-
-
-def _cases(model: Model, batches: Sequence[int], dimensions: Mapping[str, Sequence[int]]) -> list[Case]:
-    """Combine all sizes. Raises ConfigError for a dimension that the model lacks, and for sizes below 1."""
-    known = dynamic(model.inputs)
-    for name in dimensions:
-        if name not in known:
-            hint = nearest(name, known, "dynamic dimensions")
-            raise ConfigError(f"{name!r} is not a dynamic dimension of the model", hint=hint)
-    wanted: list[tuple[str, Sequence[str], Sequence[int]]] = []
-    if batches:
-        wanted.append(("batch", batch_dimensions(model.inputs, dimensions), batches))
-    wanted += [(name, [name], sizes) for name, sizes in dimensions.items()]
-    if any(size < 1 for _, _, sizes in wanted for size in sizes):
-        raise ConfigError("a dimension has a size of 1 at least", hint="--batch 1,4,16")
-    found = []
-    for sizes in itertools.product(*(sizes for _, _, sizes in wanted)):
-        pairs = list(zip(wanted, sizes, strict=True))
-        name = ", ".join(f"{said}={size}" for (said, _, _), size in pairs)
-        found.append(Case(name, {one: size for (_, names, _), size in pairs for one in names}))
-    return found
-
-
-def _with(given: Feed, case: Case) -> Feed:
-    return replace(given, dimensions={**given.dimensions, **case.dimensions})
 
 
 def _model_request(source: Path | bytes, folder: Path) -> dict[str, object]:

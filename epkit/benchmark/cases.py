@@ -1,0 +1,39 @@
+"""On which sets of inputs does every candidate run?"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from epkit.benchmark.document import Case
+from epkit.candidates import Feed
+from epkit.dimensions import batch_dimensions, dynamic
+from epkit.errors import ConfigError, nearest
+from epkit.model import Model
+
+
+def combined(model: Model, batches: Sequence[int], dimensions: Mapping[str, Sequence[int]]) -> list[Case]:
+    """Combine all sizes. Raises ConfigError for a dimension that the model lacks, and for sizes below 1."""
+    known = dynamic(model.inputs)
+    for name in dimensions:
+        if name not in known:
+            hint = nearest(name, known, "dynamic dimensions")
+            raise ConfigError(f"{name!r} is not a dynamic dimension of the model", hint=hint)
+    wanted: list[tuple[str, Sequence[str], Sequence[int]]] = []
+    if batches:
+        wanted.append(("batch", batch_dimensions(model.inputs, dimensions), batches))
+    wanted += [(name, [name], sizes) for name, sizes in dimensions.items()]
+    if any(size < 1 for _, _, sizes in wanted for size in sizes):
+        raise ConfigError("a dimension has a size of 1 at least", hint="--batch 1,4,16")
+    found = []
+    for sizes in itertools.product(*(sizes for _, _, sizes in wanted)):
+        pairs = list(zip(wanted, sizes, strict=True))
+        name = ", ".join(f"{said}={size}" for (said, _, _), size in pairs)
+        found.append(Case(name, {one: size for (_, names, _), size in pairs for one in names}))
+    return found
+
+
+def fed(given: Feed, case: Case) -> Feed:
+    """Return what is given, with the sizes of a case."""
+    return replace(given, dimensions={**given.dimensions, **case.dimensions})
