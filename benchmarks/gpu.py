@@ -24,6 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -349,10 +350,7 @@ def answer(section: str, provider: str, name: str) -> None:
 
 def machine() -> Row:
     """Describe the machine and what is installed."""
-    contents = MODELS["sample"][0]()
-    found = environment.environment(
-        environment.look(), discover(), seed=0, model="several", model_sha256="", model_bytes=len(contents)
-    )
+    found = environment.environment(environment.look(), discover())
     libraries = {}
     for one in importlib.metadata.distributions():
         name = str(one.metadata["Name"]).lower()
@@ -364,7 +362,7 @@ def machine() -> Row:
         gpu = told.stdout.strip() or told.stderr.strip()
     except (OSError, subprocess.TimeoutExpired) as error:
         gpu = str(error)
-    return found.as_json() | {"gpu": gpu, "distributions": libraries, "python": platform.python_version()}
+    return asdict(found) | {"gpu": gpu, "distributions": libraries, "python": platform.python_version()}
 
 
 def write(document: Row, out: Path) -> None:

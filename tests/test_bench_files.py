@@ -168,9 +168,8 @@ def test_every_agreement_that_epkit_makes_is_judged_the_same_again(said):
     first = Outputs({"y": x, "n": np.arange(3)}, names, {})
     left_out = Outputs({"y": x * (1 + 5e-4)}, {"y": "float32"}, {"n": "a str cannot be compared"})
     wrong = Outputs({"y": x[::-1], "n": np.arange(3) + 1}, names, {})
-    moved = {"y": 2e-4}
     for other in (first, left_out, wrong):
-        judged = agreement("cpu", first, other, tolerance_of(said), moved)
+        judged = agreement("cpu", first, other, tolerance_of(said))
         held = _with_agreement(judged, said)
         assert not [one for one in held.faults if "agreements" in one.path], (said, judged)
     assert not [one for one in _with_agreement(incomparable("cpu", "why"), said).faults if "agreements" in one.path]

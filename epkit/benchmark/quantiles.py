@@ -25,7 +25,7 @@ def counted(block: Block) -> Sequence[float]:
     """Return the runs of a block that count, without the cold ones."""
     samples = block.samples_s
     if block.lead:
-        return samples[block.lead :]
+        return samples[block.lead :] or samples[-1:]
     return samples[len(samples) // 10 :] if len(samples) >= LONG_BLOCK else samples
 
 

@@ -101,6 +101,8 @@ def _signs(measured: Measured) -> Iterator[Fault]:
         yield from _not_below(f"{path}.cpu_s", block.cpu_s)
         if not block.samples_s:
             yield Fault(f"{path}.samples_s", 0, "at least one run")
+        if not 0 <= block.lead < max(1, len(block.samples_s)):
+            yield Fault(f"{path}.lead", block.lead, "fewer runs than there are")
         for number, sample in enumerate(block.samples_s):
             yield from _above(f"{path}.samples_s[{number}]", sample)
 

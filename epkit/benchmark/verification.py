@@ -16,7 +16,7 @@ from epkit.benchmark.soundness import Fault, Value, broken, contradictions
 from epkit.errors import ConfigError
 from epkit.parity.agreement import Agreement, incomparable, judged
 from epkit.parity.metrics import FLOOR, Metrics
-from epkit.parity.tolerance import DETERMINED, ROUNDINGS, Judged, Tolerance, judge, tolerance_of
+from epkit.parity.tolerance import Tolerance, tolerance_of
 
 SCHEMA = "epkit.bench.verification/1"
 
@@ -124,8 +124,8 @@ def _agreements(benchmark: Benchmark) -> Iterator[_Pair]:
 
 def _agreement(path: str, said: Agreement, tolerance: Tolerance) -> Iterator[_Pair]:
     metrics = [one.metrics for one in said.outputs]
-    moved = {one.metrics.output: _moved(one, tolerance) for one in said.outputs}
-    found = judged(said.reference, metrics, {}, tolerance, moved) if metrics else incomparable(said.reference, "")
+    # How far rounding alone moves an output is not measured in a benchmark.
+    found = judged(said.reference, metrics, {}, tolerance) if metrics else incomparable(said.reference, "")
     for at, (one, again) in enumerate(zip(said.outputs, found.outputs, strict=True)):
         its_path = f"{path}.outputs[{at}]"
         yield from _figures(f"{its_path}.metrics", one.metrics)
@@ -142,14 +142,6 @@ def _told(said: str, found: str, *, open_end: bool) -> str:
     """Return what a sentence should be. Why outputs were left out is known to nobody but the sentence, at its end."""
     more = said.removeprefix(found)
     return said if said.startswith(found) and (open_end or not more or more.startswith("; ")) else found
-
-
-def _moved(said: Judged, tolerance: Tolerance) -> float:
-    """Return by which share rounding alone moved an output: where more than usual was allowed, that says it."""
-    usual = judge(said.metrics, tolerance).allowed
-    if not tolerance.conditioned or usual is None or said.allowed is None or said.allowed > DETERMINED:
-        return 0.0
-    return said.allowed / ROUNDINGS if said.allowed > usual else 0.0
 
 
 def _figures(path: str, said: Metrics) -> Iterator[_Pair]:
