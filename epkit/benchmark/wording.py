@@ -92,8 +92,8 @@ def verdict(found: Benchmark, one: Comparison) -> str:
     if one.verdict == "faster":
         gain = inverse(time)
         said = f"{b} is {_figure(gain.ratio, gain)}x faster than {a}, {_range(gain)}"
-        # A reader would take it for granted that slow runs are quicker as well.
-        return said + (_slow_runs(one, a, b) if one.p99 is not None and one.p99.high >= 1 else "")
+        # A reader would take it for granted that slow runs are no slower.
+        return said + (_slow_runs(one, a, b) if one.p99 is not None and one.p99.low > 1 else "")
     apart = one.p99 is not None and not one.p99.low <= 1 <= one.p99.high
     slow = _slow_runs(one, a, b) if apart else ""
     if one.verdict == "same":
