@@ -6,12 +6,12 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from epkit._child import Child
 from epkit.benchmark.operators import Operators
 from epkit.candidates import Candidate, Feed
-from epkit.faults import Fault
+from epkit.faults import Fault, lost, told
 
 WORKER = "epkit.benchmark.profiling_worker"
 LIMIT_S = 600.0
@@ -51,13 +51,10 @@ def profile(candidate: Candidate, task: Task, *, limit_s: float = LIMIT_S) -> Op
         )
         reply: Mapping[str, Any] | None = child.receive(limit_s)
         if reply is None:
-            said = "" if child.timed_out else child.last_words()
-            reason = f"its process {child.ending()} while it was profiled" + (f": {said}" if said else "")
-            return Fault("failed", "", reason, f"epkit run MODEL -t {candidate.name}")
-    if "error" in reply:
-        kind = str(reply["error"])
-        status: Literal["unusable", "failed"] = "unusable" if kind == "ProviderUnavailable" else "failed"
-        return Fault(status, kind, str(reply["message"]), str(reply["hint"]))
+            return lost(child, "it was profiled", candidate.name)
+    fault = told(reply)
+    if fault is not None:
+        return fault
     from pydantic import TypeAdapter
 
     return TypeAdapter(Operators).validate_python(reply["operators"])

@@ -7,10 +7,11 @@ machine with two cores, would slow whoever runs next.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 from epkit._child import Child
-from epkit.faults import Fault
+from epkit.faults import Fault, lost, told
 
 WORKER = "epkit.benchmark.worker"
 LEAST_LIMIT_S = 8.0
@@ -61,10 +62,9 @@ class Runner:
         reply: Reply | None = self._child.receive(limit)
         if reply is None:
             raise Fell(self._gone(task, limit))
-        if "error" in reply:
-            kind = str(reply["error"])
-            status: Literal["unusable", "failed"] = "unusable" if kind == "ProviderUnavailable" else "failed"
-            raise Fell(Fault(status, kind, str(reply["message"]), str(reply["hint"])))
+        fault = told(reply)
+        if fault is not None:
+            raise Fell(fault)
         self._child.pause()
         return reply
 
@@ -81,11 +81,8 @@ class Runner:
         self._child.end()
 
     def _gone(self, task: Task, limit: float) -> Fault:
-        child = self._child
-        ending = child.ending()
-        if child.timed_out:
-            reason = f"its process {ending} while {_DOING[task]} (limit: {limit:.3g} s)"
-            return Fault("failed", "", reason, "give the benchmark more time with --budget")
-        said = child.last_words()
-        reason = f"its process {ending} while {_DOING[task]}" + (f": {said}" if said else "")
-        return Fault("failed", "", reason, f"epkit run MODEL -t {self._name}")
+        fault = lost(self._child, _DOING[task], self._name)
+        if not self._child.timed_out:
+            return fault
+        hint = "give the benchmark more time with --budget"
+        return replace(fault, reason=f"{fault.reason} (limit: {limit:.3g} s)", hint=hint)

@@ -24,7 +24,18 @@ if TYPE_CHECKING:
 
 GOOD = frozenset({"usable", "active", "ok", "fine", "sound", "agree"})
 BAD = frozenset(
-    {"unusable", "broken", "failed", "failed to open", "failed to warm up", "problem", "disagrees", "damaged", "differ"}
+    {
+        "unusable",
+        "broken",
+        "failed",
+        "failed to open",
+        "failed to warm up",
+        "problem",
+        "disagrees",
+        "damaged",
+        "differ",
+        "differs",
+    }
 )
 
 

@@ -9,11 +9,11 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from epkit._child import Child
 from epkit.candidates import Candidate, Feed
-from epkit.faults import Fault
+from epkit.faults import Fault, lost, told
 
 WORKER = "epkit.parity.worker"
 LIMIT_S = 600.0
@@ -84,13 +84,10 @@ def run(candidate: Candidate, task: Task) -> Ran | Fault:
         )
         reply: Mapping[str, Any] | None = child.receive(LIMIT_S)
         if reply is None:
-            said = "" if child.timed_out else child.last_words()
-            reason = f"its process {child.ending()} while running the model" + (f": {said}" if said else "")
-            return Fault("failed", "", reason, f"epkit run MODEL -t {candidate.name}")
-    if "error" in reply:
-        kind = str(reply["error"])
-        status: Literal["unusable", "failed"] = "unusable" if kind == "ProviderUnavailable" else "failed"
-        return Fault(status, kind, str(reply["message"]), str(reply["hint"]))
+            return lost(child, "running the model", candidate.name)
+    fault = told(reply)
+    if fault is not None:
+        return fault
     return Ran(
         reply["provider"],
         reply["summary"],
