@@ -15,6 +15,7 @@ from epkit.capture import capture
 from epkit.compiled import Compiled
 from epkit.config import ConfigSource, load
 from epkit.context import check_context
+from epkit.creation import open_next
 from epkit.effective import effective
 from epkit.errors import (
     ConfigError,
@@ -27,7 +28,7 @@ from epkit.isolation import isolation
 from epkit.model import Model
 from epkit.model import read as read_model
 from epkit.opened import Session, narrows
-from epkit.opening import Before, Opening, drop, is_cpu, leave_out, on_cpu, open_next
+from epkit.opening import Before, Opening, drop, is_cpu, leave_out, on_cpu
 from epkit.registry import Registry, discover
 from epkit.report import Report, WarmedUp, tried
 from epkit.resolve import Plan, resolve

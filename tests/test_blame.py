@@ -14,12 +14,14 @@ import pytest
 
 import epkit
 from epkit import _runtime
+from epkit.blame import CPU_FORBIDDEN
 from epkit.capture import Capture
 from epkit.compiled import Compiled
+from epkit.creation import open_next
 from epkit.effective import NO_CPU, effective
 from epkit.errors import ModelError, ProviderDropped
 from epkit.events import Dropped, Event
-from epkit.opening import CPU_FORBIDDEN, Opening, drop, open_next
+from epkit.opening import Opening, drop
 from epkit.provider import Provider, Usable
 from epkit.resolve import resolve
 from epkit.target import CPU, Candidate, Target

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from epkit import probe
 from epkit._child import Child
-from epkit.opening import CPU_FORBIDDEN
+from epkit.blame import CPU_FORBIDDEN
 from epkit.provider import Provider, Unusable
 from epkit.registry import Entry, Registry, discover
 from epkit.testing.promise import Broken, Claim, NotClaimed, NotProven
