@@ -16,10 +16,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
-from typing import IO, NoReturn, cast
+import traceback
+from collections.abc import Callable, Mapping
+from typing import IO, Any, NoReturn, cast
 
 from epkit._platform import end_with_parent
+from epkit.errors import EpkitError
 
 # How ONNX Runtime writes to a terminal, and how its lines begin that tell of no error: "2026-11-21 08:03 [W:onnx".
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -182,3 +184,26 @@ class Parent:
     def _watch(self) -> None:
         self._requests.read()
         os._exit(1)
+
+
+def answer_one(work: Callable[[Mapping[str, Any]], Mapping[str, object]]) -> None:
+    """Do the work of a child that answers one request: reply with what comes of it, or what went wrong, and leave."""
+    parent = Parent()
+    request = parent.receive()
+    if request is None:
+        return
+    parent.leave_with_parent()
+    try:
+        reply = work(request)
+    except Exception as error:  # noqa: BLE001 - the boundary of the process: whatever it is, the parent must know
+        reply = failure(error)
+    parent.send(reply)
+    parent.leave()
+
+
+def failure(error: Exception) -> dict[str, object]:
+    """Return what a child replies when it fails: the class if it is one of epkit's, the message and the hint."""
+    if isinstance(error, EpkitError):
+        return {"error": type(error).__name__, "message": error.message, "hint": error.hint}
+    traceback.print_exception(error)
+    return {"error": "", "message": f"{type(error).__name__}: {error}", "hint": ""}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from epkit._child import Child
 from epkit.dimensions import batch_dimensions
 from epkit.errors import ConfigError, ProviderUnavailable
+from epkit.faults import Fault, lost, told
 from epkit.inspection import Inspection, Measured
 from epkit.inspection import inspect as read_and_estimate
 
@@ -91,8 +92,10 @@ def _measured(request: Mapping[str, object]) -> Measured:
         child.send(request)
         reply: Mapping[str, Any] | None = child.receive(LIMIT_S)
         if reply is None:
-            told = child.ending()
-            said = "" if child.timed_out else child.last_words()
-            hint = f"epkit run MODEL -t {request['target']}"
-            return Measured(None, "", fault=f"its process {told}" + (f": {said}" if said else ""), hint=hint)
-        return Measured(**reply)
+            return _faulty(lost(child, "it was measured", str(request["target"])))
+    fault = told(reply)
+    return Measured(**reply) if fault is None else _faulty(fault)
+
+
+def _faulty(fault: Fault) -> Measured:
+    return Measured(None, "", fault=fault.reason, hint=fault.hint)

@@ -5,33 +5,15 @@ Memory is read before the model is opened, with it open, and while it runs.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from epkit._child import Parent
+from epkit._child import answer_one
 from epkit._platform import peak_rss, reset_peak, rss
-from epkit.errors import EpkitError
 
 RUNS = 2
 """ONNX Runtime plans the memory of a shape with its first run and allocates by that plan from the second on."""
-
-
-def main() -> None:
-    """Answer one request."""
-    parent = Parent()
-    request = parent.receive()
-    if request is None:
-        return
-    try:
-        reply = measure(request)
-    except EpkitError as error:
-        reply = {"provider": None, "summary": "", "fault": error.message, "hint": error.hint}
-    except Exception as error:  # noqa: BLE001 - the boundary of the process: whatever it is, the parent must know
-        traceback.print_exc()
-        reply = {"provider": None, "summary": "", "fault": f"{type(error).__name__}: {error}", "hint": ""}
-    parent.send(reply)
 
 
 def measure(request: Mapping[str, Any]) -> dict[str, object]:
@@ -81,4 +63,4 @@ def _more(after: int | None, before: int | None) -> int | None:
 
 
 if __name__ == "__main__":
-    main()
+    answer_one(measure)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from epkit._child import Parent
-from epkit.errors import EpkitError, RunError
+from epkit._child import answer_one
+from epkit.errors import RunError
 
 if TYPE_CHECKING:
     from epkit.opened import Session
@@ -25,24 +24,6 @@ LEAST = 2
 """ONNX Runtime plans the memory of a shape with its first run, and allocates by that plan from the second on."""
 EVENTS = 50_000
 """A profile takes a kilobyte an event."""
-
-
-def main() -> None:
-    """Answer one request."""
-    parent = Parent()
-    request = parent.receive()
-    if request is None:
-        return
-    parent.leave_with_parent()
-    try:
-        reply = profiled(request)
-    except EpkitError as error:
-        reply = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
-    except Exception as error:  # noqa: BLE001 - the boundary of the process: whatever it is, the parent must know
-        traceback.print_exc()
-        reply = {"error": "", "message": f"{type(error).__name__}: {error}", "hint": ""}
-    parent.send(reply)
-    parent.leave()
 
 
 def profiled(request: Mapping[str, Any]) -> dict[str, object]:
@@ -113,4 +94,4 @@ def _end_profiling(session: Session) -> Path:
 
 
 if __name__ == "__main__":
-    main()
+    answer_one(profiled)

@@ -11,15 +11,13 @@ import runpy
 import statistics
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from epkit._child import Parent
+from epkit._child import Parent, failure
 from epkit._platform import end_with_parent, peak_rss
-from epkit.errors import EpkitError
 from epkit.steady import is_steady
 
 if TYPE_CHECKING:
@@ -80,11 +78,8 @@ class Worker:
                     return self._outputs(message["files"])
                 case _:
                     return {"peak_rss_bytes": peak_rss()}
-        except EpkitError as error:
-            return {"error": type(error).__name__, "message": error.message, "hint": error.hint}
         except Exception as error:  # noqa: BLE001 - the boundary of the process: whatever it is, the parent must know
-            traceback.print_exc()
-            return {"error": type(error).__name__, "message": f"{type(error).__name__}: {error}", "hint": ""}
+            return failure(error)
 
     def _open(self, message: Message) -> Reply:
         self._callers = message["callers"]

@@ -5,34 +5,15 @@ Opens a model, runs it on each input that is asked for, and writes the outputs t
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from epkit._child import Parent
-from epkit.errors import EpkitError
+from epkit._child import answer_one
 
 if TYPE_CHECKING:
     from epkit.model import TensorInfo
-
-
-def main() -> None:
-    """Answer one request."""
-    parent = Parent()
-    request = parent.receive()
-    if request is None:
-        return
-    parent.leave_with_parent()
-    try:
-        reply = run(request)
-    except EpkitError as error:
-        reply = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
-    except Exception as error:  # noqa: BLE001 - the boundary of the process: whatever it is, the parent must know
-        traceback.print_exc()
-        reply = {"error": "", "message": f"{type(error).__name__}: {error}", "hint": ""}
-    parent.send(reply)
 
 
 def run(request: Mapping[str, Any]) -> dict[str, object]:
@@ -94,4 +75,4 @@ def _described(one: TensorInfo, sizes: Mapping[str, int]) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    main()
+    answer_one(run)
