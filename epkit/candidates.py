@@ -12,6 +12,7 @@ from pathlib import Path
 from epkit import arrays
 from epkit.config import Config, ConfigSource
 from epkit.dimensions import batch_dimensions
+from epkit.faults import Fault
 from epkit.model import Model, TensorInfo
 from epkit.probe import Answer
 from epkit.registry import Registry
@@ -30,6 +31,12 @@ class Candidate:
     name: str
     plan: Plan
     answers: Mapping[str, Answer]
+
+    @property
+    def refused(self) -> Fault | None:
+        """Why it cannot be opened at all, as far as the plan knows."""
+        refusal = self.plan.refusal
+        return None if refusal is None else Fault("unusable", "ProviderUnavailable", refusal.reason, refusal.hint)
 
 
 @dataclass(frozen=True, slots=True)

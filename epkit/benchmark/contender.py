@@ -12,6 +12,7 @@ from epkit.benchmark.document import Candidate, Process, Warmup
 from epkit.benchmark.operators import Operators
 from epkit.benchmark.runner import Fell, Reply, Runner
 from epkit.candidates import Candidate as Planned
+from epkit.delegation import named
 from epkit.effective import effective
 from epkit.faults import Fault
 from epkit.parity.agreement import Agreement
@@ -133,12 +134,10 @@ def of_targets(planned: Sequence[Planned], request: Mapping[str, Any]) -> list[C
     """Let targets take part; `request` is what all of them are told."""
     found = []
     for place, one in enumerate(planned):
-        first, refusal = one.plan.target.first, one.plan.refusal
-        answers = {name: answer.as_json() for name, answer in one.answers.items()}
+        first = one.plan.target.first
         compiles = first.provider.compiles != "never" and one.plan.target.cache is not False
-        told = {**request, "target": one.name, "answers": answers, "keep": request["keep"] if compiles else ""}
-        fault = None if refusal is None else Fault("unusable", "ProviderUnavailable", refusal.reason, refusal.hint)
-        found.append(Contender(place, one.name, first.name, told, compiles, one, fault))
+        told = {**request, **named(one), "keep": request["keep"] if compiles else ""}
+        found.append(Contender(place, one.name, first.name, told, compiles, one, one.refused))
     return found
 
 

@@ -30,6 +30,7 @@ from epkit.benchmark.record import Record
 from epkit.benchmark.rounds import first_round, next_round, run_round
 from epkit.candidates import Feed, chosen, external_folder, feed, planned, sendable
 from epkit.config import ConfigSource, load
+from epkit.delegation import located
 from epkit.errors import ConfigError
 from epkit.faults import raise_common_fault
 from epkit.model import Source, digest
@@ -141,7 +142,7 @@ def bench(
         profiled = None
         if operators:
             profiled = Task(
-                Path(told["model"]), told["model_is_bytes"], told["config"], Feed(**told["feeds"][0]), bound
+                Path(told["model"]), told["in_memory"], told["config"], Feed(**told["feeds"][0]), bound
             )  # fmt: skip
         return _measured(contenders, record, Path(folder), request, time_left, progress, profiled)
 
@@ -234,10 +235,10 @@ def _check(budget: float, callers: int, smallest_effect: float) -> None:
 
 def _model_request(source: Path | bytes, folder: Path) -> dict[str, object]:
     if not isinstance(source, bytes):
-        return {"model": str(source), "model_is_bytes": False}
+        return located(Path(source), in_memory=False)
     file = folder / "model"
     file.write_bytes(source)
-    return {"model": str(file), "model_is_bytes": True}
+    return located(file, in_memory=True)
 
 
 def _tell(progress: Progress | None, budget: Budget) -> Callable[[str], None]:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from epkit._child import Child
 from epkit.benchmark.operators import Operators
 from epkit.candidates import Candidate, Feed
-from epkit.faults import Fault, lost, told
+from epkit.delegation import ask, located
+from epkit.faults import Fault
 
 WORKER = "epkit.benchmark.profiling_worker"
 LIMIT_S = 600.0
@@ -33,28 +31,17 @@ class Task:
 
 def profile(candidate: Candidate, task: Task, *, limit_s: float = LIMIT_S) -> Operators | Fault:
     """Open a candidate once more, in a process of its own and with ONNX Runtime's profiler, and read what it wrote."""
-    if candidate.plan.refusal is not None:
-        refusal = candidate.plan.refusal
-        return Fault("unusable", "ProviderUnavailable", refusal.reason, refusal.hint)
-    with tempfile.TemporaryDirectory(prefix="epkit-profile-") as folder, Child(WORKER) as child:
-        child.send(
-            {
-                "target": candidate.name,
-                "answers": {name: answer.as_json() for name, answer in candidate.answers.items()},
-                "config": task.config,
-                "model": str(task.model),
-                "model_is_bytes": task.in_memory,
-                "feed": asdict(task.feed),
-                "bound": task.bound,
-                "folder": folder,
-            }
-        )
-        reply: Mapping[str, Any] | None = child.receive(limit_s)
-        if reply is None:
-            return lost(child, "it was profiled", candidate.name)
-    fault = told(reply)
-    if fault is not None:
-        return fault
+    with tempfile.TemporaryDirectory(prefix="epkit-profile-") as folder:
+        request = {
+            **located(task.model, in_memory=task.in_memory),
+            "config": task.config,
+            "feed": asdict(task.feed),
+            "bound": task.bound,
+            "folder": folder,
+        }
+        reply = ask(candidate, WORKER, request, doing="it was profiled", limit_s=limit_s)
+    if isinstance(reply, Fault):
+        return reply
     from pydantic import TypeAdapter
 
     return TypeAdapter(Operators).validate_python(reply["operators"])

@@ -35,25 +35,18 @@ def profiled(request: Mapping[str, Any]) -> dict[str, object]:
     from epkit._foreign import asked
     from epkit._runtime import CPU_ORT_NAME
     from epkit.benchmark.operators import Operators, read
-    from epkit.candidates import Feed, external_folder, made, strictly
-    from epkit.config import load
-    from epkit.model import read as read_model
-    from epkit.probe import Answer
-    from epkit.registry import discover
-    from epkit.resolve import resolve
+    from epkit.candidates import Feed, made
+    from epkit.delegation import model_of, plan_of, target_of
     from epkit.session import open_plan
     from epkit.target import CPU
-    from epkit.target import read as read_target
 
-    over = {"enable_profiling": True, "profile_file_prefix": str(Path(request["folder"]) / "profile")}
-    target = strictly(read_target(request["target"], load(request["config"]), discover(), session_options=over))
+    target = target_of(
+        request, {"enable_profiling": True, "profile_file_prefix": str(Path(request["folder"]) / "profile")}
+    )
     notes = ["profiled without its CUDA graph: replaying one shows no nodes"] if target.cuda_graph else []
     target = replace(target, cuda_graph=False)
-    answers = {name: Answer.from_json(one) for name, one in request["answers"].items()}
-    path = Path(request["model"])
-    model = read_model(path.read_bytes() if request["model_is_bytes"] else path, folder=external_folder(target))
-    plan = resolve(target, {name: answer.availability for name, answer in answers.items()})
-    with open_plan(model, plan, answers) as session:
+    plan, answers = plan_of(request, target)
+    with open_plan(model_of(request, target), plan, answers) as session:
         feed = made(session.inputs, Feed(**request["feed"])).feed
         binding = session.bind(feed) if request["bound"] else None
         run: Callable[[], object] = binding.run if binding is not None else lambda: session.run(feed)

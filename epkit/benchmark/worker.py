@@ -21,8 +21,9 @@ from epkit._platform import end_with_parent, peak_rss
 from epkit.steady import is_steady
 
 if TYPE_CHECKING:
+    from epkit.model import Model
     from epkit.opened import Session
-    from epkit.target import Target
+    from epkit.resolve import Plan
 
 Message: TypeAlias = Mapping[str, Any]
 Reply: TypeAlias = dict[str, object]
@@ -94,30 +95,20 @@ class Worker:
     def _open_target(self, message: Message) -> Reply:
         started = time.perf_counter()
         from epkit import _runtime
-        from epkit.candidates import Feed, external_folder, made, strictly
-        from epkit.config import load
-        from epkit.model import read
+        from epkit.candidates import Feed, made
+        from epkit.delegation import model_of, plan_of, target_of
         from epkit.parity.outputs import described, digest
-        from epkit.probe import Answer
-        from epkit.registry import discover
-        from epkit.resolve import resolve
         from epkit.session import open_plan
-        from epkit.target import read as read_target
 
         _runtime.load()
         import_s = time.perf_counter() - started
-        target = strictly(read_target(message["target"], load(message["config"]), discover()))
-        path = Path(message["model"])
-        model = read(path.read_bytes() if message["model_is_bytes"] else path, folder=external_folder(target))
-        answers = {name: Answer.from_json(one) for name, one in message["answers"].items()}
-
-        def plan(target: Target) -> Any:
-            return resolve(target, {name: answer.availability for name, answer in answers.items()})
-
+        target = target_of(message)
+        model = model_of(message, target)
+        plan, answers = plan_of(message, target)
         if message["keep"]:
-            target = _keeping(model, target, plan, message["keep"])
+            plan = _keeping(model, plan, message["keep"])
         started = time.perf_counter()
-        session = open_plan(model, plan(target), answers)
+        session = open_plan(model, plan, answers)
         open_s = time.perf_counter() - started
         cases = []
         for feed in message["feeds"]:
@@ -222,8 +213,8 @@ class Worker:
         return {}
 
 
-def _keeping(model: Any, target: Target, plan: Callable[[Target], Any], folder: str) -> Target:
-    """Start from what the user's cache has for the target; else keep what is compiled in a folder of this benchmark.
+def _keeping(model: Model, plan: Plan, folder: str) -> Plan:
+    """Start from what the user's cache has for the plan; else keep what is compiled in a folder of this benchmark.
 
     All later processes start from there, or each of them would compile anew: TensorRT does so for minutes.
     """
@@ -234,14 +225,13 @@ def _keeping(model: Any, target: Target, plan: Callable[[Target], Any], folder: 
     from epkit.compiled import Compiled
     from epkit.effective import effective
 
-    with closing(Compiled(model, target)) as compiled:
-        wanted = plan(target)
-        compiled.look(wanted.chain, effective(wanted, _platform.core_limit()).settings, build=False)
+    with closing(Compiled(model, plan.target)) as compiled:
+        compiled.look(plan.chain, effective(plan, _platform.core_limit()).settings, build=False)
         rows = compiled.rows
     if any(row.outcome == "hit" for row in rows) or all(row.outcome == "off" for row in rows):
-        return target
+        return plan
     os.environ["EPKIT_CACHE_DIR"] = folder
-    return replace(target, cache=True)
+    return replace(plan, target=replace(plan.target, cache=True))
 
 
 def _call(session: Session, feed: Mapping[str, object], *, bound: bool) -> Call:

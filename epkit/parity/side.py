@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from epkit._child import Child
 from epkit.candidates import Candidate, Feed
-from epkit.faults import Fault, lost, told
+from epkit.delegation import ask, located
+from epkit.faults import Fault
 
 WORKER = "epkit.parity.worker"
 LIMIT_S = 600.0
@@ -63,31 +63,19 @@ class Task:
 
 def run(candidate: Candidate, task: Task) -> Ran | Fault:
     """Run the model on one target in a process of its own."""
-    if candidate.plan.refusal is not None:
-        refusal = candidate.plan.refusal
-        return Fault("unusable", "ProviderUnavailable", refusal.reason, refusal.hint)
-    with Child(WORKER) as child:
-        child.send(
-            {
-                "target": candidate.name,
-                "answers": {name: answer.as_json() for name, answer in candidate.answers.items()},
-                "config": task.config,
-                "model": str(task.model),
-                "model_is_bytes": task.in_memory,
-                "weights": task.weights if task.altered else "",
-                "feed": asdict(task.feed),
-                "seeds": list(task.seeds),
-                "into": tempfile.mkdtemp(dir=task.folder),
-                "altered": task.altered,
-                "repeats": task.repeats,
-            }
-        )
-        reply: Mapping[str, Any] | None = child.receive(LIMIT_S)
-        if reply is None:
-            return lost(child, "running the model", candidate.name)
-    fault = told(reply)
-    if fault is not None:
-        return fault
+    request = {
+        **located(task.model, in_memory=task.in_memory),
+        "config": task.config,
+        "weights": task.weights if task.altered else "",
+        "feed": asdict(task.feed),
+        "seeds": list(task.seeds),
+        "into": tempfile.mkdtemp(dir=task.folder),
+        "altered": task.altered,
+        "repeats": task.repeats,
+    }
+    reply = ask(candidate, WORKER, request, doing="running the model", limit_s=LIMIT_S)
+    if isinstance(reply, Fault):
+        return reply
     return Ran(
         reply["provider"],
         reply["summary"],

@@ -22,30 +22,19 @@ def run(request: Mapping[str, Any]) -> dict[str, object]:
     A seed that makes no other inputs than the first is left out, unless runs are to be repeated. Without a seed, the
     model is only opened, for what it says of its outputs.
     """
-    from epkit.candidates import Feed, external_folder, made, strictly
-    from epkit.config import load
+    from epkit.candidates import Feed, made
+    from epkit.delegation import model_of, plan_of, target_of
     from epkit.dimensions import bound
-    from epkit.model import read
     from epkit.parity.outputs import described, digest, flat, write
-    from epkit.probe import Answer
-    from epkit.registry import discover
-    from epkit.resolve import resolve
     from epkit.session import EXTERNAL_FOLDER, open_plan
-    from epkit.target import read as read_target
 
-    over = {"config": {EXTERNAL_FOLDER: request["weights"]}} if request["weights"] else None
-    target = strictly(
-        read_target(request["target"], load(request["config"]), discover(), session_options=over),
-    )
+    target = target_of(request, {"config": {EXTERNAL_FOLDER: request["weights"]}} if request["weights"] else None)
     if request["altered"]:
         # What was asked of the model's placement, and what is kept of it, means the model as it was.
         target = replace(target, min_placement=None, cache=False, cuda_graph=False)
-    answers = {name: Answer.from_json(one) for name, one in request["answers"].items()}
-    path = Path(request["model"])
-    model = read(path.read_bytes() if request["model_is_bytes"] else path, folder=external_folder(target))
-    plan = resolve(target, {name: answer.availability for name, answer in answers.items()})
+    plan, answers = plan_of(request, target)
     runs: list[dict[str, object]] = []
-    with open_plan(model, plan, answers) as session:
+    with open_plan(model_of(request, target), plan, answers) as session:
         wanted = Feed(**request["feed"])
         inputs = made(session.inputs, wanted)
         for seed in request["seeds"]:
