@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import io
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from epkit._cause import cause
 from epkit._foreign import asked
+from epkit._hush import hushed
 from epkit.errors import ConfigError, RuntimeMissing
 from epkit.provider import Device, FoundDevice, Provider
 from epkit.run.device import CPU_MEMORY
@@ -122,7 +122,7 @@ def prepare(provider: Provider) -> None:
         if provider.name in _prepared:
             return
         # Some preparations print (`preload_dlls` does); nobody asked for that.
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with hushed("stdout", "stderr"):
             asked(provider.prepare, runtime)
         library = asked(provider.library)
         if library is not None and library not in _registered:

@@ -6,11 +6,10 @@ raises ends the collection for all. A plugin that is broken or disabled is a row
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
-import io
 import os
 import re
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -19,6 +18,7 @@ import pluggy
 from pydantic import ConfigDict
 
 from epkit import hookspecs
+from epkit._hush import hushed
 from epkit.errors import PluginError, UnknownTarget, nearest
 from epkit.provider import (
     Availability,
@@ -35,6 +35,8 @@ from epkit.provider import (
 GROUP = "epkit"
 NAMED = "EPKIT_PLUGINS"
 """The environment variable that names modules to load as plugins though they are not installed."""
+
+_lock = threading.RLock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,13 @@ class Registry:
             if entry.name == name:
                 return entry
         known = [entry.name for entry in self.entries]
-        raise UnknownTarget(f"no provider is named {name!r}", hint=nearest(name, known, what="installed"))
+        told = f"no provider is named {name!r}{self.shortfall()}"
+        raise UnknownTarget(told, hint=nearest(name, known, what="installed"))
+
+    def shortfall(self) -> str:
+        """Say which plugins are broken, since what is missing may be theirs: "; the plugin 'acme' is broken: ..."."""
+        broken = [entry for entry in self.entries if entry.status == "broken"]
+        return "".join(f"; the plugin {entry.name!r} is broken: {entry.reason}" for entry in broken)
 
 
 def discover(*, environ: Mapping[str, str] | None = None, strict: bool | None = None) -> Registry:
@@ -148,7 +156,15 @@ def discover(*, environ: Mapping[str, str] | None = None, strict: bool | None = 
 
 
 def load(plugin: Plugin) -> list[Provider]:
-    """Import one plugin and ask it for its providers; raises whatever it raises, or PluginError."""
+    """Import one plugin and ask it for its providers; raises whatever it raises, or PluginError.
+
+    Two threads wait for each other: a plugin need not know that it may be asked twice at once.
+    """
+    with _lock:
+        return _loaded(plugin)
+
+
+def _loaded(plugin: Plugin) -> list[Provider]:
     entry_point = importlib.metadata.EntryPoint(plugin.name, plugin.value, GROUP)
     if not all(one.isidentifier() for one in re.split(r"[.:]", plugin.value.partition("[")[0].strip())):
         told = f"{plugin.value!r} is not the name of a module"
@@ -156,7 +172,7 @@ def load(plugin: Plugin) -> list[Provider]:
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(hookspecs)
     # What a plugin prints while it is imported must not end up in a document that somebody parses.
-    with contextlib.redirect_stdout(io.StringIO()):
+    with hushed("stdout"):
         module = entry_point.load()
     manager.register(module, name=plugin.name)
     manager.check_pending()

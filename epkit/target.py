@@ -113,7 +113,8 @@ def read(
         return _from_table(name, f"{why}: {config.place}", merged(config.target(name), call), registry, config)
     known = {**registry.providers, **dict.fromkeys(config.targets)}
     if name not in {entry.name for entry in registry.entries}:
-        raise UnknownTarget(f"no target or provider is named {name!r}", hint=nearest(name, known, what="known here"))
+        told = f"no target or provider is named {name!r}{registry.shortfall()}"
+        raise UnknownTarget(told, hint=nearest(name, known, what="known here"))
     bare: Table = {"provider": Value(name, "call"), "strict": Value(True, "epkit: a bare provider name is strict")}
     return _from_table(name, f"{why}: the provider itself, strictly", merged(bare, call), registry, config)
 

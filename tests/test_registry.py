@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -106,6 +108,12 @@ def test_an_unknown_provider_suggests_the_nearest():
     assert "did you mean 'cuda'" in told.value.hint
 
 
+def test_where_a_name_is_unknown_since_a_plugin_is_broken_the_error_says_so(install):
+    install("acme", "raise OSError('no licence')")
+    with pytest.raises(UnknownTarget, match=r"no provider is named 'acme-gpu'; the plugin 'acme' is broken: .*licence"):
+        registry.discover().get("acme-gpu")
+
+
 def test_a_bundled_plugin_wins_its_name_whatever_is_installed_first(install):
     install("aaaa", HEALTHY.format(name="cuda"), distribution="aaaa")
     found = registry.discover()
@@ -165,6 +173,19 @@ def test_what_a_plugin_prints_while_it_is_imported_reaches_nobody(install, capsy
     install("chatty", "print('hello')\n" + HEALTHY.format(name="chatty"))
     assert "chatty" in registry.discover().providers
     assert capsys.readouterr().out == ""
+
+
+def test_threads_that_discover_at_once_leave_stdout_as_it_was_and_silence_nobody_else(install, capsys):
+    # Before, the first to begin put back what it had found, and the last put back what the first had put there.
+    install("chatty", "import time\nprint('hidden')\ntime.sleep(0.5)\n" + HEALTHY.format(name="chatty"))
+    before = sys.stdout
+    with ThreadPoolExecutor(8) as pool:
+        found = [pool.submit(registry.discover) for _ in range(40)]
+        time.sleep(0.2)
+        print("kept")  # noqa: T201 - what this thread says
+    assert all("chatty" in one.result().providers for one in found)
+    assert sys.stdout is before
+    assert capsys.readouterr().out == "kept\n"
 
 
 def test_a_ready_provider_is_found_before_a_broken_plugin_of_its_name(install):
