@@ -212,7 +212,7 @@ def test_a_candidate_that_crashes_hangs_raises_or_computes_something_else_is_a_r
     }
     for name, act in acts.items():
         install(name, PLUGIN.format(name=name, act=act))
-    found = bench(small, ["faulty-wrong", *acts, "faulty-memory", "cpu"], budget=60, seed=1)
+    found = bench(small, ["faulty-wrong", *acts, "faulty-memory", "cpu"], budget=30, seed=1)
     rows = {row.target: row for row in found.candidates}
     assert {name: row.status for name, row in rows.items()} == {
         **dict.fromkeys(acts, "failed"),
@@ -298,7 +298,9 @@ def test_a_benchmark_that_is_killed_leaves_no_process_and_its_document(
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     file = tmp_path / "kept.json"
     script = (
+        "from epkit.benchmark import budget as times\n"
         "from epkit.benchmark.measure import bench\n"
+        "times.PROCESSES = 2\n"
         f"bench({str(small)!r}, ['cpu', 'cpu'], budget=60, output={str(file)!r},"
         " progress=lambda what, share: print(what, flush=True))"
     )

@@ -6,9 +6,10 @@ A page is one story: its blocks run in order, in one folder that holds `model.on
 - `toml` becomes `epkit.toml`, and every target in it is read; with a first line `# pyproject.toml` it becomes that
   file, and the plugin that it declares is installed.
   A first line `# in name.py` marks a part of a file of the tutorial's plugin, which is run where that is installed.
-- `console` runs each line `$ epkit ...`, which must exit with 0, or as its comment `# exit 3` says. Lines below that
-  show an error or its hint must be what was said, `...` standing for anything. `$ pip install --editable DIRECTORY`
-  makes a plugin importable and found, and `$ pytest DIRECTORY` must pass. `$ export EPKIT_...` holds for the rest.
+- `console` runs each line `$ epkit ...`, which must exit with 0, or as its comment `# exit 3` says; a `--budget` is cut
+  to 10 seconds, since what a page says of a command holds with any. Lines below that show an error or its hint must be
+  what was said, `...` standing for anything. `$ pip install --editable DIRECTORY` makes a plugin importable and found,
+  and `$ pytest DIRECTORY` must pass. `$ export EPKIT_...` holds for the rest.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ def _commands(code: str, where: str, monkeypatch: pytest.MonkeyPatch, capfd: pyt
             with monkeypatch.context() as patch:
                 for name, _, value in settings:
                     patch.setenv(name, value)
-                patch.setattr(sys, "argv", words)
+                patch.setattr(sys, "argv", _cut(words))
                 with pytest.raises(SystemExit) as left:
                     main()
             out, err = capfd.readouterr()
@@ -143,6 +144,11 @@ def _commands(code: str, where: str, monkeypatch: pytest.MonkeyPatch, capfd: pyt
         elif line.startswith(("epkit: ", "  hint: ")):
             pattern = re.escape(line).replace(r"\.\.\.", ".*")
             assert re.search(f"^{pattern}$", err, re.MULTILINE), f"{where}: shown is\n{line}\nsaid was\n{err}"
+
+
+def _cut(words: list[str]) -> list[str]:
+    pairs = zip(["", *words[:-1]], words, strict=True)
+    return [str(min(10.0, float(word))) if before == "--budget" else word for before, word in pairs]
 
 
 def _pytest(directory: Path, where: str) -> None:
