@@ -23,12 +23,15 @@ from epkit.testing.bench import EpkitBench
 ARMS = Path(__file__).with_name("run_path_arms.py")
 MODELS: Mapping[str, tuple[str, Callable[[], bytes], tuple[int, ...]]] = runpy.run_path(str(ARMS))["MODELS"]
 PLAIN = "InferenceSession.run"
+BARE = "run_with_iobinding"
+"""ONNX Runtime's own, with nothing checked: the input is copied into its buffer, and that is all."""
 WATCHED = "session.run, watched"
 
 
 @pytest.mark.parametrize("key", MODELS)
 def test_run_beside_plain_onnx_runtime(key: str, benchmark: BenchmarkFixture, epkit_bench: EpkitBench) -> None:
-    calls = {PLAIN: f"{key}_plain", "session.run": f"{key}_run", "binding.run": f"{key}_binding"}
+    arms = {PLAIN: "plain", BARE: "bare", "session.run": "run", "binding.run": "binding"}
+    calls = {name: f"{key}_{arm}" for name, arm in arms.items()}
     _measure(key, calls, benchmark, epkit_bench)
 
 

@@ -113,7 +113,7 @@ def test_a_named_candidate_without_figures_fails_the_test(pytester, measures):
     measures(replace(found, measured=measured))
     result = run(pytester)
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["no figures of openvino (unusable: no driver)", "  hint: install one"])
+    result.stdout.fnmatch_lines(["there are no figures of all: openvino is unusable: no driver", "  hint: install one"])
     result.stdout.fnmatch_lines(["test_it.py::test_ours: openvino is unusable: no driver"])
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 SAID = "epkit: benchmark"
 """The name of the property in which a test's report carries what its benchmarks found, a sentence each."""
+_STATUS = {"unusable": "is unusable: ", "failed": "failed: ", "differs": ""}
+"""How a sentence goes on from a candidate's name to its reason, which says itself from what it differs."""
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -120,13 +122,12 @@ class EpkitBench:
             of = f"{wording.case(found, at)}: " if len(found.measured.cases) > 1 else ""
             for sentence in wording.verdicts(found, at):
                 self._say(of + sentence)
-        for one in found.candidates:
-            if one.status != "ok":
-                self._say(f"{one.target} is {one.status}: {one.reason}")
+        without = [f"{one.target} {_STATUS[one.status]}{one.reason}" for one in found.candidates if one.status != "ok"]
+        for sentence in without:
+            self._say(sentence)
         if found.exit_code:
-            without = [f"{one.target} ({one.status}: {one.reason})" for one in found.candidates if one.status != "ok"]
             hints = "".join(f"\n  hint: {one.hint}" for one in found.candidates if one.hint)
-            pytest.fail(f"no figures of {', '.join(without)}{hints}", pytrace=False)
+            pytest.fail(f"there are no figures of all: {'; '.join(without)}{hints}", pytrace=False)
         folder = self._config.getoption("--epkit-baselines")
         if folder is not None:
             self._compare(found, folder / file)
