@@ -402,7 +402,7 @@ def test_a_leak_is_memory_until_the_session_is_closed():
     del session
     after = rss()
     if before is None or held is None or after is None:
-        pytest.skip("the system does not tell")
+        pytest.skip("this system does not tell what memory a process holds")
     assert held - before > 120e6
     assert held - after > 120e6
 
