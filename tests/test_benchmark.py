@@ -18,7 +18,7 @@ from models import mlp, model, value
 from onnx import TensorProto, helper
 
 from epkit.benchmark import budget as times
-from epkit.benchmark import stored
+from epkit.benchmark import runner, stored
 from epkit.benchmark.document import Benchmark
 from epkit.benchmark.findings import findings
 from epkit.benchmark.measure import bench, bench_calls
@@ -212,7 +212,7 @@ def test_a_candidate_that_crashes_hangs_raises_or_computes_something_else_is_a_r
     }
     for name, act in acts.items():
         install(name, PLUGIN.format(name=name, act=act))
-    found = bench(small, ["faulty-wrong", *acts, "faulty-memory", "cpu"], budget=30, seed=1)
+    found = bench(small, ["faulty-wrong", *acts, "faulty-memory", "cpu"], budget=45, seed=1)
     rows = {row.target: row for row in found.candidates}
     assert {name: row.status for name, row in rows.items()} == {
         **dict.fromkeys(acts, "failed"),
@@ -226,7 +226,8 @@ def test_a_candidate_that_crashes_hangs_raises_or_computes_something_else_is_a_r
     assert "libacme.so" in rows["raises"].reason
     assert "differs from cpu" in rows["faulty-wrong"].reason, "the CPU is the reference, wherever it was named"
     assert found.findings.comparisons == ()
-    assert [found.candidates[one.candidate].target for one in found.findings.figures] == ["cpu"]
+    measured = [found.candidates[one.candidate].target for one in found.findings.figures]
+    assert measured == ["cpu"], found.measured.notes
     assert found.exit_code == 3
 
 
@@ -243,6 +244,21 @@ def test_a_candidate_that_is_far_too_slow_does_not_take_the_others_their_time(sm
     assert "3 s a run" in slow.reason
     assert int(slow.hint.removeprefix("--budget ")) > 50
     assert [one.candidate for one in found.findings.figures] == [1]
+
+
+def test_processes_that_start_slowly_are_measured_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "LEAST_LIMIT_S", 60.0)
+    arms = tmp_path / "arms.py"
+    arms.write_text(
+        "import pathlib, time\n"
+        "def one():\n"
+        "    seen = pathlib.Path(__file__).with_suffix('.seen')\n"
+        "    time.sleep(9 if seen.exists() else 0)\n"
+        "    seen.touch()\n"
+        "    return lambda: time.sleep(0.001)\n"
+    )
+    found = bench_calls({"one": f"{arms}:one"}, budget=8, seed=0)
+    assert [one.processes for one in found.findings.figures] == [2], found.measured.notes
 
 
 def test_sessions_that_want_other_inputs_are_not_compared(empty: Path) -> None:

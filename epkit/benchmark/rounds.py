@@ -31,6 +31,7 @@ from epkit.benchmark.contender import Contender
 from epkit.benchmark.document import Block
 from epkit.benchmark.nvidia_smi import gpus, used_and_free
 from epkit.benchmark.pilots import finish, warm
+from epkit.benchmark.quantiles import SETTLING_SWEEPS
 from epkit.benchmark.record import Record
 from epkit.benchmark.runner import Reply
 from epkit.benchmark.sweeps import Meeting, joining, sweep
@@ -113,9 +114,11 @@ def run_round(
     cores = _cores() if length == ALONE else []
     spent = dict.fromkeys((one.place for one in taking_part), 0.0)
     sweeps = dict.fromkeys(spent, 0)
+    # The settling sweep and one more always come to their end; those of the first round are run however late it is.
+    least = 0 if record.blocks else SETTLING_SWEEPS + 1
     count = 0
     meetings = 0
-    while time.monotonic() < until:
+    while time.monotonic() < until or count < least:
         alive = [place for place in spent if contenders[place].takes_part]
         if not alive:
             break
@@ -139,8 +142,7 @@ def run_round(
                     )
                 )
             meetings += 1
-            # The settling sweep and one more always come to their end.
-            if time.monotonic() > until and count > 1:
+            if time.monotonic() > until and count > SETTLING_SWEEPS:
                 break
         for at in joined:
             sweeps[alive[at]] += 1
