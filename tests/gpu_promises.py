@@ -10,7 +10,6 @@ import asyncio
 import os
 import sys
 import tempfile
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 from models import light, mlp, model, value
 from onnx import TensorProto, helper, numpy_helper
+from together import together
 
 import epkit
 from epkit import _nvidia
@@ -91,25 +91,6 @@ def refused(call: Callable[[], object], kind: type[Exception], *words: str) -> N
     else:
         raise AssertionError(f"no {kind.__name__} was raised")
     assert all(word in said for word in words), f"{said!r} does not say {words}"
-
-
-def together(work: Callable[[int], None], threads: int = 8) -> None:
-    """Do the work in so many threads at once, and raise what the first of them raised."""
-    faults: list[BaseException] = []
-
-    def _guarded(number: int) -> None:
-        try:
-            work(number)
-        except BaseException as error:  # noqa: BLE001 - raised again by the caller
-            faults.append(error)
-
-    running = [threading.Thread(target=_guarded, args=(number,)) for number in range(threads)]
-    for one in running:
-        one.start()
-    for one in running:
-        one.join()
-    if faults:
-        raise AssertionError(f"{len(faults)} of {threads} threads failed: {faults[0]!r}") from faults[0]
 
 
 def cuda_torch() -> Any:

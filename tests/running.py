@@ -14,6 +14,7 @@ import pytest
 from hypothesis import strategies as st
 from models import identity, mlp, model, value
 from onnx import TensorProto, helper, numpy_helper
+from together import together
 
 import epkit
 from epkit.errors import InputError, RunError
@@ -118,28 +119,16 @@ def check_in_threads(
     sessions: Sequence[tuple[epkit.Session, bytes]], way: Way, threads: int = 8, turns: int = 8
 ) -> None:
     """Run sessions of `mlp` from many threads, each with a way of its own and inputs of its own."""
-    faults: list[BaseException] = []
-    together = threading.Barrier(threads)
 
     def work(number: int) -> None:
         random = np.random.default_rng(number)
-        try:
-            calls = [(way(session), contents) for session, contents in sessions]
-            together.wait()
-            for turn in range(turns):
-                call, contents = calls[(number + turn) % len(calls)]
-                feed = {"x": random.standard_normal((1 + (number + turn) % 4, 16), dtype=np.float32)}
-                check_same(call(feed), wanted_of(contents, feed))
-        except BaseException as fault:  # noqa: BLE001
-            faults.append(fault)
-            together.abort()
+        calls = [(way(session), contents) for session, contents in sessions]
+        for turn in range(turns):
+            call, contents = calls[(number + turn) % len(calls)]
+            feed = {"x": random.standard_normal((1 + (number + turn) % 4, 16), dtype=np.float32)}
+            check_same(call(feed), wanted_of(contents, feed))
 
-    workers = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
-    for one in workers:
-        one.start()
-    for one in workers:
-        one.join()
-    assert faults == []
+    together(work, threads)
 
 
 # -- models, and what they are fed

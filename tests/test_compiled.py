@@ -26,6 +26,7 @@ from epkit_tensorrt.provider import TensorRT
 from hypothesis import given
 from hypothesis import strategies as st
 from models import mlp
+from together import together
 
 import epkit
 from epkit import compilation, digests, kept, upkeep
@@ -357,11 +358,7 @@ def test_two_processes_at_once_build_it_once(slow, file):
 def test_two_threads_at_once_build_it_once(slow, file, monkeypatch):
     monkeypatch.setenv("SLOW_SECONDS", "0.3")
     outcomes: list[str] = []
-    threads = [threading.Thread(target=lambda: outcomes.append(row(file).outcome)) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(lambda _: outcomes.append(row(file).outcome), 3)
     assert sorted(outcomes) == ["built", "hit", "hit"]
 
 

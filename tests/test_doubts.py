@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from documents import made_up
 
-from epkit.benchmark.document import Measured
+from epkit.benchmark.document import Block, Measured
 from epkit.benchmark.doubts import doubts
 from epkit.benchmark.findings import findings
 
@@ -65,6 +65,21 @@ def test_processes_that_differ_for_as_long_as_they_live_are_told():
 def test_noise_is_not_taken_for_processes_that_differ():
     for seed in range(5):
         assert raised(made_up({"cpu": 0.01}, sweeps=12, noise=0.5, luck=0.0, seed=seed).measured) == ()
+
+
+def test_medians_that_rank_two_the_other_way_than_their_verdict_are_told():
+    quiet = made_up({"cpu": 0.01, "openvino": 0.008}, sweeps=8).measured
+
+    # In every other meeting the machine is three times as slow; the pooled median of one of the two comes from those.
+    def slowed(one: Block) -> Block:
+        slow = one.meeting % 2
+        often = 5 if quiet.processes[one.process].candidate == slow else 1
+        return replace(one, samples_s=tuple((3 if slow else 1) * run for run in one.samples_s * often))
+
+    uneasy = replace(quiet, blocks=tuple(slowed(one) for one in quiet.blocks))
+    (said,) = raised(uneasy)
+    assert said.startswith("the medians of cpu and openvino say the opposite of their verdict")
+    assert [one.verdict for one in findings(uneasy).comparisons] == ["faster"]
 
 
 def test_files_that_came_from_the_disk_are_told(quiet):

@@ -8,7 +8,6 @@ import logging
 import os
 import subprocess
 import sys
-import threading
 import time
 
 import numpy as np
@@ -16,6 +15,7 @@ import onnxruntime
 import pytest
 from models import mlp
 from running import WAYS, check_runs
+from together import together
 
 import epkit
 from epkit import events, journal
@@ -120,11 +120,7 @@ def test_a_run_that_fails_is_told_with_its_error(seen):
 
 def test_every_run_of_every_thread_is_told_once(seen):
     with epkit.open(mlp(), "cpu") as session:
-        workers = [threading.Thread(target=lambda: [session.run(FEED) for _ in range(50)]) for _ in range(4)]
-        for one in workers:
-            one.start()
-        for one in workers:
-            one.join()
+        together(lambda _: [session.run(FEED) for _ in range(50)], 4)
     assert len(of(events.Ran, seen)) == 200
 
 
@@ -244,10 +240,6 @@ def test_threads_that_begin_at_once_keep_each_event_once(monkeypatch, tmp_path):
 
     monkeypatch.setattr(journal, "JsonLines", Slow)
     environ = {"EPKIT_EVENTS": str(tmp_path / "events.jsonl")}
-    threads = [threading.Thread(target=journal.begin, args=(environ,)) for _ in range(8)]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join()
+    together(lambda _: journal.begin(environ))
     journal._begun.pop(environ["EPKIT_EVENTS"]).stop()
     assert len(made) == 1

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import onnxruntime
 import pytest
@@ -9,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import identity, mlp, model, value
 from onnx import TensorProto, helper, numpy_helper
+from together import together
 
 import epkit
 from epkit.errors import RunError
@@ -91,11 +90,7 @@ def test_bindings_are_bounded_however_many_shapes_and_threads_come():
                 session.run(np.ones(size, np.float32))
         assert len(session._caller._leases._idle) <= lease.MOST_SHAPES
         array = np.ones(8, np.float32)
-        threads = [threading.Thread(target=lambda: [session.run(array) for _ in range(50)]) for _ in range(32)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        together(lambda _: [session.run(array) for _ in range(50)], 32)
         assert all(len(idle) <= lease.MOST_IDLE + 1 for idle in session._caller._leases._idle.values())
 
 
@@ -108,11 +103,7 @@ def test_threads_never_see_each_others_numbers():
             results = [session.run(array)["y"] for _ in range(300)]
             wrong.extend(result for result in results if (result != number).any())
 
-        threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        together(work)
     assert wrong == []
 
 

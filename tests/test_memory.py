@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 
 import ml_dtypes
 import numpy as np
@@ -19,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import identity, mlp, model, value
 from onnx import TensorProto, helper
+from together import together
 
 import epkit
 from epkit import sample
@@ -187,11 +187,7 @@ def test_many_threads_may_shrink_one_session():
                 result = session.run(np.full(count, number, np.float32))["y"]
                 wrong.extend([number] * bool((result != number).any()))
 
-        threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        together(work)
     assert wrong == []
 
 

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from models import LIGHT, identity, light, mlp, model, value
 from onnx import TensorProto, helper, numpy_helper
+from together import together
 
 import epkit
 from epkit.errors import (
@@ -451,11 +452,7 @@ def test_many_threads_may_call_one_session(provider):
             results = [session.run(inputs[index])["y"] for _ in range(50)]
             wrong.extend(index for result in results if not np.allclose(result, wanted[index], rtol=1e-4, atol=1e-6))
 
-        threads = [threading.Thread(target=work, args=(index,)) for index in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        together(work)
     assert wrong == []
 
 
@@ -491,11 +488,7 @@ def epkit_providers():
         for session in (one, two):
             session._caller.session = Watched(session._caller.session)
         array = np.ones((1, 16), np.float32)
-        threads = [threading.Thread(target=lambda s=s: [s.run(array) for _ in range(10)]) for s in (one, two) * 3]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        together(lambda number: [(one, two)[number % 2].run(array) for _ in range(10)], 6)
     assert max(most) == 1
 
 

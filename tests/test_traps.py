@@ -6,7 +6,6 @@ Each test names the trap: what plain ONNX Runtime 1.31 does with the same reques
 from __future__ import annotations
 
 import gc
-import threading
 from pathlib import Path
 
 import ml_dtypes
@@ -17,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import identity, light, mlp, model, value
 from onnx import TensorProto, helper, numpy_helper
+from together import together
 
 import epkit
 from epkit import registry
@@ -282,15 +282,11 @@ def test_openvino_with_the_cpu_beside_it_takes_a_whole_network_and_eight_threads
         wanted = session.run(array)
         answers: list[bool] = []
 
-        def work() -> None:
+        def work(_: int) -> None:
             same = [np.allclose(session.run(array)[name], wanted[name], rtol=1e-4, atol=1e-6) for name in wanted]
             answers.append(all(same))
 
-        threads = [threading.Thread(target=work) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        together(work)
     assert answers == [True] * 8
     assert capfd.readouterr() == ("", "")
 
@@ -543,18 +539,14 @@ def test_one_binding_in_two_threads_raises_nothing_and_mixes_their_numbers():
     told: list[str] = []
     with epkit.open(mlp(), "cpu") as session, session.bind(np.ones((20_000, 16), np.float32)) as binding:
 
-        def work() -> None:
+        def work(_: int) -> None:
             while not told:
                 try:
                     binding.run()
                 except RunError as error:
                     told.append(str(error))
 
-        threads = [threading.Thread(target=work) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        together(work, 2)
     assert "in another thread" in told[0]
 
 

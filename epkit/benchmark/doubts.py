@@ -36,6 +36,7 @@ def doubts(measured: Measured, findings: Findings) -> tuple[str, ...]:
         *_of_clocks(measured),
         *_of_warm_up(measured, findings),
         *_of_processes(measured),
+        *_of_medians(measured, findings),
         *_of_files(measured),
     )
 
@@ -87,6 +88,18 @@ def _of_processes(measured: Measured) -> Iterator[str]:
             yield (
                 f"{_named(measured, candidate, case)} takes {(apart - 1) * 100:.0f} % longer in one of its processes "
                 "than in another, more than their noise explains: have more processes, with a larger --budget"
+            )
+
+
+def _of_medians(measured: Measured, findings: Findings) -> Iterator[str]:
+    medians = {(one.case, one.candidate): one.median.value_s for one in findings.figures}
+    for one in findings.comparisons:
+        a, b = medians.get((one.case, one.a)), medians.get((one.case, one.b))
+        if a and b and ((one.verdict == "faster" and b > a) or (one.verdict == "slower" and b < a)):
+            both = f"{measured.candidates[one.a].target} and {_named(measured, one.b, one.case)}"
+            yield (
+                f"the medians of {both} say the opposite of their verdict, which compares only runs that lay side by "
+                "side: the machine's speed changed meanwhile, so measure again"
             )
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
-from epkit.benchmark.budget import Budget
-from epkit.benchmark.contender import Contender
+from epkit.benchmark.contest import Contest
 from epkit.benchmark.profiling import Task, profile
 from epkit.benchmark.runner import LEAST_LIMIT_S
 from epkit.faults import Fault
@@ -16,17 +13,17 @@ LEAST_RUNS = 6
 """How often it runs at least."""
 
 
-def profiling_s(contenders: Sequence[Contender]) -> float:
+def profiling_s(contest: Contest) -> float:
     """Return about how long it takes to profile all that take part."""
-    return sum(one.starting_s + max(RUNNING_S, LEAST_RUNS * one.run_s) for one in contenders if one.takes_part)
+    return sum(one.starting_s + max(RUNNING_S, LEAST_RUNS * one.run_s) for one in contest.taking_part)
 
 
-def look_inside(contenders: Sequence[Contender], task: Task, budget: Budget, tell: Callable[[str], None]) -> None:
+def look_inside(contest: Contest, task: Task) -> None:
     """Profile one candidate after the other, on the first case; one that cannot be profiled keeps its figures."""
-    for one in contenders:
-        if one.takes_part and one.planned is not None:
-            tell(f"profiling {one.name}")
-            found = profile(one.planned, task, limit_s=max(LEAST_LIMIT_S, budget.left))
+    for one in contest.taking_part:
+        if one.planned is not None:
+            contest.tell(f"profiling {one.name}")
+            found = profile(one.planned, task, limit_s=max(LEAST_LIMIT_S, contest.budget.left))
             if isinstance(found, Fault):
                 one.notes = (*one.notes, f"its operators could not be profiled: {found.reason}")
             else:

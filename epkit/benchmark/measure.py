@@ -9,7 +9,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,6 +20,7 @@ from epkit.benchmark import quantiles, scores
 from epkit.benchmark.budget import Budget
 from epkit.benchmark.cases import combined, fed
 from epkit.benchmark.contender import Contender, of_calls, of_targets
+from epkit.benchmark.contest import Contest
 from epkit.benchmark.document import Benchmark, Case, Request
 from epkit.benchmark.environment import look
 from epkit.benchmark.findings import BEYOND_DOUBT, CONFIDENCE, differences, is_settled, level_of
@@ -189,11 +190,11 @@ def _measured(
     profiled: Task | None = None,
 ) -> Benchmark:
     """Let all run alone, then side by side, round by round, until all is told or the time is over."""
-    random, tell = Random(request.seed), _tell(progress, budget)
+    contest = Contest(contenders, record, budget, Random(request.seed), _tell(progress, budget))
     with contextlib.ExitStack() as stack:
         for one in contenders:
             stack.callback(one.end)
-        pilot(contenders, record, folder, budget, random, tell)
+        pilot(contest, folder)
         raise_common_fault([one.fault for one in contenders])
         describe_cases(contenders, record)
         judge_outputs(contenders, folder, tolerance_of(request.tolerance))
@@ -201,23 +202,23 @@ def _measured(
         unfinished.callback(record.keep)
         record.keep()
         # What ending the processes and the profiler take is put aside.
-        aside = times.ending_s(budget.seconds) + (profiling_s(contenders) if profiled else 0.0)
-        until = Budget(budget.started, budget.seconds - aside)
+        aside = times.ending_s(budget.seconds) + (profiling_s(contest) if profiled else 0.0)
+        measuring = replace(contest, budget=Budget(budget.started, budget.seconds - aside))
         for number in range(1, times.ROUNDS + 1):
-            plan = (first_round if number == 1 else next_round)(contenders, record, until)
+            plan = (first_round if number == 1 else next_round)(measuring)
             if plan is None:
                 break
-            run_round(number, plan, contenders, record, until, random, tell)
+            run_round(number, plan, measuring)
             measured = record.measured()
             level = level_of(measured)
             known = list(differences(measured))
             if all(one and is_settled(one, level, request.smallest_effect) for one in known):
                 break
             record.keep()
-        if not record.blocks and any(one.takes_part for one in contenders):
+        if not record.blocks and contest.taking_part:
             record.notes.append("the time was over before anything could be measured; give more with --budget")
         if profiled:
-            look_inside(contenders, profiled, budget, tell)
+            look_inside(contest, profiled)
         unfinished.pop_all()
     if progress:
         progress("done", 1.0)

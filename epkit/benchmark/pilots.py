@@ -7,13 +7,12 @@ whether its outputs are those of the reference, and how long a run takes, which 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from random import Random
 
-from epkit.benchmark.budget import Budget
 from epkit.benchmark.contender import Contender
+from epkit.benchmark.contest import Contest
 from epkit.benchmark.nvidia_smi import device_bytes, gpus, used_and_free
 from epkit.benchmark.record import Record
 from epkit.benchmark.runner import Reply, Runner
@@ -26,24 +25,21 @@ WARM_MOST_S = 3.0
 SHARE = 0.5
 """The share of the budget that all of this may take."""
 
-Progress = Callable[[str], None]
 
-
-def pilot(
-    contenders: Sequence[Contender], record: Record, folder: Path, budget: Budget, random: Random, tell: Progress
-) -> None:
+def pilot(contest: Contest, folder: Path) -> None:
     """Let each candidate run alone, in random order.
 
     Each may take half of the time that is left for this, the last one all of it: a slow one gets what the quick ones
     did not need, and one that hangs does not take it all.
     """
-    waiting = [one for one in contenders if one.fault is None]
-    random.shuffle(waiting)
-    ready_by = time.monotonic() + budget.left * SHARE
+    record = contest.record
+    waiting = [one for one in contest.contenders if one.fault is None]
+    contest.random.shuffle(waiting)
+    ready_by = time.monotonic() + contest.budget.left * SHARE
     for one in waiting:
         last = one is waiting[-1]
         until = time.monotonic() + (ready_by - time.monotonic()) * (1.0 if last else 0.5)
-        tell(f"trying {one.name}")
+        contest.tell(f"trying {one.name}")
         with one.blamed():
             _alone(one, record, folder, until, outputs=not one.compiles)
             if one.compiles and record.processes[-1].cache == "cold":

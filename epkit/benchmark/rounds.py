@@ -8,9 +8,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from random import Random
 
 from epkit import _platform
 from epkit.benchmark.budget import (
@@ -22,23 +21,20 @@ from epkit.benchmark.budget import (
     LONG_BLOCK_S,
     STARTING,
     SWEEPS,
-    Budget,
     Round,
     fitting,
     round_of,
 )
 from epkit.benchmark.contender import Contender
+from epkit.benchmark.contest import Contest
 from epkit.benchmark.document import Block
 from epkit.benchmark.nvidia_smi import gpus, used_and_free
 from epkit.benchmark.pilots import finish, warm
 from epkit.benchmark.quantiles import SETTLING_SWEEPS
-from epkit.benchmark.record import Record
 from epkit.benchmark.runner import Reply
 from epkit.benchmark.sweeps import Meeting, joining, sweep
 from epkit.faults import Fault
 from epkit.units import seconds
-
-Progress = Callable[[str], None]
 
 ALONE = BLOCK_S, 0.0
 ENOUGH_PROCESSES = 4
@@ -46,11 +42,11 @@ FAR_SLOWER = 5.0
 """How many times as long as the quickest a candidate has to take before it is left out for the others' sake."""
 
 
-def first_round(contenders: Sequence[Contender], record: Record, budget: Budget) -> Round | None:
+def first_round(contest: Contest) -> Round | None:
     """Plan the first round; whoever takes so long that the others could not be measured is left out, as a row."""
     while True:
-        plan = next_round(contenders, record, budget)
-        taking_part = sorted((one for one in contenders if one.takes_part), key=_cost)
+        plan, budget = next_round(contest), contest.budget
+        taking_part = sorted(contest.taking_part, key=_cost)
         if len(taking_part) < 2 or (plan is not None and plan.processes >= ENOUGH_PROCESSES):
             return plan
         slowest = taking_part[-1]
@@ -75,13 +71,14 @@ def _cost(one: Contender) -> float:
     return one.starting_s + SWEEPS * one.run_s
 
 
-def next_round(contenders: Sequence[Contender], record: Record, budget: Budget) -> Round | None:
+def next_round(contest: Contest) -> Round | None:
     """Plan a round of all that take part, as far as time and memory allow."""
-    taking_part = [one for one in contenders if one.takes_part]
+    taking_part, record = contest.taking_part, contest.record
     if not taking_part:
         return None
     cases = len(record.cases)
-    alone = {one.candidate: one for one in record.processes if one.round == 0 and contenders[one.candidate].takes_part}
+    places = {one.place for one in taking_part}
+    alone = {one.candidate: one for one in record.processes if one.round == 0 and one.candidate in places}
     needed = sum(one.peak_rss_bytes or 0 for one in alone.values())
     needed_on_gpu = sum(one.device_bytes or 0 for one in alone.values())
     on_gpu = used_and_free(gpus()) if needed_on_gpu else None
@@ -89,27 +86,19 @@ def next_round(contenders: Sequence[Contender], record: Record, budget: Budget) 
     meeting_s = sum(max(block_s * cases, one.run_s) + 0.002 * cases for one in taking_part)
     starting_s = sum(one.starting_s for one in taking_part)
     most = min(fitting(_platform.free_memory(), needed), fitting(on_gpu and on_gpu[1], needed_on_gpu))
-    return round_of(budget.left, starting_s, meeting_s, len(taking_part), cases, most)
+    return round_of(contest.budget.left, starting_s, meeting_s, len(taking_part), cases, most)
 
 
-def run_round(
-    number: int,
-    plan: Round,
-    contenders: Sequence[Contender],
-    record: Record,
-    budget: Budget,
-    random: Random,
-    tell: Progress,
-) -> None:
+def run_round(number: int, plan: Round, contest: Contest) -> None:
     """Start fresh processes, and let them meet until the time of the round is over."""
+    record, random = contest.record, contest.random
     began = time.monotonic()
-    processes = _start(number, plan, contenders, record, budget, random, tell)
-    taking_part = [one for one in contenders if one.takes_part]
+    processes = _start(number, plan, contest)
+    taking_part = contest.taking_part
+    took_s = (time.monotonic() - began) * STARTING / HINDERING
     for one in taking_part:
-        one.starting_s = (
-            (time.monotonic() - began) * STARTING / HINDERING / max(1, processes) / max(1, len(taking_part))
-        )
-    until = min(time.monotonic() + plan.steady_s, budget.over)
+        one.starting_s = took_s / max(1, processes * len(taking_part))
+    until = min(time.monotonic() + plan.steady_s, contest.budget.over)
     length = lengths(taking_part)
     cores = _cores() if length == ALONE else []
     spent = dict.fromkeys((one.place for one in taking_part), 0.0)
@@ -119,28 +108,17 @@ def run_round(
     count = 0
     meetings = 0
     while time.monotonic() < until or count < least:
-        alive = [place for place in spent if contenders[place].takes_part]
+        alive = [place for place in spent if contest.contenders[place].takes_part]
         if not alive:
             break
         joined = joining([spent[place] for place in alive], [sweeps[place] for place in alive], LEAST_SWEEPS)
         for meeting in sweep([alive[at] for at in joined], processes, len(record.cases), random):
-            tell("measuring")
+            contest.tell("measuring")
             core = random.choice(cores) if cores else None
-            for place, process, reply, took in _meet(meeting, contenders, budget, length, core):
+            for place, process, reply, took in _meet(meeting, contest, length, core):
                 spent[place] += took
-                record.blocks.append(
-                    Block(
-                        number,
-                        count,
-                        meetings,
-                        meeting.case,
-                        process,
-                        core,
-                        reply["lead"],
-                        reply["cpu_s"],
-                        tuple(reply["seconds"]),
-                    )
-                )
+                figures = reply["lead"], reply["cpu_s"], tuple(reply["seconds"])
+                record.blocks.append(Block(number, count, meetings, meeting.case, process, core, *figures))
             meetings += 1
             if time.monotonic() > until and count > SETTLING_SWEEPS:
                 break
@@ -148,26 +126,18 @@ def run_round(
             sweeps[alive[at]] += 1
         count += 1
         record.keep_by_now()
-    _finish(contenders, record)
+    _finish(contest)
 
 
-def _start(
-    number: int,
-    plan: Round,
-    contenders: Sequence[Contender],
-    record: Record,
-    budget: Budget,
-    random: Random,
-    tell: Progress,
-) -> int:
+def _start(number: int, plan: Round, contest: Contest) -> int:
     """Start fresh processes, a few at the same time; return how many of each candidate there are.
 
     They come one of each candidate after the other, in random order. Where starting takes longer than planned, there
     are fewer of them.
     """
+    budget, taking_part = contest.budget, contest.taking_part
     by_now = budget.over - min(plan.steady_s, budget.left / 2)
-    taking_part = [one for one in contenders if one.takes_part]
-    order = [one for _ in range(plan.processes) for one in random.sample(taking_part, len(taking_part))]
+    order = [one for _ in range(plan.processes) for one in contest.random.sample(taking_part, len(taking_part))]
 
     def processes() -> int:
         return min((len(one.places) for one in taking_part if one.takes_part), default=0)
@@ -175,43 +145,40 @@ def _start(
     while order and (processes() < LEAST_PROCESSES or time.monotonic() < by_now):
         together, order = order[:STARTING], order[STARTING:]
         for one in together:
-            tell(f"starting {one.name}")
+            contest.tell(f"starting {one.name}")
         for one, runner in [(one, one.start() if one.takes_part else None) for one in together]:
             if runner is not None and one.takes_part:
                 with one.blamed():
                     opened = runner.answer("open", budget.left)
                     runner.longest_s = max(opened["first_run_s"])
                     warmed = warm(runner, budget.left)
-                    one.places.append(record.add(one.process(number, opened, warmed, {})))
+                    one.places.append(contest.record.add(one.process(number, opened, warmed, {})))
     return processes()
 
 
 def _meet(
-    meeting: Meeting,
-    contenders: Sequence[Contender],
-    budget: Budget,
-    length: tuple[float, float],
-    core: int | None,
+    meeting: Meeting, contest: Contest, length: tuple[float, float], core: int | None
 ) -> list[tuple[int, int, Reply, float]]:
     """Run the blocks of a meeting; return for each the candidate, the process, what it said, and what it took."""
     found = []
     for place, number in meeting.turns:
-        one = contenders[place]
+        one = contest.contenders[place]
         with one.blamed():
             if one.takes_part:
                 began = time.monotonic()
                 process = one.places[number]
-                reply = one.runners[number].block(meeting.case, *length, core, budget.left)
+                reply = one.runners[number].block(meeting.case, *length, core, contest.budget.left)
                 found.append((place, process, reply, time.monotonic() - began))
     return found
 
 
-def _finish(contenders: Sequence[Contender], record: Record) -> None:
-    for one in contenders:
+def _finish(contest: Contest) -> None:
+    processes = contest.record.processes
+    for one in contest.contenders:
         with one.blamed():
             for place, runner in zip(one.places, one.runners, strict=True):
                 reply = finish(runner)
-                record.processes[place] = replace(record.processes[place], peak_rss_bytes=reply["peak_rss_bytes"])
+                processes[place] = replace(processes[place], peak_rss_bytes=reply["peak_rss_bytes"])
         one.end()
 
 

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from epkit_openvino.options import OpenVinoOptions
 from epkit_openvino.provider import OpenVino, _processor
 from models import light, mlp
 from onnx import helper
+from together import together
 
 import epkit
 from epkit import _runtime, kept, upkeep
@@ -82,16 +82,12 @@ def test_two_processes_at_once_build_it_once(tmp_path):
     code += "    print(json.dumps([row.outcome]))"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
 
-    def work() -> None:
+    def work(_: int) -> None:
         arguments = [sys.executable, "-c", code, str(model), json.dumps(target())]
         done = subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=120, check=True)
         outcomes.extend(json.loads(done.stdout))
 
-    threads = [threading.Thread(target=work) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(work, 3)
     assert sorted(outcomes) == ["built", "hit", "hit"]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import threading
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -36,6 +35,7 @@ from running import (
     owned,
     wanted_of,
 )
+from together import together
 
 import epkit
 from epkit import probe
@@ -109,24 +109,15 @@ def test_two_sessions_and_eight_threads_give_right_numbers(opened: Opened, way: 
 def test_threads_whose_results_are_new_buffers_in_each_run_give_right_numbers(opened: Opened):
     """What is let go of outside of the lock that guards runs must do no harm."""
     contents = MODELS["shape that is not as declared"]
-    faults: list[object] = []
 
     def work(number: int) -> None:
         call = by_bind_for_each(opened(contents)) if number % 2 else by_bind(opened(contents))
         random = np.random.default_rng(number)
         for _ in range(10):
             feed = {"x": random.integers(0, 2, 5).astype(np.float32)}
-            try:
-                check_same(owned(call(feed)), wanted_of(contents, feed))
-            except BaseException as fault:  # noqa: BLE001
-                faults.append(fault)
+            check_same(owned(call(feed)), wanted_of(contents, feed))
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join()
-    assert faults == []
+    together(work)
 
 
 @pytest.mark.parametrize("promise", PROMISES)
