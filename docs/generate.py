@@ -25,7 +25,7 @@ from pydantic import BaseModel
 
 import epkit.provider
 from epkit.benchmark import document, environment, operators
-from epkit.catalogue import spelt
+from epkit.catalogue import options
 from epkit.config_keys import WRITE_INSTEAD, ConfigEntries
 from epkit.events import Event
 from epkit.provider import Provider
@@ -97,8 +97,7 @@ def _tables() -> dict[str, str]:
 
 def _options(model: type[BaseModel]) -> str:
     """Name the options of a provider with their meanings; `extra`, which every provider has, apart."""
-    known = {name: field for name, field in model.model_fields.items() if name != "extra"}
-    return "; ".join(f"{code(name)}: {field.description}" for name, field in known.items())
+    return "; ".join(f"{code(one.name)}: {one.meaning}" for one in options(model) if one.name != "extra")
 
 
 def _plain(kind: type) -> str:
@@ -108,11 +107,7 @@ def _plain(kind: type) -> str:
 
 def fields(model: type[BaseModel]) -> str:
     """Return the table of a model's fields; `extra`, the unchecked one, comes last."""
-    known = sorted(model.model_fields.items(), key=lambda field: field[0] == "extra")
-    rows = [
-        (code(field.alias or name), ", ".join(map(code, spelt(field.annotation).split(" | "))), field.description or "")
-        for name, field in known
-    ]
+    rows = [(code(one.name), ", ".join(map(code, one.type.split(" | "))), one.meaning) for one in options(model)]
     return table(("key", "values", "meaning"), rows)
 
 

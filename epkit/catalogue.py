@@ -9,6 +9,7 @@ from typing import Annotated, Literal, get_args, get_origin
 from pydantic import BaseModel, ByteSize
 
 from epkit import probe
+from epkit.docstrings import sentences
 from epkit.provider import Unusable, Usable
 from epkit.registry import Entry, Registry, discover
 
@@ -70,8 +71,8 @@ def row(entry: Entry, registry: Registry, *, refresh: bool = False) -> Row:
 
 def options(model: type[BaseModel]) -> Sequence[Option]:
     """List the options of a provider, or the keys of another model, in its order; what is unchecked comes last."""
-    fields = sorted(model.model_fields.items(), key=lambda item: item[0] == "extra")
-    return [Option(field.alias or name, spelt(field.annotation), field.description or "") for name, field in fields]
+    fields, told = sorted(model.model_fields.items(), key=lambda item: item[0] == "extra"), sentences(model)
+    return [Option(field.alias or name, spelt(field.annotation), told[name]) for name, field in fields]
 
 
 def spelt(annotation: object) -> str:

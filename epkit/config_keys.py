@@ -58,7 +58,6 @@ class ConfigEntries(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
-        use_attribute_docstrings=True,
         alias_generator=lambda name: name.replace("__", "."),
     )
 

@@ -67,7 +67,7 @@ class Options(BaseModel):
     What is left unset is not sent, so ONNX Runtime's default stays ONNX Runtime's.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     extra: dict[str, str] = {}
     """Options newer than epkit, passed on unchecked as name and text."""

@@ -61,7 +61,7 @@ Text: TypeAlias = Annotated[str, Field(min_length=1)]
 class SessionOptions(BaseModel):
     """Everything that ONNX Runtime lets one set on a session, by its own names; None leaves its default."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     native_options: ClassVar[tuple[str, ...]] = ("custom_ops_libraries",)
     """Options that load native code; those that come from a file that was found, not named, are pointed out."""

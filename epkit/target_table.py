@@ -35,7 +35,7 @@ def _true_or_seconds(value: object) -> object:
 class Warmup(BaseModel):
     """What to run before the first request."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     batches: tuple[Annotated[int, Field(ge=1)], ...] = ()
     """Batch sizes to run: sizes of the first dimension of the inputs, where it is dynamic."""
@@ -56,7 +56,7 @@ class Warmup(BaseModel):
 class TargetTable(BaseModel):
     """The keys of one `[targets.<name>]` table."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     provider: StrictStr
     """The provider to run on."""

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from epkit import _nvidia
+from epkit.catalogue import options
 
 OPTIONS = [name for name in CudaOptions.model_fields if name != "extra"]
 SWITCHES = [name for name in OPTIONS if "bool" in str(CudaOptions.model_fields[name].annotation)]
@@ -31,9 +32,8 @@ def test_every_option_is_one_that_the_provider_library_knows():
 
 
 def test_every_option_says_in_a_sentence_what_it_is_and_its_default():
-    for name in OPTIONS:
-        text = CudaOptions.model_fields[name].description or ""
-        assert re.fullmatch(r"[A-Z].{15,}\([^()]+\)\.", text, re.DOTALL), name
+    for one in options(CudaOptions):
+        assert one.name == "extra" or re.fullmatch(r"[A-Z].{15,}\([^()]+\)\.", one.meaning, re.DOTALL), one.name
 
 
 def test_options_are_sent_as_onnx_runtime_reads_them():

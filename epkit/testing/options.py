@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from epkit import wheels
+from epkit import catalogue, wheels
 from epkit.catalogue import spelt
 from epkit.config import table_of
 from epkit.errors import ConfigError, EpkitError
@@ -26,14 +26,14 @@ class Optioned(Promises):
     @promise()
     def test_every_option_is_documented(self) -> None:
         """A sentence stands under each option; help and reference are made of it."""
-        for name, field in own_options(self.subject.provider):
-            if not (field.description or "").strip().endswith("."):
+        for one in catalogue.options(self.subject.provider.options):
+            if not one.meaning.strip().endswith("."):
                 told = (
-                    f"the option {name!r} has no sentence under it"
-                    if not field.description
-                    else f"what stands under the option {name!r} does not end as a sentence"
+                    f"what stands under the option {one.name!r} does not end as a sentence"
+                    if one.meaning
+                    else f"the option {one.name!r} has no sentence under it"
                 )
-                raise Broken(told, f'write """What {name} does (ONNX Runtime\'s default).""" below it')
+                raise Broken(told, f'write """What {one.name} does (ONNX Runtime\'s default).""" below it')
 
     @promise()
     def test_an_unknown_option_is_refused(self) -> None:

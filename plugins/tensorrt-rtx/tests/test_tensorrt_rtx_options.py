@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from epkit import wheels
+from epkit.catalogue import options
 
 RTX = TensorRTRTX()
 SHAPES = {"nv_profile_min_shapes": "x:1x3", "nv_profile_opt_shapes": "x:2x3", "nv_profile_max_shapes": "x:4x3"}
@@ -54,9 +55,8 @@ def test_the_architectures_are_those_of_the_header(header: str):
 
 
 def test_every_option_has_a_sentence():
-    for name, field in TensorRTRTXOptions.model_fields.items():
-        assert field.description, name
-        assert field.description.endswith("."), name
+    for one in options(TensorRTRTXOptions):
+        assert one.meaning.endswith("."), one.name
 
 
 @pytest.mark.parametrize(
