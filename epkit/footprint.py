@@ -6,7 +6,6 @@ Each batch size is measured in a process of its own, since the memory that one h
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from epkit.errors import ConfigError, ProviderUnavailable
 from epkit.faults import Fault, lost, told
 from epkit.inspection import Inspection, Measured
 from epkit.inspection import inspect as read_and_estimate
+from epkit.scratch import scratch
 
 if TYPE_CHECKING:
     from epkit.config import ConfigSource
@@ -81,8 +81,8 @@ def _as_file(model: Source) -> Iterator[str]:
     if not isinstance(model, bytes):
         yield str(Path(model).absolute())
         return
-    with tempfile.TemporaryDirectory(prefix="epkit-") as folder:
-        file = Path(folder) / "model.onnx"
+    with scratch() as folder:
+        file = folder / "model.onnx"
         file.write_bytes(model)
         yield str(file)
 

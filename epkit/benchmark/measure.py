@@ -6,7 +6,6 @@ import contextlib
 import math
 import os
 import secrets
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -38,6 +37,7 @@ from epkit.model import Source, digest
 from epkit.model import read as read_model
 from epkit.parity.tolerance import tolerance_of
 from epkit.registry import discover
+from epkit.scratch import scratch
 from epkit.session import check_fit
 
 Progress = Callable[[str, float], None]
@@ -128,14 +128,14 @@ def bench(
     )
     _tell(progress, time_left)("probing providers")
     candidates = planned(wanted, registry, refresh=refresh)
-    with tempfile.TemporaryDirectory(prefix="epkit-bench-") as folder:
+    with scratch() as folder:
         told: dict[str, Any] = {
-            **_model_request(contents.source, Path(folder)),
+            **_model_request(contents.source, folder),
             "config": sendable(config),
             "feeds": [asdict(fed(given, case)) for case in cases],
             "bound": bound,
             "callers": callers,
-            "keep": str(Path(folder) / "compiled"),
+            "keep": str(folder / "compiled"),
         }
         contenders = of_targets(candidates, told)
         file = None if output is None else Path(output)
@@ -145,7 +145,7 @@ def bench(
             profiled = Task(
                 Path(told["model"]), told["in_memory"], told["config"], Feed(**told["feeds"][0]), bound
             )  # fmt: skip
-        return _measured(contenders, record, Path(folder), request, time_left, progress, profiled)
+        return _measured(contenders, record, folder, request, time_left, progress, profiled)
 
 
 def bench_calls(
@@ -176,8 +176,8 @@ def bench_calls(
     contenders = of_calls(calls, {"callers": callers})
     file = None if output is None else Path(output)
     record = Record(request, [Case("", {})], contenders, RULES, look(), discover(), file)
-    with tempfile.TemporaryDirectory(prefix="epkit-bench-") as folder:
-        return _measured(contenders, record, Path(folder), request, Budget(time.monotonic(), budget), progress)
+    with scratch() as folder:
+        return _measured(contenders, record, folder, request, Budget(time.monotonic(), budget), progress)
 
 
 def _measured(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from epkit.benchmark.operators import Operators
 from epkit.candidates import Candidate, Feed
 from epkit.delegation import ask, located
 from epkit.faults import Fault
+from epkit.scratch import scratch
 
 WORKER = "epkit.benchmark.profiling_worker"
 LIMIT_S = 600.0
@@ -31,13 +31,13 @@ class Task:
 
 def profile(candidate: Candidate, task: Task, *, limit_s: float = LIMIT_S) -> Operators | Fault:
     """Open a candidate once more, in a process of its own and with ONNX Runtime's profiler, and read what it wrote."""
-    with tempfile.TemporaryDirectory(prefix="epkit-profile-") as folder:
+    with scratch() as folder:
         request = {
             **located(task.model, in_memory=task.in_memory),
             "config": task.config,
             "feed": asdict(task.feed),
             "bound": task.bound,
-            "folder": folder,
+            "folder": str(folder),
         }
         reply = ask(candidate, WORKER, request, doing="it was profiled", limit_s=limit_s)
     if isinstance(reply, Fault):

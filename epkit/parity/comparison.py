@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from epkit.parity.side import Ran, Task, run
 from epkit.parity.tolerance import AUTO, Tolerance, determined, judge, tolerance_of
 from epkit.parity.tracing import Divergence, Tensors, tensors, trace
 from epkit.registry import discover
+from epkit.scratch import scratch
 from epkit.session import check_fit
 from epkit.target import CPU
 from epkit.target import read as read_target
@@ -64,8 +64,7 @@ def compare(
     given = feed(inputs or {}, wanted, contents)
     sha256 = digest(contents)
     candidates = planned(wanted, registry, refresh=refresh)
-    with tempfile.TemporaryDirectory(prefix="epkit-compare-") as name:
-        folder = Path(name)
+    with scratch() as folder:
         task = Task(
             *_file(contents, folder),
             weights=_weights(contents, folder_of_weights),

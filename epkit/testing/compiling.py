@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from epkit.provider import Options
+from epkit.scratch import scratch
 from epkit.testing import samples
 from epkit.testing.options import written
 from epkit.testing.promise import Broken, NotProven, promise
@@ -110,11 +110,11 @@ class Compiling(Running):
 def _empty_cache() -> Iterator[Path]:
     """Keep what is compiled in a folder of its own, in this process, which is epkit's own."""
     before = {name: os.environ.get(name) for name in ("EPKIT_CACHE_DIR", "EPKIT_PROBE")}
-    with tempfile.TemporaryDirectory(prefix="epkit-kit-") as folder:
+    with scratch() as folder:
         # It has been proven already, and the answer is kept elsewhere.
-        os.environ.update(EPKIT_CACHE_DIR=folder, EPKIT_PROBE="quick")
+        os.environ.update(EPKIT_CACHE_DIR=str(folder), EPKIT_PROBE="quick")
         try:
-            yield Path(folder)
+            yield folder
         finally:
             for name, value in before.items():
                 if value is None:
