@@ -22,7 +22,6 @@ from epkit.benchmark.document import Benchmark, Comparison, Estimate, Request
 from epkit.benchmark.findings import findings
 from epkit.benchmark.operators import Node, Operators
 from epkit.benchmark.page import page, plots
-from epkit.cli import main
 from epkit.cli._bench_table import parts
 
 HOSTILE = "<script>alert(1)</script>|`*_$x$\n\x1b[31m# [a](http://example.com)"
@@ -74,18 +73,9 @@ def _with(found: Benchmark, candidates) -> Benchmark:
 
 
 @pytest.fixture
-def epkit(capfd, monkeypatch, tmp_path):
+def epkit(command, monkeypatch, tmp_path):
     monkeypatch.setenv("EPKIT_BENCH_DIR", str(tmp_path / "kept"))
-
-    def _epkit(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["epkit", *map(str, words)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        out, err = capfd.readouterr()
-        assert isinstance(left.value.code, int)
-        return left.value.code, out, err
-
-    return _epkit
+    return command
 
 
 def test_the_verdict_stands_before_the_figures(epkit, two, tmp_path):

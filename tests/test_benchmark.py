@@ -16,34 +16,21 @@ import numpy as np
 import pytest
 from models import mlp, model, value
 from onnx import TensorProto, helper
+from processes import alive
 
 from epkit.benchmark import budget as times
 from epkit.benchmark import runner, stored
 from epkit.benchmark.document import Benchmark
 from epkit.benchmark.findings import findings
 from epkit.benchmark.measure import bench, bench_calls
+from epkit.benchmark.runner import WORKER
 from epkit.errors import ConfigError, InputError, ModelError, RunError, UnknownTarget
-
-
-def workers(parent: int | None = None) -> list[int]:
-    """Return the benchmark's processes that are alive; those of one parent, or with 0 of nobody in particular."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (process / "cmdline").read_bytes().split(b"\0")
-            status = (process / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        mine = parent == 0 or int(status[1]) == (parent or os.getpid())
-        if b"epkit.benchmark.worker" in command and status[0] != "Z" and mine:
-            found.append(int(process.name))
-    return found
 
 
 @pytest.fixture(autouse=True)
 def _no_process_is_left() -> Iterator[None]:
     yield
-    assert workers() == []
+    assert alive(WORKER) == []
 
 
 @pytest.fixture(scope="module")
@@ -275,7 +262,7 @@ def test_a_process_that_is_killed_while_it_measures_is_a_row(small: Path, empty:
 
     def kill_one(what: str, share: float) -> None:
         if what == "measuring" and not killed:
-            killed.append(workers()[0])
+            killed.append(alive(WORKER)[0])
         elif what == "measuring":
             killed.append(0)
             if len(killed) == 10:  # a while after the beginning
@@ -297,7 +284,7 @@ def test_an_interrupt_leaves_no_process_and_keeps_what_was_measured(small: Path,
     def interrupt(what: str, share: float) -> None:
         calls.append(what)
         if calls.count("measuring") == 10:
-            seen.extend(workers())
+            seen.extend(alive(WORKER))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -323,16 +310,16 @@ def test_a_benchmark_that_is_killed_leaves_no_process_and_its_document(
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert any(line == "measuring\n" for line in process.stdout)
-        children = workers(process.pid)
+        children = alive(WORKER, process.pid)
         deadline = time.monotonic() + 30
         while not stored.read(file).measured.blocks and time.monotonic() < deadline:
             time.sleep(0.2)
         process.kill()
     assert len(children) >= 4
     deadline = time.monotonic() + 10
-    while set(children) & set(workers(0)) and time.monotonic() < deadline:
+    while set(children) & set(alive(WORKER, 0)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not set(children) & set(workers(0)), "stopped ones neither"
+    assert not set(children) & set(alive(WORKER, 0)), "stopped ones neither"
     assert stored.read(file).measured.blocks
 
 

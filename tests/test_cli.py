@@ -14,22 +14,10 @@ import pytest
 from models import identity, light, mlp, model, value
 from onnx import TensorProto, helper
 
-from epkit.cli import main
-
 
 @pytest.fixture
-def epkit(capfd, monkeypatch):
-    """Run one command in this process; returns exit code, stdout and stderr."""
-
-    def _epkit(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["epkit", *map(str, words)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        out, err = capfd.readouterr()
-        assert isinstance(left.value.code, int)
-        return left.value.code, out, err
-
-    return _epkit
+def epkit(command):
+    return command
 
 
 @pytest.fixture

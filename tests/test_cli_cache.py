@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from epkit import sample
-from epkit.cli import main
 
 
 @pytest.fixture(autouse=True)
@@ -22,13 +20,10 @@ def _own_cache(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def epkit(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
+def epkit(command: Any) -> Any:
     def run(*words: str, code: int = 0) -> str:
-        monkeypatch.setattr(sys, "argv", ["epkit", *words])
-        with pytest.raises(SystemExit) as left:
-            main()
-        out, err = capfd.readouterr()
-        assert left.value.code == code, err
+        found, out, err = command(*words)
+        assert found == code, err
         return out if code in (0, 1) else err
 
     return run

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,27 +12,14 @@ import onnx
 import pytest
 from models import light, mlp, model, value
 from onnx import TensorProto, helper, numpy_helper
+from processes import alive
 
 import epkit
-from epkit.cli import main
 from epkit.errors import ConfigError, InputError, ModelError, RunError, UnknownTarget
 from epkit.parity import tracing
 from epkit.parity.result import Comparison, Row
+from epkit.parity.side import WORKER
 from epkit.parity.tracing import Tensors, groups
-
-
-def workers() -> list[int]:
-    """Return the processes of comparisons that are this one's, and alive."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (process / "cmdline").read_bytes().split(b"\0")
-            status = (process / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if b"epkit.parity.worker" in command and status[0] != "Z" and int(status[1]) == os.getpid():
-            found.append(int(process.name))
-    return found
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +29,7 @@ def _nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     scratch.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
     yield
-    assert workers() == []
+    assert alive(WORKER) == []
     assert list(scratch.iterdir()) == []
 
 
@@ -322,17 +308,6 @@ def test_sessions_that_want_other_inputs_are_not_compared(empty: Path):
 
 
 # The command
-
-
-@pytest.fixture
-def command(capfd, monkeypatch) -> Callable[..., tuple[int, str, str]]:
-    def _command(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["epkit", *map(str, words)])
-        with pytest.raises(SystemExit) as left:
-            main()
-        return (left.value.code, *capfd.readouterr())
-
-    return _command
 
 
 def test_the_command_says_where_two_targets_part_and_exits_with_1(empty: Path, command, twist: Callable[..., str]):

@@ -18,11 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from models import mlp, model, value
 from onnx import helper
+from processes import alive
 
 import epkit
 from epkit.candidates import strictly
 from epkit.config import load
 from epkit.errors import ConfigError, ModelError, ProviderDropped
+from epkit.isolation import WORKER
 from epkit.registry import discover
 from epkit.target import read
 from epkit.target_table import LONGEST_ISOLATED
@@ -69,22 +71,7 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _no_process_is_left() -> Iterator[None]:
     yield
-    assert workers() == []
-
-
-def workers(parent: int | None = None) -> list[int]:
-    """Return the processes that open a model for this one, or for another; 0 is anybody."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (process / "cmdline").read_bytes().split(b"\0")
-            words = (process / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        mine = parent == 0 or int(words[1]) == (parent or os.getpid())
-        if b"epkit.isolation_worker" in command and words[0] != "Z" and mine:
-            found.append(int(process.name))
-    return found
+    assert alive(WORKER) == []
 
 
 def chain(*names: str, **keys: object) -> dict[str, object]:
@@ -275,7 +262,7 @@ def test_the_child_goes_with_its_parent_even_while_it_hangs(faulty, how, tmp_pat
     parent = subprocess.Popen([sys.executable, "-c", HANGING, tmp_path / "m.onnx"], stderr=subprocess.PIPE)
     try:
         ends = time.monotonic() + 90
-        while not (found := workers(parent.pid)) and time.monotonic() < ends:
+        while not (found := alive(WORKER, parent.pid)) and time.monotonic() < ends:
             assert parent.poll() is None, parent.communicate()
             time.sleep(0.05)
         (child,) = found
@@ -284,9 +271,9 @@ def test_the_child_goes_with_its_parent_even_while_it_hangs(faulty, how, tmp_pat
         parent.send_signal(signal.SIGKILL if how == "killed" else signal.SIGINT)
         _, err = parent.communicate(timeout=60)
         assert how == "killed" or b"KeyboardInterrupt" in err
-        while child in workers(0) and time.monotonic() < ends:
+        while child in alive(WORKER, 0) and time.monotonic() < ends:
             time.sleep(0.05)
-        assert child not in workers(0)
+        assert child not in alive(WORKER, 0)
     finally:
         parent.kill()
         parent.wait()
