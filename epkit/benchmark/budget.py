@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 PROCESSES = 8
@@ -58,21 +59,22 @@ class Budget:
         return min(1.0, 1 - self.left / self.seconds)
 
 
-def round_of(left: float, starting_s: float, meeting_s: float, candidates: int, cases: int, most: int) -> Round | None:
+def round_of(left: float, adding_s: float, turns_s: Sequence[float], cases: int, most: int) -> Round | None:
     """Plan a round for the time that is left; None when there is too little for one.
 
-    `starting_s` is what starting one process of each candidate takes, and `meeting_s` what one meeting on each case
-    takes. `most` is how many processes of each candidate fit into memory.
+    `adding_s` is what one more process of each candidate adds to starting them all, and `turns_s` what the turn of each
+    takes in a meeting on each case. `most` is how many processes of each candidate fit into memory.
     """
-    steady = STEADY_S * candidates * cases
+    steady = STEADY_S * cases
     for sweeps in (SWEEPS, LEAST_SWEEPS):
         for processes in range(min(PROCESSES, most), LEAST_PROCESSES - 1, -1):
-            for_sweeps = sweeps * processes * meeting_s
-            rest = left - processes * starting_s * HINDERING / STARTING
+            rest = left - processes * adding_s
             # The fewest processes run for whatever time is left.
-            wanted = min(steady, left / 3) if processes > LEAST_PROCESSES else 0.0
-            if rest >= max(for_sweeps, wanted):
-                return Round(processes, min(max(steady, for_sweeps), rest))
+            wanted = min(steady, left / 3 / len(turns_s)) if processes > LEAST_PROCESSES else 0.0
+            for_sweeps = [sweeps * processes * turn for turn in turns_s]
+            # What a slow one needs must not come out of the time of the quick ones.
+            if rest >= sum(max(wanted, its) for its in for_sweeps):
+                return Round(processes, min(sum(max(steady, its) for its in for_sweeps), rest))
             if processes <= PROCESSES // 2 and sweeps == SWEEPS:
                 break  # rather fewer sweeps than fewer processes than that
     return None

@@ -37,7 +37,9 @@ class Contender:
     warmups: Sequence[Mapping[str, Any]] = ()
     """How that one warmed up, case by case."""
     starting_s: float = 0.0
-    """What starting a process and warming it up took."""
+    """What starting a process and warming it up took, alone on the machine."""
+    adding_s: float = 0.0
+    """What one more process adds to starting all of them, a few at the same time."""
     agreements: tuple[Agreement | None, ...] = ()
     operators: Operators | None = None
     notes: tuple[str, ...] = ()

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from epkit.benchmark.budget import HINDERING, STARTING
 from epkit.benchmark.contender import Contender
 from epkit.benchmark.contest import Contest
 from epkit.benchmark.nvidia_smi import device_bytes, gpus, used_and_free
@@ -63,6 +64,9 @@ def _alone(one: Contender, record: Record, folder: Path, until: float, *, output
     warmed = warm(runner, until - time.monotonic())
     one.warmups = warmed["warmups"]
     one.starting_s = time.monotonic() - began
+    # What keeps all cores busy gains nothing from being started beside another one.
+    busy_s = 0.0 if one.on_one_core else sum(opened["first_run_s"]) + sum(its["seconds"] for its in one.warmups)
+    one.adding_s = busy_s + (one.starting_s - busy_s) * HINDERING / STARTING
     if outputs:
         _outputs_of(one, runner, folder, until)
     record.add(one.process(0, opened, warmed, {**finish(runner), "device_bytes": _held(runner, held_before)}))

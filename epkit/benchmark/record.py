@@ -34,7 +34,8 @@ class Record:
         self.processes: list[Process] = []
         self.blocks: list[Block] = []
         self.notes: list[str] = []
-        self._request, self._contenders, self._rules = request, contenders, rules
+        self.request = request
+        self._contenders, self._rules = contenders, rules
         self._before, self._registry, self._file = before, registry, file
         self._environment = environment(before, registry)
         self._written = time.monotonic()
@@ -48,7 +49,7 @@ class Record:
         """Return all of it, as the document has it."""
         return Measured(
             complete,
-            self._request,
+            self.request,
             self._environment if not complete else environment(self._before, self._registry),
             tuple(self.cases),
             tuple(one.row() for one in self._contenders),

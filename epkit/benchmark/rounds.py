@@ -14,12 +14,12 @@ from dataclasses import replace
 from epkit import _platform
 from epkit.benchmark.budget import (
     BLOCK_S,
-    HINDERING,
     LEAD_S,
     LEAST_PROCESSES,
     LEAST_SWEEPS,
     LONG_BLOCK_S,
     STARTING,
+    STEADY_S,
     SWEEPS,
     Round,
     fitting,
@@ -55,9 +55,9 @@ def first_round(contest: Contest) -> Round | None:
         others = ", ".join(one.name for one in taking_part[:-1])
         reason = (
             f"it takes {seconds(slowest.starting_s)} to start and {seconds(slowest.run_s)} a run, too long to be "
-            f"measured beside {others} within {budget.seconds:.3g} s"
+            f"measured beside {others} within {contest.record.request.budget_s:.3g} s"
         )
-        each = sum(one.starting_s * HINDERING / STARTING + LEAST_SWEEPS * one.run_s for one in taking_part)
+        each = sum(one.adding_s + LEAST_SWEEPS * one.run_s for one in taking_part)
         needed = 2 * budget.seconds - budget.left + ENOUGH_PROCESSES * each
         slowest.fault = Fault("failed", "", reason, f"--budget {10 * math.ceil(needed / 10)}")
 
@@ -83,10 +83,10 @@ def next_round(contest: Contest) -> Round | None:
     needed_on_gpu = sum(one.device_bytes or 0 for one in alone.values())
     on_gpu = used_and_free(gpus()) if needed_on_gpu else None
     block_s = sum(lengths(taking_part))
-    meeting_s = sum(max(block_s * cases, one.run_s) + 0.002 * cases for one in taking_part)
-    starting_s = sum(one.starting_s for one in taking_part)
+    turns_s = [max(block_s * cases, one.run_s) + 0.002 * cases for one in taking_part]
+    adding_s = sum(one.adding_s for one in taking_part)
     most = min(fitting(_platform.free_memory(), needed), fitting(on_gpu and on_gpu[1], needed_on_gpu))
-    return round_of(contest.budget.left, starting_s, meeting_s, len(taking_part), cases, most)
+    return round_of(contest.budget.left, adding_s, turns_s, cases, most)
 
 
 def run_round(number: int, plan: Round, contest: Contest) -> None:
@@ -95,9 +95,9 @@ def run_round(number: int, plan: Round, contest: Contest) -> None:
     began = time.monotonic()
     processes = _start(number, plan, contest)
     taking_part = contest.taking_part
-    took_s = (time.monotonic() - began) * STARTING / HINDERING
+    took_s = time.monotonic() - began
     for one in taking_part:
-        one.starting_s = took_s / max(1, processes * len(taking_part))
+        one.adding_s = took_s / max(1, processes * len(taking_part))
     until = min(time.monotonic() + plan.steady_s, contest.budget.over)
     length = lengths(taking_part)
     cores = _cores() if length == ALONE else []
@@ -111,7 +111,12 @@ def run_round(number: int, plan: Round, contest: Contest) -> None:
         alive = [place for place in spent if contest.contenders[place].takes_part]
         if not alive:
             break
-        joined = joining([spent[place] for place in alive], [sweeps[place] for place in alive], LEAST_SWEEPS)
+        joined = joining(
+            [spent[place] for place in alive],
+            [sweeps[place] for place in alive],
+            until - time.monotonic(),
+            STEADY_S * len(record.cases),
+        )
         for meeting in sweep([alive[at] for at in joined], processes, len(record.cases), random):
             contest.tell("measuring")
             core = random.choice(cores) if cores else None

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
+from epkit.benchmark.budget import LEAST_SWEEPS
+
 SLOW_SHARE = 1.5
 """A candidate that has had this many times its fair share of the time stands back for a sweep."""
 
@@ -45,11 +47,18 @@ def orders(count: int, random: Random) -> Iterator[tuple[int, ...]]:
         yield tuple(reversed(positions))
 
 
-def joining(spent_s: Sequence[float], sweeps: Sequence[int], least: int) -> list[int]:
+def joining(spent_s: Sequence[float], sweeps: Sequence[int], left_s: float, steady_s: float) -> list[int]:
     """Return the places of those that take part in the next sweep: a slow one leaves some of them to the quick ones.
 
-    `spent_s` and `sweeps` say how long each has run so far, and in how many sweeps it has taken part.
+    `spent_s` and `sweeps` say how long each has run so far, and in how many sweeps it has taken part; `left_s` is what
+    is left, of which each wants to have run for `steady_s`. A slow one has its least sweeps, unless the quick ones
+    would not have their time then.
     """
     fair = sum(spent_s) / len(spent_s)
-    found = [place for place, spent in enumerate(spent_s) if sweeps[place] < least or spent <= SLOW_SHARE * fair]
+    found = []
+    for place, spent in enumerate(spent_s):
+        others_want = sum(max(0.0, steady_s - its) for at, its in enumerate(spent_s) if at != place)
+        needs_it = sweeps[place] < LEAST_SWEEPS and left_s - spent / max(1, sweeps[place]) >= others_want
+        if needs_it or spent <= SLOW_SHARE * fair:
+            found.append(place)
     return found if len(found) > 1 else list(range(len(spent_s)))
