@@ -108,7 +108,7 @@ MEMORY: Mapping[str, Arm] = {
 
 def models() -> dict[str, bytes]:
     """Build or read the models, by name."""
-    light = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light" / "light_shufflenet.onnx"
+    light = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
     layers = {"w0": (256, 512), "w1": (512, 512), "w2": (512, 64)}
     mlp = _built(_chain("x", list(layers), "y"), layers, 256, 64)
     branches = {branch: [f"{branch}{depth}" for depth in range(4)] for branch in "abcd"}
@@ -121,7 +121,8 @@ def models() -> dict[str, bytes]:
         "denormals": mlp,
         "branches": _built(nodes, squares, 256, 1024),
         "sample": sample.path().read_bytes(),
-        "shufflenet": light.read_bytes(),
+        "shufflenet": (light / "light_shufflenet.onnx").read_bytes(),
+        "resnet50": (light / "light_resnet50.onnx").read_bytes(),
     }
 
 

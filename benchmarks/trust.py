@@ -47,14 +47,15 @@ def simulated(count: int, seed: int) -> None:
     _keep(_document() | {"simulated": {"at": _today(), "seed": seed, "rows": rows(found)}})
 
 
-def real(minutes: float) -> None:
+def real(minutes: float, models: Sequence[str]) -> None:
     """Run real trials for so long, and keep each as soon as it is done."""
     until = time.monotonic() + minutes * 60
-    seed = SEED + len(_document()["real"])
+    before = _document()["real"]
+    seed, done = SEED + len(before), sum(row["model"] in models for row in before)
     with tempfile.TemporaryDirectory(prefix="epkit-trust-") as folder:
         os.environ["EPKIT_CACHE_DIR"] = folder
         files = write_models(Path(folder))
-        for one in asked(SEED, done=seed - SEED):
+        for one in asked(SEED, models, done):
             if time.monotonic() >= until:
                 return
             row, machine = trial(one, files[one.model], seed)
@@ -186,12 +187,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=SEED, help="of the simulated trials (%(default)s)")
     parser.add_argument("--real", action="store_true", help="on this machine")
     parser.add_argument("--minutes", type=float, default=60.0, help="how long that may take (%(default)g)")
+    parser.add_argument("--model", action="append", choices=MODELS, help="one of the real ones, not all (repeatable)")
     parser.add_argument("--page", action="store_true", help="write the figures into the page")
     told = parser.parse_args()
     if told.simulated:
         simulated(told.trials, told.seed)
     if told.real:
-        real(told.minutes)
+        real(told.minutes, told.model or MODELS)
     if told.page:
         PAGE.write_text(filled(PAGE.read_text(), figures(_document())))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import epkit
 
 BUDGET_S = 90.0
-MODELS = ("mlp", "sample", "shufflenet")
+MODELS = ("mlp", "sample", "shufflenet", "resnet50")
 THREADS = {"one": {"intra_op_num_threads": 1}, "default": {}}
 """Of ONNX Runtime's threads, what a target says."""
 DIFFERENCES = (0, 0, 5)
@@ -33,13 +33,13 @@ class Asked:
     percent: int
 
 
-def asked(seed: int, done: int = 0) -> Iterator[Asked]:
+def asked(seed: int, models: Sequence[str] = MODELS, done: int = 0) -> Iterator[Asked]:
     """Yield trials for ever, each kind as often as every other, in random order; those already done are left out."""
     chance = random.Random(seed)
     number = 0
     while True:
         for percent in DIFFERENCES:
-            kinds = [Asked(model, threads, percent) for model in MODELS for threads in THREADS]
+            kinds = [Asked(model, threads, percent) for model in models for threads in THREADS]
             for one in chance.sample(kinds, len(kinds)):
                 if number >= done:
                     yield one

@@ -80,9 +80,12 @@ def test_a_round_never_takes_more_than_what_is_left(
 
 
 def test_a_round_has_as_many_processes_as_time_allows() -> None:
-    usual = round_of(80, 2.0, [0.022, 0.022], 1, 8)
+    usual = round_of(80, 1.2, [0.022, 0.022], 1, 8)
     assert usual is not None
     assert (usual.processes, usual.steady_s) == (8, 10.0)
+    slow_to_start = round_of(80, 3.0, [0.022, 0.022], 1, 8)
+    assert slow_to_start is not None
+    assert (slow_to_start.processes, slow_to_start.steady_s) == (8, 24.0), "as long as starting takes"
     long_runs = round_of(80, 2.6, [0.2, 0.2], 1, 8)
     assert long_runs is not None
     assert (long_runs.processes, long_runs.steady_s) == (8, pytest.approx(25.6)), "eight sweeps"

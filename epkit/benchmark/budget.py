@@ -17,7 +17,7 @@ LEAD_S = 0.02
 LONG_BLOCK_S = 0.04
 """How long they are counted after that."""
 STEADY_S = 5.0
-"""How long each candidate runs on each case in a round, all its processes together."""
+"""How long each candidate runs on each case in a round, all its processes together, at least if there is time."""
 SWEEPS = 8
 """Sweeps that a round should have at least, however long a run takes; with fewer processes if there is no other way."""
 LEAST_SWEEPS = 3
@@ -62,6 +62,7 @@ class Budget:
 def round_of(left: float, adding_s: float, turns_s: Sequence[float], cases: int, most: int) -> Round | None:
     """Plan a round for the time that is left; None when there is too little for one.
 
+    It runs for STEADY_S a candidate and case, and longer where its sweeps or starting its processes take longer.
     `adding_s` is what one more process of each candidate adds to starting them all, and `turns_s` what the turn of each
     takes in a meeting on each case. `most` is how many processes of each candidate fit into memory.
     """
@@ -74,7 +75,9 @@ def round_of(left: float, adding_s: float, turns_s: Sequence[float], cases: int,
             for_sweeps = [sweeps * processes * turn for turn in turns_s]
             # What a slow one needs must not come out of the time of the quick ones.
             if rest >= sum(max(wanted, its) for its in for_sweeps):
-                return Round(processes, min(sum(max(steady, its) for its in for_sweeps), rest))
+                # Nor is it worth starting processes for less time than starting them takes.
+                most_s = max(sum(max(steady, its) for its in for_sweeps), processes * adding_s)
+                return Round(processes, min(most_s, rest))
             if processes <= PROCESSES // 2 and sweeps == SWEEPS:
                 break  # rather fewer sweeps than fewer processes than that
     return None
