@@ -87,5 +87,5 @@ def _limit(seconds: object) -> float:
 def _too_long(seconds: float, future: Future[dict[str, Any]]) -> RunTimeout:
     if future.done():
         return RunTimeout(f"the run took longer than {seconds:g} s and was stopped", hint="give it a longer timeout")
-    told = f"the run took longer than {seconds:g} s and goes on: its provider does not stop within a node"
+    told = f"the run took longer than {seconds:g} s and goes on until its provider is done with a node"
     return RunTimeout(told, hint="give it a longer timeout; closing the session waits for the run")
