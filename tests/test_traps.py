@@ -587,9 +587,7 @@ def endless() -> bytes:
 
 def test_a_run_that_was_terminated_poisons_its_options(monkeypatch):
     """The next run with them ends at once, too: each run has options of its own."""
-    monkeypatch.setattr(
-        "epkit.run.background._GRACE_S", 60.0
-    )  # it has to stop, and may take its time on a busy machine
+    monkeypatch.setattr("epkit.run.background._GRACE_S", 60.0)  # a busy machine may take its time
     with epkit.open(endless(), "cpu") as session:
         for _ in range(2):
             with pytest.raises(RunTimeout, match="was stopped"):
