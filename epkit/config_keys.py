@@ -55,11 +55,7 @@ class ConfigEntries(BaseModel):
     Values are kept as the text that ONNX Runtime wants; true and false may be written for "1" and "0".
     """
 
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        alias_generator=lambda name: name.replace("__", "."),
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=lambda name: name.replace("__", "."))
 
     # Threads
     session__intra_op__allow_spinning: Flag = None

@@ -52,16 +52,16 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pa
 
 
 @pytest.fixture
-def command(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., tuple[int | str | None, str, str]]:
+def command(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
     """Run `epkit` with these words in this process; returns its exit code, stdout and stderr."""
 
-    def _command(*words: object) -> tuple[int | str | None, str, str]:
+    def _command(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["epkit", *map(str, words)])
         with pytest.raises(SystemExit) as left:
             main()
-        return left.value.code, *capfd.readouterr()
+        out, err = capfd.readouterr()
+        assert isinstance(left.value.code, int)
+        return left.value.code, out, err
 
     return _command
 

@@ -145,7 +145,7 @@ def bench(
             profiled = Task(
                 Path(told["model"]), told["in_memory"], told["config"], Feed(**told["feeds"][0]), bound
             )  # fmt: skip
-        return _measured(contenders, record, folder, request, time_left, progress, profiled)
+        return _measured(contenders, record, folder, time_left, progress, profiled)
 
 
 def bench_calls(
@@ -177,19 +177,19 @@ def bench_calls(
     file = None if output is None else Path(output)
     record = Record(request, [Case("", {})], contenders, RULES, look(), discover(), file)
     with scratch() as folder:
-        return _measured(contenders, record, folder, request, Budget(time.monotonic(), budget), progress)
+        return _measured(contenders, record, folder, Budget(time.monotonic(), budget), progress)
 
 
 def _measured(
     contenders: Sequence[Contender],
     record: Record,
     folder: Path,
-    request: Request,
     budget: Budget,
     progress: Progress | None,
     profiled: Task | None = None,
 ) -> Benchmark:
     """Let all run alone, then side by side, round by round, until all is told or the time is over."""
+    request = record.request
     contest = Contest(contenders, record, budget, Random(request.seed), _tell(progress, budget))
     with contextlib.ExitStack() as stack:
         for one in contenders:

@@ -108,7 +108,7 @@ def run_round(number: int, plan: Round, contest: Contest) -> None:
     count = 0
     meetings = 0
     while time.monotonic() < until or count < least:
-        alive = [place for place in spent if contest.contenders[place].takes_part]
+        alive = [one.place for one in contest.taking_part]
         if not alive:
             break
         joined = joining(
@@ -145,7 +145,7 @@ def _start(number: int, plan: Round, contest: Contest) -> int:
     order = [one for _ in range(plan.processes) for one in contest.random.sample(taking_part, len(taking_part))]
 
     def processes() -> int:
-        return min((len(one.places) for one in taking_part if one.takes_part), default=0)
+        return min((len(one.places) for one in contest.taking_part), default=0)
 
     while order and (processes() < LEAST_PROCESSES or time.monotonic() < by_now):
         together, order = order[:STARTING], order[STARTING:]
