@@ -31,8 +31,8 @@ def main() -> None:
     assert device is None or isinstance(device, int | str)
     answer = _answer(plugin, str(request["provider"]), device)
     match answer:
-        case Usable(detail):
-            parent.send({"usable": True, "detail": detail})
+        case Usable(detail, note):
+            parent.send({"usable": True, "detail": detail, "note": note})
         case Unusable(reason, hint, passing):
             parent.send({"usable": False, "reason": reason, "hint": hint, "passing": passing})
     parent.leave()

@@ -7,6 +7,7 @@ The only module that imports `onnxruntime`. Sessions are opened with the calls t
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib.util
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -124,6 +125,8 @@ def prepare(provider: Provider) -> None:
         # Some preparations print (`preload_dlls` does); nobody asked for that.
         with hushed("stdout", "stderr"):
             asked(provider.prepare, runtime)
+            for needed in asked(provider.preload):
+                ctypes.CDLL(str(needed))
         library = asked(provider.library)
         if library is not None and library not in _registered:
             # This program may have registered it itself; a second time under one name, some crash the process.
@@ -293,11 +296,11 @@ def _chosen(runtime: ModuleType, candidate: Candidate) -> list[Any]:
     found = found_devices(provider)
     chosen = asked(provider.devices, found, candidate.device)
     if not chosen:
-        listed = ", ".join(sorted({one.kind for one in found})) or "none"
-        raise LookupError(f"no device {_named(candidate.device)}in its library; it offers: {listed}")
+        listed = ", ".join(sorted({one.kind for one in found})) or "none on this machine"
+        raise LookupError(f"no device{_named(candidate.device)}: its library lists {listed}")
     every = runtime.get_ep_devices()
     return [every[one.index] for one in chosen]
 
 
 def _named(device: Device | None) -> str:
-    return "" if device is None else f"{device!r} "
+    return "" if device is None else f" {device!r}"

@@ -19,7 +19,7 @@ from epkit.model import read as read_model
 from epkit.provider import Provider
 from epkit.registry import discover
 from epkit.resolve import Plan
-from epkit.session import EXTERNAL_FOLDER, check_fit, meddling, plan_for
+from epkit.session import EXTERNAL_FOLDER, check_fit, meddling, plan_for, probe_notes
 from epkit.target import Candidate
 from epkit.target import read as read_target
 from epkit.traffic import Traffic, traffic
@@ -79,7 +79,7 @@ def explain(
     wanted = read_target(target, written, registry, options=options, session_options=session_options)
     contents = read_model(model, folder=wanted.session_options.entries().get(EXTERNAL_FOLDER))
     check_fit(contents, wanted)
-    plan, _ = plan_for(wanted, registry, refresh=refresh)
+    plan, answers = plan_for(wanted, registry, refresh=refresh)
     refused = plan.refusal
     graph = (
         Capture(wanted.cuda_graph, wanted.first.name, ("nothing is opened",)) if refused else capture(contents, plan)
@@ -105,7 +105,7 @@ def explain(
         graph=graph,
         warmup=planned.runs,
         warmup_why=planned.summary(),
-        notes=(*wanted.notes, *meddling(wanted.chain), *planned.notes, *said),
+        notes=(*wanted.notes, *meddling(wanted.chain), *probe_notes(answers), *planned.notes, *said),
         cache=_looked_up(contents, plan),
         script=script(contents, plan, given, captures=captures),
     )
@@ -115,7 +115,9 @@ def script(model: Model, plan: Plan, given: Effective, *, captures: bool = False
     """Write the same session in plain ONNX Runtime."""
     source = repr(str(model.source)) if not isinstance(model.source, bytes) else "MODEL_BYTES"
     enums = _runtime.ENUMS
-    lines = ["import onnxruntime as ort", "", "options = ort.SessionOptions()"]
+    preloaded = any(asked(candidate.provider.preload) for candidate in plan.chain)
+    lines = [*(["import ctypes", ""] if preloaded else ()), "import onnxruntime as ort", ""]
+    lines.append("options = ort.SessionOptions()")
     for name, value in given.settings.properties.items():
         lines.append(f"options.{name} = {f'ort.{enums[name]}.{value}' if name in enums else repr(value)}")
     for key, text in given.settings.entries.items():
@@ -166,6 +168,7 @@ def _added(candidate: Candidate) -> list[str]:
     at = alike.index(chosen) if chosen else 0
     return [
         *lines,
+        *(f"ctypes.CDLL({str(needed)!r})" for needed in provider.preload()),
         f"ort.register_execution_provider_library({provider.ort_name!r}, {str(library)!r})",
         f"devices = [one for one in ort.get_ep_devices() if one.ep_name == {provider.ort_name!r}{kind}]",
         f"options.add_provider_for_devices(devices[{at}:{at + 1}], {sent!r})",

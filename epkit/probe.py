@@ -57,15 +57,16 @@ class Answer:
     def as_json(self) -> dict[str, object]:
         """Return what another process needs to plan the same."""
         match self.availability:
-            case Usable(detail):
-                return {"usable": True, "detail": detail, "note": self.note}
+            case Usable(detail, note):
+                return {"usable": True, "detail": detail, "provider_note": note, "note": self.note}
             case Unusable(reason, hint):
                 return {"usable": False, "reason": reason, "hint": hint, "note": self.note}
 
     @classmethod
     def from_json(cls, told: Mapping[str, Any]) -> Answer:
         """Put together what `as_json` returned."""
-        found = Usable(told["detail"]) if told["usable"] else Unusable(told["reason"], told["hint"])
+        usable = told["usable"]
+        found = Usable(told["detail"], told["provider_note"]) if usable else Unusable(told["reason"], told["hint"])
         return cls(found, note=told["note"])
 
     def event(self, provider: str) -> events.Probed:
@@ -172,7 +173,7 @@ def _proven(provider: Provider, device: Device | None, registry: Registry, proof
             return Unusable(reason, hint_for(provider, said) or "epkit providers --refresh", passing=True)
         log = child.log()
     if reply["usable"]:
-        return Usable(str(reply["detail"]))
+        return Usable(str(reply["detail"]), str(reply["note"]))
     reason, hint, passing = str(reply["reason"]), str(reply["hint"] or ""), bool(reply["passing"])
     logged = _logged_cause(log)
     if logged and logged not in reason:
@@ -205,7 +206,7 @@ class _Memory:
             if not 0 <= age < (PASSING_SECONDS if kept["passing"] else self.seconds):
                 return None
             if kept["usable"]:
-                return Usable(kept["detail"])
+                return Usable(kept["detail"], kept["note"])
             return Unusable(kept["reason"], kept["hint"], kept["passing"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -215,8 +216,8 @@ class _Memory:
         if self.path is None:
             return
         match answer:
-            case Usable(detail):
-                kept: dict[str, object] = {"usable": True, "detail": detail, "passing": False}
+            case Usable(detail, note):
+                kept: dict[str, object] = {"usable": True, "detail": detail, "note": note, "passing": False}
             case Unusable(reason, hint, passing):
                 kept = {"usable": False, "reason": reason, "hint": hint, "passing": passing}
         aside = self.path.with_suffix(f".{os.getpid()}")

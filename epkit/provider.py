@@ -41,9 +41,13 @@ outputs whose shape depends on the data."""
 
 @dataclass(frozen=True, slots=True)
 class Usable:
-    """This machine has the provider. `detail` says what was found ("NVIDIA H100, driver 580.65")."""
+    """This machine has the provider. `detail` says what was found ("NVIDIA H100, driver 580.65").
+
+    `note` is for every report of a session that may use it: a sentence on what is unusual here.
+    """
 
     detail: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +198,10 @@ class Provider:
 
     def prepare(self, runtime: ModuleType) -> None:
         """Do what must happen before the provider can load, given the `onnxruntime` module. May be called twice."""
+
+    def preload(self) -> Sequence[Path]:
+        """List the libraries that the process must have loaded before `library` is registered, in order."""
+        return ()
 
     def library(self) -> Path | None:
         """Return the plugin library to register with ONNX Runtime, or None for a provider that is built in."""

@@ -29,6 +29,7 @@ from epkit.model import Model
 from epkit.model import read as read_model
 from epkit.opened import Session, narrows
 from epkit.opening import Before, Opening, drop, is_cpu, leave_out, on_cpu
+from epkit.provider import Usable
 from epkit.registry import Registry, discover
 from epkit.report import Report, WarmedUp, tried
 from epkit.resolve import Plan, resolve
@@ -160,7 +161,7 @@ def _opened(model: Model, under_way: Opening, answers: Mapping[str, probe.Answer
         graph=under_way.capture if under_way.capture is not None and under_way.capture.asked else None,
         cache=under_way.compiled.rows,
         notes=(
-            *(*target.notes, *meddling(target.chain), *_probe_notes(answers), *said),
+            *(*target.notes, *meddling(target.chain), *probe_notes(answers), *said),
             *(*_narrowing(session, under_way), *notes),
         ),
         seconds={
@@ -207,8 +208,10 @@ def _narrowing(session: Session, opening: Opening) -> list[str]:
     ]
 
 
-def _probe_notes(answers: Mapping[str, probe.Answer]) -> list[str]:
-    return list(dict.fromkeys(answer.note for answer in answers.values() if answer.note))
+def probe_notes(answers: Mapping[str, probe.Answer]) -> list[str]:
+    """Return what is unusual about the providers, and about how their answers were come by."""
+    unusual = (answer.availability.note for answer in answers.values() if isinstance(answer.availability, Usable))
+    return list(dict.fromkeys(note for note in (*unusual, *(one.note for one in answers.values())) if note))
 
 
 Failure = tuple[Candidate, str]

@@ -23,6 +23,7 @@ from epkit.provider import (
     Usable,
     WarmupNeed,
 )
+from epkit_openvino import adapter, processor
 from epkit_openvino.options import OpenVinoOptions, shapes
 
 _MODULE = "onnxruntime_ep_openvino"
@@ -32,6 +33,12 @@ _LIBRARY = wheels.shared_library("onnxruntime_providers_openvino_plugin")
 _OLDEST_RUNTIME = (1, 23)
 
 _DEFAULT_DEVICE = "CPU"
+_PRECISION = {"INFERENCE_PRECISION_HINT", "EXECUTION_MODE_HINT"}
+_NO_CPU = (
+    f"unset {adapter.VARIABLE}: without epkit's adapter, OpenVINO's library lists Intel's CPUs only"
+    if adapter.supported()
+    else "use an Intel CPU: OpenVINO's library lists no other, and epkit's adapter for that is made for Linux on x86-64"
+)
 _NOT_ON_CPU = ("ACTIVATIONS_SCALE_FACTOR", "COMPILATION_NUM_THREADS", "MODEL_PRIORITY", "WORKLOAD_TYPE")
 
 
@@ -74,23 +81,46 @@ class OpenVino(Provider):
         if versions and all(wheels.numbers(version) < _OLDEST_RUNTIME for version in versions.values()):
             wheel, version = next(iter(versions.items()))
             return Unusable(f"{wheel} {version} loads no plugin libraries", hint=f"pip install '{wheel}>=1.23'")
-        return Usable(", ".join([f"{_WHEEL} {wheels.version(_WHEEL)}", *_device_nodes()]))
+        if adapter.mode() not in adapter.MODES:
+            told = f"{adapter.VARIABLE} is {adapter.mode()!r}, which is none of {', '.join(adapter.MODES)}"
+            return Unusable(told, hint=f"unset {adapter.VARIABLE}")
+        found = Usable(", ".join([f"{_WHEEL} {wheels.version(_WHEEL)}", *_device_nodes()]))
+        return self._adapted(found, versions) if adapter.used() else found
+
+    def _adapted(self, found: Usable, runtimes: Mapping[str, str]) -> Availability:
+        """Say that the library is registered through the adapter, which needs a newer ONNX Runtime than the library."""
+        if runtimes and all(wheels.numbers(version) < adapter.OLDEST_RUNTIME for version in runtimes.values()):
+            wheel, version = next(iter(runtimes.items()))
+            told = f"{wheel} {version} cannot show OpenVINO's library a CPU of {processor.maker_name()}"
+            return Unusable(told, hint=f"pip install '{wheel}>=1.24'")
+        detail = f"{found.detail}, through epkit's adapter on a CPU of {processor.maker_name()}"
+        note = f"{self.name} is registered through epkit's adapter: its library lists Intel's CPUs only"
+        return Usable(detail, note=f"{note}; {adapter.VARIABLE}=off turns the adapter off")
 
     def fingerprint(self) -> Sequence[str]:
-        """List the library with its time and size, the versions of ONNX Runtime, and the device nodes."""
+        """List the library with its time and size, ONNX Runtime's versions, the processor, the device nodes.
+
+        The processor, since Intel's and others may share a home, and an answer is remembered for a week.
+        """
         library = wheels.library(_MODULE, _LIBRARY)
         found = [f"{wheel} {version}" for wheel, version in wheels.runtimes().items()] + _device_nodes()
+        found += [processor.maker(), processor.model(), adapter.mode(), wheels.state(adapter.LIBRARY)]
         if library is not None and library.is_file():
             state = library.stat()
             found += [str(library), str(state.st_mtime_ns), str(state.st_size), wheels.version(_WHEEL)]
         return found
 
+    def preload(self) -> Sequence[Path]:
+        """Return OpenVINO's library where the adapter is registered in its place, which looks for it in the process."""
+        return [_library()] if adapter.used() else []
+
     def library(self) -> Path | None:
-        """Return the plugin library inside the wheel; raises ProviderUnavailable when the wheel is not installed."""
-        library = wheels.library(_MODULE, _LIBRARY)
-        if library is None:
-            raise ProviderUnavailable(f"{_WHEEL} is not installed", hint=_INSTALL)
-        return library
+        """Return the library inside the wheel, or the adapter that stands before it.
+
+        Raises ProviderUnavailable when the wheel is not installed.
+        """
+        library = _library()
+        return adapter.LIBRARY if adapter.used() else library
 
     def devices(self, found: Sequence[FoundDevice], device: Device | None) -> Sequence[FoundDevice]:
         """Choose the first device of the kind that is asked for, else the CPU.
@@ -124,9 +154,15 @@ class OpenVino(Provider):
         return ""
 
     def encode(self, options: Options, device: Device | None) -> dict[str, str]:
-        """Put the properties into `load_config`, under the device, and the library's own options beside it."""
+        """Put the properties into `load_config`, under the device, and the library's own options beside it.
+
+        On the CPU, float32 is asked for unless the options say something of precision: OpenVINO would compute in
+        bfloat16 where a processor does so fast, and give other numbers there than on the next machine.
+        """
         kind = _DEFAULT_DEVICE if device is None else str(device)
         given = options.written() | options.extra
+        if kind == _DEFAULT_DEVICE and not given.keys() & _PRECISION:
+            given["INFERENCE_PRECISION_HINT"] = "f32"
         properties = {name: _text(value, "YES", "NO") for name, value in given.items() if name.isupper()}
         sent = {name: _text(value, "true", "false") for name, value in given.items() if not name.isupper()}
         return sent | ({"load_config": json.dumps({kind: properties})} if properties else {})
@@ -145,7 +181,7 @@ class OpenVino(Provider):
         """List the version of the wheel, and what it compiles for: the CPU's instruction set, or the device nodes."""
         library = wheels.library(_MODULE, _LIBRARY)
         size = library.stat().st_size if library is not None and library.is_file() else 0
-        hardware = _processor() if device in (None, "CPU") else ", ".join(_device_nodes())
+        hardware = processor.instructions() if device in (None, "CPU") else ", ".join(_device_nodes())
         return [f"{_WHEEL} {wheels.version(_WHEEL)}, {size} bytes", hardware]
 
     def hint(self, cause: str) -> str:
@@ -154,6 +190,8 @@ class OpenVino(Provider):
             return f"leave {match[1]} out of the options: OpenVINO does not know it on the {match[2]}"
         if "No CPU resources available" in cause:
             return "drop ENABLE_CPU_RESERVATION: another session of this process keeps all cores"
+        if "lists none" in cause and not adapter.used() and processor.maker() != processor.INTEL:
+            return _NO_CPU
         if "no device" in cause:
             return "install Intel's driver for the GPU or NPU, or leave device out for the CPU"
         if "cannot open shared object file" in cause:
@@ -161,15 +199,11 @@ class OpenVino(Provider):
         return ""
 
 
-def _processor(facts: Path = Path("/proc/cpuinfo")) -> str:
-    """Name the CPU's maker and the vector instructions that it has, for which kernels are compiled."""
-    try:
-        text = facts.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return platform.processor()
-    found = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
-    flags = sorted(flag for flag in found.get("flags", "").split() if re.match("avx|amx|sse4|fma|f16c", flag))
-    return " ".join([found.get("vendor_id", ""), *flags])
+def _library() -> Path:
+    library = wheels.library(_MODULE, _LIBRARY)
+    if library is None:
+        raise ProviderUnavailable(f"{_WHEEL} is not installed", hint=_INSTALL)
+    return library
 
 
 def _device_nodes() -> list[str]:

@@ -232,7 +232,7 @@ def test_the_processor_is_its_maker_and_its_vector_instructions(tmp_path):
 def test_the_folder_takes_the_place_of_cache_dir_wherever_it_was_written():
     for written in ({"CACHE_DIR": "x"}, {"extra": {"CACHE_DIR": "x"}}, {}):
         options = OpenVino().cached(OpenVinoOptions.model_validate(written), None, Path("/c"))
-        assert json.loads(OpenVino().encode(options, None)["load_config"]) == {"CPU": {"CACHE_DIR": "/c"}}
+        assert json.loads(OpenVino().encode(options, None)["load_config"])["CPU"]["CACHE_DIR"] == "/c"
         assert OpenVino().encode(OpenVino().cached(options, None, None), None) == {}
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import platform
 import subprocess
@@ -66,6 +67,8 @@ INPUT = np.random.default_rng(1).standard_normal((1, 3, 8, 8)).astype(np.float32
 
 @pytest.fixture(scope="module")
 def found() -> list[FoundDevice]:
+    for needed in OPENVINO.preload():
+        ctypes.CDLL(str(needed))
     with contextlib.suppress(Fail):  # epkit may have registered it in this process already
         onnxruntime.register_execution_provider_library(OPENVINO.ort_name, str(OPENVINO.library()))
     return [
@@ -131,7 +134,7 @@ def test_a_property_that_epkit_refuses_on_the_cpu_is_refused_by_openvino_too(nam
 
 
 def test_the_properties_of_the_gpu_and_the_npu_stand_in_the_libraries_that_read_them():
-    library = OPENVINO.library()
+    library = wheels.library(provider._MODULE, provider._LIBRARY)
     assert library is not None
     texts = [path.read_bytes() for path in library.parent.glob("*plugin*") if "_cpu_" not in path.name]
     assert [name for name in NOT_ON_CPU if not any(name.encode() in text for text in texts)] == []
@@ -139,7 +142,8 @@ def test_the_properties_of_the_gpu_and_the_npu_stand_in_the_libraries_that_read_
 
 def test_cores_that_one_session_keeps_are_missed_by_the_next():
     code = (
-        "import sys, onnxruntime\n"
+        "import ctypes, sys, onnxruntime\n"
+        "for needed in sys.argv[3:]: ctypes.CDLL(needed)\n"
         "onnxruntime.register_execution_provider_library('o', sys.argv[1])\n"
         "device = [one for one in onnxruntime.get_ep_devices() if one.ep_name == 'OpenVINOExecutionProvider'][:1]\n"
         "model, kept = sys.stdin.buffer.read(), []\n"
@@ -152,7 +156,10 @@ def test_cores_that_one_session_keeps_are_missed_by_the_next():
     )
     sent = encoded(ENABLE_CPU_RESERVATION=True)["load_config"]
     done = subprocess.run(
-        [sys.executable, "-c", code, str(OPENVINO.library()), sent], input=MODEL, capture_output=True, check=False
+        [sys.executable, "-c", code, str(OPENVINO.library()), sent, *map(str, OPENVINO.preload())],
+        input=MODEL,
+        capture_output=True,
+        check=False,
     )
     assert done.stdout.split() == [b"opened"]
     assert "ENABLE_CPU_RESERVATION" in OPENVINO.hint(done.stderr.decode())
@@ -162,7 +169,7 @@ def test_an_unknown_property_is_refused_by_openvino_so_extra_cannot_hide_a_missp
     with pytest.raises(Exception, match="Unsupported property NUM_STREAM by CPU"):
         session(found, encoded(extra={"NUM_STREAM": "1"}))
     assert properties(encoded(extra={"PERF_COUNT": "NO"}, NUM_STREAMS=1)) == {
-        "CPU": {"PERF_COUNT": "NO", "NUM_STREAMS": "1"}
+        "CPU": {"PERF_COUNT": "NO", "NUM_STREAMS": "1", "INFERENCE_PRECISION_HINT": "f32"}
     }
     session(found, encoded(extra={"PERF_COUNT": "NO"}, NUM_STREAMS=1))
 
@@ -246,14 +253,38 @@ def test_what_makes_no_sense_is_an_error(written: dict[str, object]):
 
 
 def test_properties_become_one_json_text_under_the_device():
-    sent = encoded(PERFORMANCE_HINT="LATENCY", ENABLE_MMAP=False, INFERENCE_NUM_THREADS=2, reshape_input="x[1,3,8,8]")
+    sent = encoded(
+        ENABLE_MMAP=False, INFERENCE_NUM_THREADS=2, INFERENCE_PRECISION_HINT="bf16", reshape_input="x[1,3,8,8]"
+    )
     assert properties(sent) == {
-        "CPU": {"PERFORMANCE_HINT": "LATENCY", "ENABLE_MMAP": "NO", "INFERENCE_NUM_THREADS": "2"}
+        "CPU": {"ENABLE_MMAP": "NO", "INFERENCE_NUM_THREADS": "2", "INFERENCE_PRECISION_HINT": "bf16"}
     }
     assert {name: text for name, text in sent.items() if name != "load_config"} == {"reshape_input": "x[1,3,8,8]"}
     assert properties(encoded("GPU", GPU_QUEUE_THROTTLE="LOW")) == {"GPU": {"GPU_QUEUE_THROTTLE": "LOW"}}
     assert properties(encoded("NPU", NPU_TURBO=True)) == {"NPU": {"NPU_TURBO": "YES"}}
-    assert encoded(enable_causallm=True, extra={"newer": "x"}) == {"enable_causallm": "true", "newer": "x"}
+    sent = encoded("GPU", enable_causallm=True, extra={"newer": "x"})
+    assert sent == {"enable_causallm": "true", "newer": "x"}
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ({}, {"INFERENCE_PRECISION_HINT": "f32"}),
+        ({"INFERENCE_PRECISION_HINT": "bf16"}, {"INFERENCE_PRECISION_HINT": "bf16"}),
+        ({"EXECUTION_MODE_HINT": "PERFORMANCE"}, {"EXECUTION_MODE_HINT": "PERFORMANCE"}),
+        ({"extra": {"EXECUTION_MODE_HINT": "ACCURACY"}}, {"EXECUTION_MODE_HINT": "ACCURACY"}),
+    ],
+)
+def test_the_cpu_computes_in_float32_unless_the_options_say_something_of_precision(
+    written: dict[str, object], sent: dict[str, str]
+):
+    assert properties(encoded(**written)) == {"CPU": sent}
+    assert encoded("GPU") == {}
+
+
+def test_float32_is_float32_on_processors_that_compute_bfloat16_fast(found: list[FoundDevice]):
+    expected = onnxruntime.InferenceSession(MODEL, providers=["CPUExecutionProvider"]).run(None, {"x": INPUT})[0]
+    np.testing.assert_allclose(result(session(found, encoded())), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -337,7 +368,7 @@ def test_the_probe_finds_what_is_installed():
     answer = OPENVINO.probe()
     assert isinstance(answer, Usable)
     assert "onnxruntime-ep-openvino 1." in answer.detail
-    assert str(OPENVINO.library()) in OPENVINO.fingerprint()
+    assert str(wheels.library(provider._MODULE, provider._LIBRARY)) in OPENVINO.fingerprint()
 
 
 def test_a_missing_wheel_is_a_reason_with_the_command(monkeypatch: pytest.MonkeyPatch):
@@ -371,6 +402,7 @@ def test_an_old_onnx_runtime_is_a_reason(monkeypatch: pytest.MonkeyPatch):
 
 
 REGISTERED = """
+import ctypes
 import sys
 import onnxruntime
 from epkit import _runtime
@@ -380,6 +412,8 @@ provider = OpenVino()
 first, second = sys.argv[1:]
 
 def mine():
+    for needed in provider.preload():
+        ctypes.CDLL(str(needed))
     try:
         onnxruntime.register_execution_provider_library(provider.ort_name, str(provider.library()))
     except Exception as error:
