@@ -197,10 +197,10 @@ def folders(provider: Provider) -> list[Path]:
     runtime = wheels.origin("onnxruntime")
     found = [Path(runtime).parent / "capi"] if runtime else []
     try:
-        library = provider.library()
+        libraries = [*provider.preload(), provider.library()]
     except EpkitError as error:
         raise NotProven(error.message) from error
-    found += [library.parent] if library is not None else []
+    found += [library.parent for library in libraries if library is not None]
     there = [folder for folder in found if folder.is_dir()]
     if not there:
         raise NotProven("ONNX Runtime is not installed")

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from epkit_openvino import processor
 from epkit_openvino.options import OpenVinoOptions
-from epkit_openvino.provider import OpenVino, _processor
+from epkit_openvino.provider import OpenVino
 from models import light, mlp
 from onnx import helper
 from together import together
@@ -220,11 +221,14 @@ def test_what_openvino_itself_refuses_is_said_and_removed(file):
     assert row(file).outcome == "built"
 
 
-def test_the_processor_is_its_maker_and_its_vector_instructions(tmp_path):
+def test_what_is_compiled_depends_on_the_processor_s_maker_and_vector_instructions(tmp_path, monkeypatch):
     facts = tmp_path / "cpuinfo"
     facts.write_text("vendor_id\t: GenuineIntel\nflags\t\t: fpu avx512f sse4_1 avx2\n")
-    assert _processor(facts) == "GenuineIntel avx2 avx512f sse4_1"
-    assert isinstance(_processor(tmp_path / "none"), str)
+    monkeypatch.setattr(processor, "CPUINFO", facts)
+    assert processor.instructions() == "GenuineIntel avx2 avx512f sse4_1"
+    monkeypatch.setattr(processor, "CPUINFO", tmp_path / "none")
+    assert isinstance(processor.instructions(), str)
+    monkeypatch.undo()
     assert OpenVino().stale_when(None) == OpenVino().stale_when("CPU")
     assert OpenVino().stale_when(None) != OpenVino().stale_when("GPU")
 
@@ -233,7 +237,7 @@ def test_the_folder_takes_the_place_of_cache_dir_wherever_it_was_written():
     for written in ({"CACHE_DIR": "x"}, {"extra": {"CACHE_DIR": "x"}}, {}):
         options = OpenVino().cached(OpenVinoOptions.model_validate(written), None, Path("/c"))
         assert json.loads(OpenVino().encode(options, None)["load_config"])["CPU"]["CACHE_DIR"] == "/c"
-        assert OpenVino().encode(OpenVino().cached(options, None, None), None) == {}
+        assert "CACHE_DIR" not in str(OpenVino().encode(OpenVino().cached(options, None, None), None))
 
 
 # -- EP-context models
