@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import warm
 from hypothesis import HealthCheck, settings
 
 from epkit.cli import main
@@ -19,6 +21,18 @@ settings.load_profile("epkit")
 # A job in the background of a shell is started deaf to Ctrl-C, and so is all that it starts; some tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("epkit's own tests")
+    group.addoption("--cold", action="store_true", help="start every process from nothing, rather than by a fork")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _warm_processes(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Fork epkit's processes from one that has imported what they import."""
+    with contextlib.nullcontext() if pytestconfig.getoption("cold") else warm.warm():
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
