@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import warm
+from capabilities import skip_unless_there
 from hypothesis import HealthCheck, settings
 
 from epkit.cli import main
@@ -28,20 +30,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--cold", action="store_true", help="start every process from nothing, rather than by a fork")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the user's cache and configuration out; proofs are shared by the whole session, since each costs seconds.
+
+    A plugin that is disabled stays so: this is how the tests are run without one.
+    """
+    patch = pytest.MonkeyPatch()
+    folder = tempfile.TemporaryDirectory(prefix="epkit-tests-", ignore_cleanup_errors=True)
+    patch.setenv("EPKIT_CACHE_DIR", folder.name)
+    for name in ("EPKIT_CONFIG", "EPKIT_DEFAULT", "EPKIT_PROBE", "EPKIT_STRICT_PLUGINS"):
+        patch.delenv(name, raising=False)
+    config.add_cleanup(patch.undo)
+    config.add_cleanup(folder.cleanup)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what this machine cannot show, before any fixture asks for it."""
+    skip_unless_there(item)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _warm_processes(pytestconfig: pytest.Config) -> Iterator[None]:
     """Fork epkit's processes from one that has imported what they import."""
     with contextlib.nullcontext() if pytestconfig.getoption("cold") else warm.warm():
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep the user's cache and configuration out; proofs are shared by the whole session, since each costs seconds."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EPKIT_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        for name in ("EPKIT_CONFIG", "EPKIT_DEFAULT", "EPKIT_PROBE", "EPKIT_DISABLE_PLUGINS", "EPKIT_STRICT_PLUGINS"):
-            patch.delenv(name, raising=False)
         yield
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from capabilities import SECOND, needs
 from models import mlp, model, value
 from onnx import TensorProto, helper
 from processes import alive
@@ -70,13 +71,14 @@ def real(small: Path, _short: None, tmp_path_factory: pytest.TempPathFactory) ->
     return found, file, heard
 
 
+@needs(SECOND)
 def test_cpu_and_openvino_are_compared_on_every_case(real: tuple[Benchmark, Path, list[float]]) -> None:
     found, _, heard = real
     cpu, openvino, cuda = found.candidates
     assert (cpu.status, cpu.provider, cpu.agreements) == ("ok", "cpu", ())
-    assert (openvino.status, openvino.provider) == ("ok", "openvino")
+    assert (openvino.status, openvino.provider) == ("ok", SECOND)
     assert openvino.placement is not None
-    assert openvino.placement["openvino"]["share"] == 1.0
+    assert openvino.placement[SECOND]["share"] == 1.0
     assert [one is not None and one.agree for one in openvino.agreements] == [True, True]
     assert (cuda.status, bool(cuda.reason), bool(cuda.hint)) == ("unusable", True, True)
     assert [(one.name, one.inputs[0]["shape"]) for one in found.measured.cases] == [
@@ -91,6 +93,7 @@ def test_cpu_and_openvino_are_compared_on_every_case(real: tuple[Benchmark, Path
     assert heard[-1] == 1.0
 
 
+@needs(SECOND)
 def test_figures_rest_on_several_fresh_processes(real: tuple[Benchmark, Path, list[float]]) -> None:
     measured, found = real[0].measured, real[0].findings
     assert [(one.candidate, one.case) for one in found.figures] == [(0, 0), (1, 0), (0, 1), (1, 1)]
@@ -109,6 +112,7 @@ def test_figures_rest_on_several_fresh_processes(real: tuple[Benchmark, Path, li
     assert states[1, True] == "warm", "all but the first start from what that one compiled"
 
 
+@needs(SECOND)
 def test_in_a_meeting_every_candidate_runs_once_and_nobody_is_favoured(
     real: tuple[Benchmark, Path, list[float]],
 ) -> None:
@@ -124,6 +128,7 @@ def test_in_a_meeting_every_candidate_runs_once_and_nobody_is_favoured(
     assert abs(first[0] - first[1]) <= 2
 
 
+@needs(SECOND)
 def test_the_document_says_the_same_as_what_was_returned(real: tuple[Benchmark, Path, list[float]]) -> None:
     found, file, _ = real
     assert stored.read(file) == found
@@ -187,6 +192,7 @@ def epkit_providers():
 """
 
 
+@needs(SECOND)
 def test_a_candidate_that_crashes_hangs_raises_or_computes_something_else_is_a_row_and_the_others_go_on(
     small: Path, empty: Path, install: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -367,6 +373,7 @@ def test_a_model_that_no_candidate_can_open_or_run_is_an_error_and_no_table(empt
         bench(gather, ["cpu"], budget=60)
 
 
+@needs(SECOND)
 def test_inputs_from_files_are_what_is_measured_and_a_short_budget_is_said(empty: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((3, 8), np.float32))
     found = bench(mlp(width=8), ["cpu"], inputs={"x": str(tmp_path / "x.npy")}, budget=1)

@@ -12,6 +12,7 @@ import weakref
 import ml_dtypes
 import numpy as np
 import pytest
+from capabilities import SECOND, needs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import identity, light, mlp, model, value
@@ -44,7 +45,7 @@ import epkit
 from epkit.errors import InputError, RunError, SessionClosed
 from epkit.run.graph import other
 
-PROVIDERS = ("cpu", "openvino")
+PROVIDERS = ("cpu", SECOND)
 # OpenVINO takes an input of unknown rank for a scalar, and refuses the others.
 CASES = [
     (provider, name) for provider in PROVIDERS for name in MODELS if (provider, name) != ("openvino", "unknown rank")
@@ -286,6 +287,7 @@ def test_copies_name_what_was_copied_how_much_of_it_and_why(opened):
             assert len(binding.copies) == 2
 
 
+@needs("openvino")
 def test_copies_of_a_provider_with_memory_of_its_own_are_said(opened):
     with opened("openvino", identity()).bind(large(), {"y": np.empty(LARGE, np.float32)}) as binding:
         binding.run()
@@ -544,6 +546,7 @@ def test_four_bit_integers_are_right_and_said(opened):
 # -- numbers that a provider cannot hold
 
 
+@needs("openvino")
 def test_numbers_edited_in_place_are_held_to_what_the_provider_can_hold(opened):
     contents = model(
         [helper.make_node("Add", ["x", "x"], ["y"])],

@@ -14,6 +14,7 @@ import ml_dtypes
 import numpy as np
 import onnxruntime
 import pytest
+from capabilities import SECOND
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import identity, mlp, model, value
@@ -234,7 +235,7 @@ def test_an_arena_that_a_session_does_not_have_would_fail_the_run():
             session.run(None, feed, options)
 
 
-@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+@pytest.mark.parametrize("provider", ["cpu", SECOND])
 def test_a_session_shrinks_only_the_arenas_that_it_has(provider):
     for cpu in (True, False) if provider == "openvino" else (True,):
         config = {"targets": {"t": {"provider": provider, "cpu": cpu, "shrink_above": 16}}}
@@ -316,7 +317,7 @@ print(json.dumps([min(opened), max(opened), closed[0], max(closed), closed[-1]])
 
 
 @linux
-@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+@pytest.mark.parametrize("provider", ["cpu", SECOND])
 def test_thirty_sessions_opened_and_closed_take_no_more_than_a_few(provider):
     least, most, first, highest, last = child(THIRTY.format(provider=provider))
     assert least > 24 * MIB  # the weights were there
@@ -399,7 +400,7 @@ def test_what_a_machine_does_not_have_cannot_be_measured_on_it():
 
 
 @linux
-@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+@pytest.mark.parametrize("provider", ["cpu", SECOND])
 def test_what_was_measured_stands_beside_the_estimate(provider, tmp_path):
     (tmp_path / "m.onnx").write_bytes(mlp(width=256))
     found = epkit.inspect(tmp_path / "m.onnx", (1, 20_000), provider)

@@ -12,6 +12,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from capabilities import needs
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -90,6 +91,7 @@ def test_an_author_goes_the_whole_way(empty, place, capfd, monkeypatch):
     assert place.row("acme") is None
 
 
+@needs("openvino")
 def test_the_plugin_of_the_guide_installs_and_is_usable(place):
     place.install(TUTORIAL)
     row = place.row("acme")

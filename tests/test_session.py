@@ -8,6 +8,7 @@ import time
 import numpy as np
 import onnx
 import pytest
+from capabilities import SECOND, needs
 from models import LIGHT, identity, light, mlp, model, value
 from onnx import TensorProto, helper, numpy_helper
 from together import together
@@ -59,7 +60,7 @@ def outcomes(session: epkit.Session) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", sorted(file.stem.removeprefix("light_") for file in LIGHT.glob("*.onnx")))
-@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+@pytest.mark.parametrize("provider", ["cpu", SECOND])
 def test_the_light_models_give_their_reference_outputs(name, provider):
     expected = onnx.TensorProto()
     expected.ParseFromString((LIGHT / f"light_{name}_output_0.pb").read_bytes())
@@ -115,6 +116,7 @@ def test_strict_raises_with_the_reason():
     assert "pip install" in error.value.hint
 
 
+@needs("openvino")
 def test_the_report_says_who_took_which_nodes():
     with epkit.open(refused_by_openvino(), "t", config=chain("openvino")) as session:
         assert session.report.provider == "openvino"
@@ -124,6 +126,7 @@ def test_the_report_says_who_took_which_nodes():
         assert session.report.summary() == "openvino takes 66.7 % of 3 nodes, cpu 33.3 %"
 
 
+@needs("openvino")
 def test_min_placement_names_the_operators_that_landed_elsewhere():
     with pytest.raises(ProviderDropped, match=r"com\.microsoft\.Inverse on cpu"):
         epkit.open(refused_by_openvino(), "t", config=chain("openvino", min_placement=1.0))
@@ -131,6 +134,7 @@ def test_min_placement_names_the_operators_that_landed_elsewhere():
         assert session.report.provider == "openvino"
 
 
+@needs("openvino")
 def test_cpu_false_names_the_operators_that_would_land_on_the_cpu(capfd):
     with pytest.raises(ProviderDropped, match=r"cpu = false, but openvino leaves to the CPU: com\.microsoft\.Inverse"):
         epkit.open(refused_by_openvino(), "t", config=chain("openvino", cpu=False))
@@ -139,6 +143,7 @@ def test_cpu_false_names_the_operators_that_would_land_on_the_cpu(capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@needs("openvino")
 def test_strict_on_a_provider_that_takes_no_node_is_an_error():
     only = model(
         [helper.make_node("Inverse", ["x"], ["y"], domain="com.microsoft")],
@@ -153,6 +158,7 @@ def test_strict_on_a_provider_that_takes_no_node_is_an_error():
         assert outcomes(session) == {"openvino": "registered, took no node", "cpu": "active"}
 
 
+@needs("openvino")
 def test_a_provider_that_fails_to_open_the_model_is_dropped_with_its_cause(install):
     install("stubborn", STUBBORN)
     options = {"NUM_STREAMS": 1}
@@ -180,6 +186,7 @@ def epkit_providers():
 """
 
 
+@needs("openvino")
 @pytest.mark.parametrize("promise", [{}, {"strict": True}, {"cpu": False}])
 def test_a_provider_keeps_its_place_when_a_later_one_is_at_fault(install, monkeypatch, promise):
     install("twice", TWICE)
@@ -250,19 +257,21 @@ def test_a_session_that_failed_in_warm_up_is_let_go_before_the_next_is_opened(in
     assert module.alive == [[], []]  # when the chain was first opened, and when it was opened without the first
 
 
+@needs(SECOND)
 def test_a_model_that_no_provider_opens_blames_no_provider():
     unknown = model([helper.make_node("Bogus", ["x"], ["y"])], [value("x", [1])], [value("y", [1])])
     for target, config in (
         ("cpu", None),
-        ("openvino", None),
-        ("t", chain("openvino")),
-        ("t", chain("openvino", cpu=False)),
+        (SECOND, None),
+        ("t", chain(SECOND)),
+        ("t", chain(SECOND, cpu=False)),
     ):
         with pytest.raises(ModelError, match="Bogus") as error:
             epkit.open(unknown, target, config=config)
         assert error.value.exit_code == 4
 
 
+@needs("openvino")
 def test_two_names_of_one_runtime_provider_are_opened_once(install):
     source = """
 from epkit.hookspecs import hookimpl
@@ -284,7 +293,7 @@ def epkit_providers():
         assert "twin" in session.report.tried[1].reason
 
 
-@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+@pytest.mark.parametrize("provider", ["cpu", SECOND])
 def test_a_model_without_nodes_has_no_provider_and_a_note(provider):
     passing = helper.make_model(
         helper.make_graph([], "none", [value("x", [1])], [value("x", [1])]),
@@ -339,6 +348,7 @@ SICK = {
 }
 
 
+@needs("openvino")
 @pytest.mark.parametrize("sickness", SICK)
 def test_a_warm_up_that_fails_drops_the_provider(sickness, sick):
     answer, told = SICK[sickness]
@@ -351,13 +361,14 @@ def test_a_warm_up_that_fails_drops_the_provider(sickness, sick):
         epkit.open(mlp(), "openvino")
 
 
+@needs(SECOND)
 def test_inputs_that_do_not_suit_the_model_blame_no_provider():
     nan = model(
         [helper.make_node("Sub", ["x", "x"], ["z"]), helper.make_node("Div", ["z", "z"], ["y"])],
         [value("x", [2])],
         [value("y", [2])],
     )
-    for provider in ("cpu", "openvino"):
+    for provider in ("cpu", SECOND):
         with epkit.open(nan, provider) as session:
             assert session.report.provider == provider
             assert any("holds NaN" in note and "so does the CPU" in note for note in session.report.notes)
@@ -440,7 +451,7 @@ def test_results_never_alias_a_later_runs():
         np.testing.assert_array_equal(first, kept)
 
 
-@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+@pytest.mark.parametrize("provider", ["cpu", SECOND])
 def test_many_threads_may_call_one_session(provider):
     random = np.random.default_rng(0)
     inputs = [random.standard_normal((index % 3 + 1, 16), dtype=np.float32) for index in range(8)]
@@ -456,6 +467,7 @@ def test_many_threads_may_call_one_session(provider):
     assert wrong == []
 
 
+@needs("openvino")
 def test_a_provider_that_allows_one_run_at_a_time_gets_one_at_a_time(install, monkeypatch):
     source = """
 from epkit.hookspecs import hookimpl
@@ -615,15 +627,17 @@ def test_a_broken_plugin_that_the_config_lists_as_automatic_is_a_row(install):
         assert "no licence" in row.reason
 
 
+@needs(SECOND)
 @pytest.mark.parametrize("promise", [{}, {"strict": True}, {"min_placement": 0.5}])
 def test_without_the_cpu_the_models_fault_is_still_the_models(promise):
     unknown = model([helper.make_node("Bogus", ["x"], ["y"])], [value("x", [1])], [value("y", [1])])
     with pytest.raises(ModelError, match="Bogus"):
-        epkit.open(unknown, "t", config=chain("openvino", cpu=False, **promise))
+        epkit.open(unknown, "t", config=chain(SECOND, cpu=False, **promise))
 
 
+@needs(SECOND)
 def test_a_library_of_operators_that_cannot_be_loaded_is_a_config_error():
-    for target in ("cpu", "openvino"):
+    for target in ("cpu", SECOND):
         with pytest.raises(ConfigError, match=r"'/no/ops\.so', which cannot be loaded"):
             epkit.open(mlp(), target, session_options={"custom_ops_libraries": ["/no/ops.so"]})
 
@@ -636,6 +650,7 @@ def test_asking_for_no_output_is_an_error():
 # -- what a provider cannot do
 
 
+@needs("openvino")
 @pytest.mark.parametrize(
     ("dtype", "number", "array"),
     [
@@ -656,6 +671,7 @@ def test_numbers_that_a_provider_would_compute_in_a_narrower_type_are_refused(dt
         np.testing.assert_array_equal(session.run(array)["y"], array)
 
 
+@needs("openvino")
 def test_a_model_with_a_type_that_a_provider_crashes_on_is_not_opened_on_it():
     texts = identity(TensorProto.STRING)
     with pytest.raises(ProviderDropped, match="cannot carry string tensors, such as 'x'"):

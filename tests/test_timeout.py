@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+from capabilities import SECOND, needs
 from models import identity, mlp, model, value
 from onnx import TensorProto, helper, numpy_helper
 from running import ADD, check_same, floats, full, wanted_of
@@ -109,6 +110,7 @@ def test_runs_of_the_same_shape_are_right_after_one_was_stopped():
                 asyncio.run(opened.run_async({"n": np.array(2**40), "x": full(1, 4)}, timeout=0.05))
 
 
+@needs("openvino")
 def test_on_a_provider_that_made_one_node_of_the_model_the_caller_is_let_go_and_closing_waits():
     opened = epkit.open(slow(), "openvino", session_options={"intra_op_num_threads": 1})
     check_same(opened.run(SHORT), {"y": SHORT})
@@ -133,7 +135,7 @@ def test_a_run_within_its_time_gives_what_a_run_gives():
             check_same(opened.run(feed, timeout=np.float32(600)), wanted_of(mlp(), feed))
 
 
-@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+@pytest.mark.parametrize("provider", ["cpu", SECOND])
 @pytest.mark.parametrize("timeout", [0, -1, 0.0, float("nan"), float("-inf"), True, False, "1", [1]])
 def test_a_limit_that_is_none_is_an_error(provider, timeout):
     with epkit.open(identity(), provider) as opened:
@@ -144,7 +146,7 @@ def test_a_limit_that_is_none_is_an_error(provider, timeout):
 
 
 @pytest.mark.parametrize("seconds", [float("inf"), 1e300, 10**400], ids=["inf", "1e300", "10**400"])
-@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+@pytest.mark.parametrize("provider", ["cpu", SECOND])
 def test_a_limit_beyond_what_can_be_waited_for_is_none(provider, seconds):
     with epkit.open(mlp(), provider) as opened:
         feed = {"x": floats(2000, 16)}
@@ -174,7 +176,7 @@ def test_a_wait_that_is_interrupted_stops_the_run(session):
 # -- awaited
 
 
-@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+@pytest.mark.parametrize("provider", ["cpu", SECOND])
 def test_fifty_runs_are_awaited_at_once(provider):
     feeds = [{"x": floats(1 + number % 5, 16, seed=number)} for number in range(50)]
 
@@ -296,6 +298,7 @@ print("closed")
 """
 
 
+@needs("openvino")
 def test_a_run_that_outlives_its_event_loop_says_nothing(tmp_path):
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", LET_GO],

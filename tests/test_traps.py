@@ -12,6 +12,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
+from capabilities import SECOND, needs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import identity, light, mlp, model, value
@@ -264,6 +265,7 @@ def test_a_chain_with_the_cpu_named_at_its_end_adds_it_once():
         assert [row.provider for row in session.report.tried] == ["openvino", "cpu"]
 
 
+@needs("openvino")
 def test_openvino_stands_first_in_get_providers_even_where_it_has_no_node():
     """A model that folds to a constant."""
     constant = model([], [], [value("y", [1])], [numpy_helper.from_array(np.ones(1, np.float32), "y")])
@@ -275,6 +277,7 @@ def test_openvino_stands_first_in_get_providers_even_where_it_has_no_node():
         np.testing.assert_array_equal(session.run({})["y"], [1])
 
 
+@needs("openvino")
 def test_openvino_with_the_cpu_beside_it_takes_a_whole_network_and_eight_threads(capfd):
     array = np.ones((1, 3, 224, 224), np.float32)
     with epkit.open(light("resnet50"), "openvino") as session:
@@ -348,6 +351,7 @@ def test_none_is_accepted_and_dies_inside_a_kernel():
         session.run({"x": None})
 
 
+@needs("openvino")
 def test_what_a_preparation_prints_reaches_stdout(install, capfd):
     source = """
 import sys
@@ -396,7 +400,7 @@ def way(request):
     return WAYS[request.param]
 
 
-@pytest.fixture(params=["cpu", "openvino"])
+@pytest.fixture(params=["cpu", SECOND])
 def adding(request):
     with epkit.open(TWO_INPUTS, request.param) as session:
         yield session
@@ -550,6 +554,7 @@ def test_one_binding_in_two_threads_raises_nothing_and_mixes_their_numbers():
     assert "in another thread" in told[0]
 
 
+@needs("openvino")
 def test_nodes_of_branches_count_on_the_cpu_and_as_one_on_openvino():
     def branch(name: str, operator: str) -> onnx.GraphProto:
         return helper.make_graph([helper.make_node(operator, ["x"], ["z"])], name, [], [value("z", ["N"])])
@@ -596,6 +601,7 @@ def test_a_run_that_was_terminated_poisons_its_options(monkeypatch):
             assert session.run(np.array(7))["y"].tolist() == [7]
 
 
+@needs("openvino")
 def test_a_provider_that_made_one_node_of_a_model_is_not_terminated():
     weight = numpy_helper.from_array(np.eye(768, dtype=np.float32), "w")
     nodes = [helper.make_node("MatMul", [f"h{turn}", "w"], [f"h{turn + 1}"]) for turn in range(300)]

@@ -131,6 +131,7 @@ def test_steady_is_three_runs_that_agree_or_that_no_longer_fall(seconds, at_rest
     assert enough(seconds, 2, 99) is at_rest
 
 
+@pytest.mark.needs("openvino")
 def test_the_bundled_providers_run_no_oftener_than_they_say():
     with epkit.open(mlp(), "cpu") as session:
         (row,) = session.report.warmup
