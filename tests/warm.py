@@ -211,6 +211,7 @@ def warm() -> Iterator[None]:
     if sys.platform != "linux":
         yield
         return
+    _running()  # before any test counts its children
     subprocess.Popen = Popen  # type: ignore[misc]
     try:
         yield
