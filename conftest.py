@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import signal
 import sys
 import tempfile
@@ -42,6 +43,12 @@ def pytest_configure(config: pytest.Config) -> None:
         patch.delenv(name, raising=False)
     config.add_cleanup(patch.undo)
     config.add_cleanup(folder.cleanup)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Keep what was imported and collected out of the garbage collector's way: many tests ask it for a full turn."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -137,6 +137,7 @@ def test_the_document_says_the_same_as_what_was_returned(real: tuple[Benchmark, 
     json.dumps(found.as_json(), allow_nan=False)
 
 
+@pytest.mark.slow
 def test_targets_of_a_config_and_bound_buffers_reach_the_processes(empty: Path) -> None:
     config = {
         "targets": {
@@ -192,6 +193,7 @@ def epkit_providers():
 """
 
 
+@pytest.mark.slow
 @needs(SECOND)
 def test_a_candidate_that_crashes_hangs_raises_or_computes_something_else_is_a_row_and_the_others_go_on(
     small: Path, empty: Path, install: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
@@ -254,6 +256,7 @@ def test_processes_that_start_slowly_are_measured_all_the_same(tmp_path: Path, m
     assert [one.processes for one in found.findings.figures] == [2], found.measured.notes
 
 
+@pytest.mark.slow
 def test_sessions_that_want_other_inputs_are_not_compared(empty: Path) -> None:
     sizes = {name: {"free_dimension_overrides": {"batch": size}} for name, size in (("one", 1), ("eight", 8))}
     config = {"targets": {name: {"provider": "cpu", "session_options": one} for name, one in sizes.items()}}
@@ -263,6 +266,7 @@ def test_sessions_that_want_other_inputs_are_not_compared(empty: Path) -> None:
     assert "other inputs" in found.candidates[1].reason
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_while_it_measures_is_a_row(small: Path, empty: Path) -> None:
     killed: list[int] = []
 
@@ -283,6 +287,7 @@ def test_a_process_that_is_killed_while_it_measures_is_a_row(small: Path, empty:
     assert lost in by, "what was measured is kept"
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_no_process_and_keeps_what_was_measured(small: Path, empty: Path, tmp_path: Path) -> None:
     seen: list[int] = []
     calls: list[str] = []
@@ -301,6 +306,7 @@ def test_an_interrupt_leaves_no_process_and_keeps_what_was_measured(small: Path,
     assert kept.measured.blocks
 
 
+@pytest.mark.slow
 def test_a_benchmark_that_is_killed_leaves_no_process_and_its_document(
     small: Path, empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -302,7 +302,11 @@ def epkit_providers():
 
 
 @pytest.mark.parametrize(
-    ("body", "told"), [("ctypes.string_at(0)", "crashed (SIGSEGV)"), ("time.sleep(600)", "did not answer in time")]
+    ("body", "told"),
+    [
+        ("ctypes.string_at(0)", "crashed (SIGSEGV)"),
+        pytest.param("time.sleep(600)", "did not answer in time", marks=pytest.mark.slow),
+    ],
 )
 def test_a_plugin_that_crashes_or_hangs_in_its_probe_is_unusable(
     body, told, epkit, install, model_file, tmp_path, monkeypatch

@@ -149,6 +149,7 @@ def test_a_provider_that_is_wrong_on_purpose_is_found(empty: Path, monkeypatch: 
     assert (other.verdict, other.divergence.tensor, other.divergence.reads) == ("differ", "h", {})
 
 
+@pytest.mark.slow
 def test_a_difference_that_is_gone_with_more_outputs_comes_of_fusing(empty: Path, twist: Callable[..., str]):
     name = twist(around="found = run()\n        return [one * 2 for one in found] if len(found) == 1 else found")
     other = row(epkit.compare(mlp(), ["cpu", name], seeds=1))
@@ -157,6 +158,7 @@ def test_a_difference_that_is_gone_with_more_outputs_comes_of_fusing(empty: Path
     assert "fusing" in other.divergence.told
 
 
+@pytest.mark.slow
 def test_a_tensor_that_a_target_refuses_as_an_output_is_skipped_and_the_others_are_compared(
     empty: Path, twist: Callable[..., str]
 ):
@@ -167,6 +169,7 @@ def test_a_tensor_that_a_target_refuses_as_an_output_is_skipped_and_the_others_a
     assert (where.tensor, where.skipped, where.compared, where.reproduced) == ("y", ("r",), 2, True)
 
 
+@pytest.mark.slow
 def test_tensors_come_in_groups_of_a_bounded_size_and_the_first_still_is_the_first(
     empty: Path, twist: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ):
@@ -182,6 +185,7 @@ def test_tensors_come_in_groups_of_a_bounded_size_and_the_first_still_is_the_fir
     assert list(groups(found)) == [["a", "b"], ["c", "y"]]
 
 
+@pytest.mark.slow
 def test_a_model_with_external_data_is_looked_into(empty: Path, tmp_path: Path, twist: Callable[..., str]):
     loaded = onnx.load_from_string(mlp(width=64))
     folder = tmp_path / "external"
@@ -202,6 +206,7 @@ def cancelling(by: float) -> bytes:
     return model(nodes, [value("x", [64])], [value("y", [64])], constants)
 
 
+@pytest.mark.slow
 def test_a_difference_that_rounding_alone_explains_is_agreement_as_far_as_the_model_allows(
     empty: Path, twist: Callable[..., str]
 ):
@@ -218,6 +223,7 @@ def test_a_difference_that_rounding_alone_explains_is_agreement_as_far_as_the_mo
     assert (row(held).verdict, held.exit_code) == ("differ", 1), "a tolerance that was given is kept"
 
 
+@pytest.mark.slow
 def test_outputs_that_rounding_alone_makes_arbitrary_are_ill_conditioned(empty: Path, twist: Callable[..., str]):
     off = np.nextafter(np.float32(1e6), np.float32(np.inf))
     found = epkit.compare(cancelling(1e6), ["cpu", twist(open=replaced(number(1e6), number(off)))], seeds=1)
@@ -228,6 +234,7 @@ def test_outputs_that_rounding_alone_makes_arbitrary_are_ill_conditioned(empty: 
     assert other.conditioning.amplified > 1e4
 
 
+@pytest.mark.slow
 def test_a_fault_before_the_model_amplifies_it_is_a_difference(empty: Path, twist: Callable[..., str]):
     contents = onnx.load_from_string(cancelling(1e6))
     contents.graph.node[0].input[0] = "u"
@@ -237,6 +244,7 @@ def test_a_fault_before_the_model_amplifies_it_is_a_difference(empty: Path, twis
     assert (other.verdict, other.divergence.tensor) == ("differ", "u")
 
 
+@pytest.mark.slow
 @needs("openvino")
 def test_squeezenet_on_openvino_differs_since_its_softmax_amplifies_rounding(empty: Path):
     found = epkit.compare(light("squeezenet"), ["cpu", "openvino"], seeds=8)
@@ -254,6 +262,7 @@ def test_squeezenet_on_openvino_differs_since_its_softmax_amplifies_rounding(emp
 # Targets that fail
 
 
+@pytest.mark.slow
 def test_a_target_that_crashes_is_a_row_and_the_others_are_compared(empty: Path, twist: Callable[..., str]):
     crashes = twist("crashes", around="os.kill(os.getpid(), signal.SIGSEGV)")
     fails = twist("fails", around="raise RuntimeError('out of memory')")

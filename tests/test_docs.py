@@ -62,6 +62,7 @@ WITH_A_SECOND_ENGINE = (
     "README.md",
     *(f"docs/{page}.md" for page in ("benchmarking", "caches", "comparing", "rehearsing-failures", "writing-a-plugin")),
 )
+SLOW = ("docs/rehearsing-failures.md", "docs/comparing.md", "docs/warmup-and-memory.md")
 _BLOCK = re.compile(r"^```(python|toml|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# (\S+\.(?:py|toml))\n")
 
@@ -72,8 +73,9 @@ def _name(page: Path) -> str:
 
 def _shown(page: Path) -> Any:
     """Return the page as a parameter; what its examples run on is needed."""
-    needed = needs(SECOND) if _name(page) in WITH_A_SECOND_ENGINE else ()
-    return pytest.param(page, marks=needed, id=_name(page))
+    marks = [needs(SECOND)] if _name(page) in WITH_A_SECOND_ENGINE else []
+    marks += [pytest.mark.slow] if _name(page) in SLOW else []
+    return pytest.param(page, marks=marks, id=_name(page))
 
 
 @pytest.mark.parametrize("page", [_shown(page) for page in PAGES if _BLOCK.search(page.read_text())])

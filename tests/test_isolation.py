@@ -180,6 +180,7 @@ def test_each_fault_of_a_chain_is_told_apart(faulty):
     assert told["faulty-nan"] == "output 'y' holds NaN"
 
 
+@pytest.mark.slow
 @needs(SECOND)
 def test_a_provider_is_not_blamed_for_the_crash_of_a_later_one(faulty):
     for keys in ({}, {"strict": True}, {"cpu": False}):

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import identity, mlp, model, value
 from onnx import TensorProto, helper
+from tiers import slow_but
 from together import together
 
 import epkit
@@ -70,7 +71,7 @@ def large_run(*, keys: object = {}, options: object = {}, sizes: object = (64,))
 
 
 @linux
-@pytest.mark.parametrize("sizes", [(64,), (8, 16, 32, 64)])
+@pytest.mark.parametrize("sizes", slow_but([(64,), (8, 16, 32, 64)], (64,)))
 def test_a_large_run_holds_its_memory_unless_it_is_told_to_give_it_back(sizes):
     held, _ = large_run(sizes=sizes)
     assert held > 32 * MIB
@@ -78,6 +79,7 @@ def test_a_large_run_holds_its_memory_unless_it_is_told_to_give_it_back(sizes):
     assert later < held / 2
 
 
+@pytest.mark.slow
 @linux
 def test_without_an_arena_what_was_freed_is_given_back_too():
     held, _ = large_run()
@@ -235,7 +237,7 @@ def test_an_arena_that_a_session_does_not_have_would_fail_the_run():
             session.run(None, feed, options)
 
 
-@pytest.mark.parametrize("provider", ["cpu", SECOND])
+@pytest.mark.parametrize("provider", slow_but(["cpu", SECOND], "cpu"))
 def test_a_session_shrinks_only_the_arenas_that_it_has(provider):
     for cpu in (True, False) if provider == "openvino" else (True,):
         config = {"targets": {"t": {"provider": provider, "cpu": cpu, "shrink_above": 16}}}
@@ -289,6 +291,7 @@ def test_memory_entries_reach_the_session(key):
         assert session.run(np.ones((1, 16), np.float32))["y"].shape == (1, 16)
 
 
+@pytest.mark.slow
 @linux
 def test_a_memory_pattern_takes_a_piece_of_its_own_from_the_second_run_of_a_shape_on():
     planned, _ = large_run(sizes=(64, 64))
@@ -317,7 +320,7 @@ print(json.dumps([min(opened), max(opened), closed[0], max(closed), closed[-1]])
 
 
 @linux
-@pytest.mark.parametrize("provider", ["cpu", SECOND])
+@pytest.mark.parametrize("provider", slow_but(["cpu", SECOND], "cpu"))
 def test_thirty_sessions_opened_and_closed_take_no_more_than_a_few(provider):
     least, most, first, highest, last = child(THIRTY.format(provider=provider))
     assert least > 24 * MIB  # the weights were there
@@ -400,7 +403,7 @@ def test_what_a_machine_does_not_have_cannot_be_measured_on_it():
 
 
 @linux
-@pytest.mark.parametrize("provider", ["cpu", SECOND])
+@pytest.mark.parametrize("provider", slow_but(["cpu", SECOND], "cpu"))
 def test_what_was_measured_stands_beside_the_estimate(provider, tmp_path):
     (tmp_path / "m.onnx").write_bytes(mlp(width=256))
     found = epkit.inspect(tmp_path / "m.onnx", (1, 20_000), provider)

@@ -64,6 +64,7 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path / "place")
 
 
+@pytest.mark.slow
 def test_an_author_goes_the_whole_way(empty, place, capfd, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["epkit", "new-plugin", "acme"])
     with pytest.raises(SystemExit) as left:
@@ -108,6 +109,7 @@ def test_the_plugin_of_the_guide_is_one_that_was_written_and_filled_in(empty):
     assert all((TUTORIAL / file).is_file() for file in filled_in)
 
 
+@pytest.mark.slow
 def test_what_is_written_is_as_its_own_linters_want_it(empty):
     for name in ("acme", "xnnpack", "a" * 40):
         epkit.new_plugin(name)

@@ -101,6 +101,7 @@ def test_a_case_holds_when_both_pass_and_is_skipped_with_a_cause_when_neither_do
     assert report.remaining == {"operator unknown": ["node::test_adagrad_multiple"]}
 
 
+@pytest.mark.slow
 def test_what_epkit_fails_and_plain_onnx_runtime_passes_is_a_failure_and_the_others_go_on(empty, faulty):
     names = ("test_abs", "test_acos", "test_add", "test_and2d")
     ids = [f"onnx-suite[faulty]::node::{name}" for name in names]

@@ -11,6 +11,7 @@ import pytest
 from capabilities import SECOND, needs
 from models import LIGHT, identity, light, mlp, model, value
 from onnx import TensorProto, helper, numpy_helper
+from tiers import slow_but
 from together import together
 
 import epkit
@@ -59,7 +60,10 @@ def outcomes(session: epkit.Session) -> dict[str, str]:
     return {row.provider: row.outcome for row in session.report.tried}
 
 
-@pytest.mark.parametrize("name", sorted(file.stem.removeprefix("light_") for file in LIGHT.glob("*.onnx")))
+NAMES = sorted(file.stem.removeprefix("light_") for file in LIGHT.glob("*.onnx"))
+
+
+@pytest.mark.parametrize("name", slow_but(NAMES, "shufflenet", "squeezenet", "inception_v1", "resnet50"))
 @pytest.mark.parametrize("provider", ["cpu", SECOND])
 def test_the_light_models_give_their_reference_outputs(name, provider):
     expected = onnx.TensorProto()

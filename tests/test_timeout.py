@@ -298,6 +298,7 @@ print("closed")
 """
 
 
+@pytest.mark.slow
 @needs("openvino")
 def test_a_run_that_outlives_its_event_loop_says_nothing(tmp_path):
     done = subprocess.run(
