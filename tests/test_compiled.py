@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import warm
 from epkit_tensorrt.options import TensorRTOptions
 from epkit_tensorrt.provider import TensorRT
 from hypothesis import given
@@ -137,7 +138,7 @@ def builds(noted: Path) -> int:
 
 def child(model: Path, *, wait: bool = True, written: dict[str, Any] | None = None, **environment: str) -> Any:
     """Open a model in a process of its own; its outcomes, or the process itself."""
-    arguments = [sys.executable, "-c", CHILD, str(model), "t", json.dumps(written or config())]
+    arguments = [warm.PYTHON, "-c", CHILD, str(model), "t", json.dumps(written or config())]
     path = os.pathsep.join(sys.path)
     started = subprocess.Popen(
         arguments, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path} | environment

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 from capabilities import SECOND, needs
 
 from epkit import (
@@ -167,7 +168,7 @@ def _cut(words: list[str]) -> list[str]:
 
 def _pytest(directory: Path, where: str) -> None:
     path = os.pathsep.join(filter(None, sys.path))
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(directory)]
+    command = [warm.PYTHON, "-m", "pytest", "-p", "no:cacheprovider", str(directory)]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{where}: pytest {directory}\n{done.stdout}"
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm
 from capabilities import LIBRARY, needs
 
 MOST_KB = 4 * 1024
@@ -98,7 +99,7 @@ def grown(code: str) -> int:
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     }
     done = subprocess.run(
-        [sys.executable, "-c", WATCH + code], capture_output=True, text=True, check=False, env=environment
+        [warm.PYTHON, "-c", WATCH + code], capture_output=True, text=True, check=False, env=environment
     )
     assert done.returncode == 0, done.stderr
     return int(done.stdout)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import warm
 from capabilities import COMPILER, SECOND, needs
 from hypothesis import given
 from hypothesis import strategies as st
@@ -154,7 +155,7 @@ def test_observers_hear_of_one_opening(tmp_path):
     (tmp_path / "m.onnx").write_bytes(mlp())
     code = f"import epkit; epkit.open('m.onnx', 't', config={chain('cpu')}).close()"
     environ = {**os.environ, "EPKIT_EVENTS": str(tmp_path / "events")}
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environ, check=True)
+    subprocess.run([warm.PYTHON, "-c", code], cwd=tmp_path, env=environ, check=True)
     told = [json.loads(line) for line in (tmp_path / "events").read_text().splitlines()]
     assert len({one["pid"] for one in told}) == 1
     assert [one["event"] for one in told].count("opened") == 1

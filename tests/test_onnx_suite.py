@@ -10,6 +10,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+import warm
 from models import model, value
 from onnx import helper, numpy_helper
 
@@ -69,7 +70,7 @@ def case(name: str) -> Case:
 
 
 def run_pytest(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    command = [warm.PYTHON, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

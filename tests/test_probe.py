@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import warm
 from capabilities import SECOND, needs
 
 from epkit import probe, registry
@@ -191,7 +192,7 @@ def test_many_processes_prove_once(ask, count):
     )
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     runs = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environ, text=True) for _ in range(4)
+        subprocess.Popen([warm.PYTHON, "-c", code], stdout=subprocess.PIPE, env=environ, text=True) for _ in range(4)
     ]
     assert [run.communicate()[0].strip() for run in runs] == ["no card"] * 4
     assert count() == 2

@@ -373,6 +373,7 @@ def main() -> None:
     """Be a server, on the socket that was inherited, and then what it forked."""
     connection: socket.socket | None = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.modules["warm"] = sys.modules["__main__"]  # should a forked process import it: one module, one server
     base = list(sys.path)
     for name in MODULES:
         importlib.import_module(name)

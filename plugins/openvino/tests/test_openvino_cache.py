@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import warm
 from epkit_openvino import processor
 from epkit_openvino.options import OpenVinoOptions
 from epkit_openvino.provider import OpenVino
@@ -60,7 +61,7 @@ def row(model: Path, **keys: object) -> Cached:
 
 
 def child(model: Path, *, paths: tuple[str, ...] = (), **keys: object) -> list[Any]:
-    arguments = [sys.executable, "-c", CHILD, str(model), json.dumps(target(**keys))]
+    arguments = [warm.PYTHON, "-c", CHILD, str(model), json.dumps(target(**keys))]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([*paths, *sys.path])}
     done = subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=120, check=True)
     return list(json.loads(done.stdout))
@@ -84,7 +85,7 @@ def test_two_processes_at_once_build_it_once(tmp_path):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
 
     def work(_: int) -> None:
-        arguments = [sys.executable, "-c", code, str(model), json.dumps(target())]
+        arguments = [warm.PYTHON, "-c", code, str(model), json.dumps(target())]
         done = subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=120, check=True)
         outcomes.extend(json.loads(done.stdout))
 
@@ -170,7 +171,7 @@ def test_whoever_may_only_read_the_cache_starts_from_it_and_builds_nothing():
         cache = Path(folder) / "cache"
         cache.mkdir()
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "EPKIT_CACHE_DIR": str(cache)}
-        arguments = [sys.executable, "-c", COMMON, f"{folder}/m.onnx"]
+        arguments = [warm.PYTHON, "-c", COMMON, f"{folder}/m.onnx"]
         done = subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == ["built", "hit", "hit", "failed"]
