@@ -2,6 +2,7 @@
 
     @needs(SECOND)              an engine beside the CPU's, whichever it is; LIBRARY and COMPILER likewise
     @needs("openvino")          a provider that the test is about
+    @needs("plugin openvino")   a plugin that is installed, whether its provider can be had or not
     @needs("2 cores")           what this process may use; also "8 GiB" of free memory
     @needs("avx512f")           instructions, as Linux spells them
 
@@ -44,6 +45,8 @@ def lacking(capability: str) -> str:
     if found := re.fullmatch(r"(\d+) GiB", capability):
         free = (_platform.free_memory() or 0) / 2**30
         return "" if free >= int(found[1]) else f"needs {capability} of memory, and {free:.1f} GiB are free"
+    if found := re.fullmatch(r"plugin (\S+)", capability):
+        return _left_out(found[1])
     if re.match(r"(avx|amx|sse)", capability):
         return "" if capability in _instructions() else f"this processor has no {capability}"
     return _unusable(capability)
@@ -80,6 +83,14 @@ def _instructions() -> frozenset[str]:
     except OSError:
         return frozenset()
     return frozenset(found[1].split()) if found else frozenset()
+
+
+@functools.cache
+def _left_out(name: str) -> str:
+    from epkit.registry import discover
+
+    found = {entry.name: entry.reason for entry in discover().entries if entry.provider is None}
+    return found.get(name, "") if name in {entry.name for entry in discover().entries} else f"{name} is not installed"
 
 
 @functools.cache

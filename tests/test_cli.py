@@ -267,7 +267,7 @@ BAD = {
     "output folder is a file": ("run good.onnx -t cpu --output-dir good.onnx", 2, "good.onnx", ""),
     "unknown command": ("rnu good.onnx", 2, "did you mean 'run'", ""),
     "unknown flag": ("run good.onnx --trget cpu", 2, "--trget", ""),
-    "bench an unknown target": ("bench good.onnx -t cpu -t openvin", 2, "'openvin'", "did you mean 'openvino'"),
+    "bench an unknown target": ("bench good.onnx -t cpu -t cud", 2, "'cud'", "did you mean 'cuda'"),
     "bench no such model": ("bench gud.onnx -t cpu", 4, "gud.onnx", ""),
 }
 

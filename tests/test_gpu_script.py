@@ -25,6 +25,7 @@ def written(folder: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
     return done.returncode, json.loads(out.read_text())
 
 
+@pytest.mark.slow
 def test_a_rehearsal_on_the_cpu_writes_samples_of_every_section(tmp_path: Path):
     code, document = written(tmp_path, "--provider", "cpu", "--budget", "25")
     assert code == 0, [row for row in document["sections"] if row["status"] not in ("ok", "left out")]

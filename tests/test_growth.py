@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import warm
 from capabilities import LIBRARY, needs
+from tiers import slow_but
 
 MOST_KB = 4 * 1024
 """A leak of a hundred bytes in each of so many runs is far more than this; the allocator's own noise is less."""
@@ -107,7 +108,11 @@ def grown(code: str) -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc/self/statm")
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=needs(LIBRARY)) if name == ON_A_LIBRARY else name for name in CASES]
+    "name",
+    [
+        *slow_but([name for name in CASES if name != ON_A_LIBRARY], "shapes that change"),
+        pytest.param(ON_A_LIBRARY, marks=[pytest.mark.slow, needs(LIBRARY)]),
+    ],
 )
 def test_memory_does_not_grow_with_the_number_of_runs(name):
     assert grown(CASES[name]) < MOST_KB

@@ -131,11 +131,13 @@ def test_unknown_options_of_the_cpu_are_ignored():
         epkit.open(mlp(), "cpu", options={"use_arena": "1"})
 
 
+@needs("plugin openvino")
 def test_unknown_options_of_openvino_are_ignored_and_echoed():
     with pytest.raises(ConfigError, match="nope"):
         epkit.open(mlp(), "openvino", options={"nope": "1"})
 
 
+@needs("plugin openvino")
 def test_options_that_openvino_only_warns_about_are_refused():
     with pytest.raises(ConfigError, match="device_type"):
         epkit.open(mlp(), "openvino", options={"device_type": "NPU"})
@@ -372,6 +374,7 @@ def epkit_providers():
     assert capfd.readouterr() == ("", "")
 
 
+@needs("plugin openvino")
 def test_a_device_that_the_plugin_library_does_not_offer_becomes_another(tmp_path: Path):
     found = registry.discover()
     answer = ask([(found.providers["openvino"], "NPU")], found)["openvino"]
@@ -601,6 +604,7 @@ def test_a_run_that_was_terminated_poisons_its_options(monkeypatch):
             assert session.run(np.array(7))["y"].tolist() == [7]
 
 
+@pytest.mark.slow
 @needs("openvino")
 def test_a_provider_that_made_one_node_of_a_model_is_not_terminated():
     weight = numpy_helper.from_array(np.eye(768, dtype=np.float32), "w")

@@ -124,6 +124,11 @@ class Server:
                 _LIBC.prctl(_SUBREAPER, 0, 0, 0, 0)
 
 
+def server_pid() -> int | None:
+    """Return the number of the server that this process has started, for who counts its children."""
+    return _server.process.pid if _server is not None and _server.process is not None else None
+
+
 def _exactly(connection: socket.socket, size: int) -> bytes:
     found = b""
     while len(found) < size:
