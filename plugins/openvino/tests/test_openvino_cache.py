@@ -14,11 +14,13 @@ import numpy as np
 import onnx
 import pytest
 import warm
+from capabilities import needs
 from epkit_openvino import processor
 from epkit_openvino.options import OpenVinoOptions
 from epkit_openvino.provider import OpenVino
 from models import light, mlp
 from onnx import helper
+from tiers import slow_but
 from together import together
 
 import epkit
@@ -35,6 +37,8 @@ with epkit.open(sys.argv[1], "t", config=json.loads(sys.argv[2])) as session:
     print(json.dumps([row.outcome, row.reason, float(session.run(np.ones((1, 16), np.float32))["y"].sum())]))
 """
 FEED = np.ones((1, 16), np.float32)
+
+pytestmark = needs("openvino")
 
 
 @pytest.fixture(autouse=True)
@@ -183,7 +187,10 @@ def flipped(blob: Path, position: int) -> None:
     blob.write_bytes(bytes(contents))
 
 
-@pytest.mark.parametrize("damage", ["cut off", "empty", "flipped in the weights", "flipped in the header", "garbage"])
+DAMAGES = ("cut off", "empty", "flipped in the weights", "flipped in the header", "garbage")
+
+
+@pytest.mark.parametrize("damage", slow_but(DAMAGES, "cut off", "flipped in the weights"))
 def test_a_damaged_blob_is_never_loaded(file, damage):
     """OpenVINO compiles anew where it notices; a bit that flipped in the weights it does not notice, and uses."""
     _, _, right = child(file)
