@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import texts
 import warm
 from capabilities import skip_unless_there
 from hypothesis import HealthCheck, settings
@@ -29,6 +30,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("epkit's own tests")
     group.addoption("--cold", action="store_true", help="start every process from nothing, rather than by a fork")
+    group.addoption("--update-texts", action="store_true", help="write tests/texts/ anew, in one process")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -42,6 +44,9 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in ("EPKIT_CONFIG", "EPKIT_DEFAULT", "EPKIT_PROBE", "EPKIT_STRICT_PLUGINS"):
         patch.delenv(name, raising=False)
     config.add_cleanup(patch.undo)
+    if config.getoption("update_texts"):
+        texts.start_update()
+        config.add_cleanup(texts.finish_update)
     config.add_cleanup(folder.cleanup)
 
 

@@ -18,6 +18,7 @@ from capabilities import SECOND, needs
 from models import mlp, model, value
 from onnx import TensorProto, helper
 from processes import alive
+from texts import says
 
 from epkit.benchmark import budget as times
 from epkit.benchmark import runner, stored
@@ -169,7 +170,7 @@ def test_callables_are_measured_by_the_same_method(tmp_path: Path) -> None:
     found = bench_calls({name: f"{arms}:{name}" for name in ("one", "two", "three")}, budget=90, seed=0)
     assert [row.status for row in found.candidates] == ["ok", "ok", "differs"]
     assert found.comparison("one", "two") is not None
-    with pytest.raises(ConfigError, match="names no function"):
+    with says(ConfigError, match="names no function"):
         bench_calls({"a": "nowhere.py:f"})
 
 
@@ -344,38 +345,38 @@ def test_a_wrong_request_is_said_before_anything_is_probed(small: Path, empty: P
 
     wide = tmp_path / "wide.npy"
     np.save(wide, np.zeros((1, 65), np.float32))
-    with pytest.raises(UnknownTarget, match="openvin"):
+    with says(UnknownTarget, match="openvin"):
         bench(small, ["openvin"], progress=never)
-    with pytest.raises(ModelError, match="no file"):
+    with says(ModelError, match="no file"):
         bench(tmp_path / "no.onnx", ["cpu"], progress=never)
-    with pytest.raises(ConfigError, match="budget"):
+    with says(ConfigError, match="budget"):
         bench(small, ["cpu"], budget=float("nan"), progress=never)
-    with pytest.raises(ConfigError, match="callers"):
+    with says(ConfigError, match="callers"):
         bench(small, ["cpu"], callers=0, progress=never)
-    with pytest.raises(ConfigError, match="smallest effect"):
+    with says(ConfigError, match="smallest effect"):
         bench(small, ["cpu"], smallest_effect=0, progress=never)
-    with pytest.raises(ConfigError, match="no tolerance"):
+    with says(ConfigError, match="no tolerance"):
         bench(small, ["cpu"], tolerance="imagez", progress=never)
-    with pytest.raises(ConfigError, match="'height' is not a dynamic dimension"):
+    with says(ConfigError, match="'height' is not a dynamic dimension"):
         bench(small, ["cpu"], dimensions={"height": [1]}, progress=never)
-    with pytest.raises(ConfigError, match="size of 1"):
+    with says(ConfigError, match="size of 1"):
         bench(small, ["cpu"], batches=[0], progress=never)
-    with pytest.raises(InputError, match="does not exist"):
+    with says(InputError, match="does not exist"):
         bench(small, ["cpu"], inputs={"x": str(tmp_path / "no.npy")}, progress=never)
-    with pytest.raises(InputError, match=r"\[1, 65\]"):
+    with says(InputError, match=r"\[1, 65\]"):
         bench(small, ["cpu"], inputs={"x": str(wide)}, progress=never)
-    with pytest.raises(InputError, match="no input 'y'"):
+    with says(InputError, match="no input 'y'"):
         bench(small, ["cpu"], inputs={"y": str(wide)}, progress=never)
 
 
 def test_a_model_that_no_candidate_can_open_or_run_is_an_error_and_no_table(empty: Path, tmp_path: Path) -> None:
     unknown = model([helper.make_node("Nonsense", ["x"], ["y"])], [value("x", [2])], [value("y", [2])])
-    with pytest.raises(ModelError, match="Nonsense"):
+    with says(ModelError, match="Nonsense"):
         bench(unknown, ["cpu", "cpu"], budget=60, output=tmp_path / "none.json")
     assert not (tmp_path / "none.json").exists()
     indices = value("i", [1], TensorProto.INT64)
     gather = model([helper.make_node("Gather", ["x", "i"], ["y"])], [value("x", [1]), indices], [value("y", [1])])
-    with pytest.raises(RunError, match="out of"):
+    with says(RunError, match="out of"):
         bench(gather, ["cpu"], budget=60)
 
 

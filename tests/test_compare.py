@@ -14,6 +14,7 @@ from capabilities import SECOND, needs
 from models import light, mlp, model, value
 from onnx import TensorProto, helper, numpy_helper
 from processes import alive
+from texts import says
 
 import epkit
 from epkit.errors import ConfigError, InputError, ModelError, RunError, UnknownTarget
@@ -289,18 +290,18 @@ def test_a_target_that_hangs_is_ended(empty: Path, twist: Callable[..., str], mo
 
 def test_what_is_wrong_with_the_request_or_the_model_is_an_error(empty: Path, tmp_path: Path):
     for targets in ([], ["cpu"], "cpu"):
-        with pytest.raises(ConfigError, match="two targets"):
+        with says(ConfigError, match="two targets"):
             epkit.compare(mlp(), targets)
-    with pytest.raises(ConfigError, match="number of seeds"):
+    with says(ConfigError, match="number of seeds"):
         epkit.compare(mlp(), ["cpu", "cpu"], seeds=0)
     with pytest.raises(UnknownTarget):
         epkit.compare(mlp(), ["cpu", "openvin"])
-    with pytest.raises(ModelError, match="no file"):
+    with says(ModelError, match="no file"):
         epkit.compare(tmp_path / "no.onnx", ["cpu", "cpu"])
-    with pytest.raises(InputError, match="does not exist"):
+    with says(InputError, match="does not exist"):
         epkit.compare(mlp(), ["cpu", "cpu"], inputs={"x": "no.npy"})
     unknown = model([helper.make_node("Nothing", ["x"], ["y"])], [value("x", [2])], [value("y", [2])])
-    with pytest.raises(ModelError, match="Nothing"):
+    with says(ModelError, match="Nothing"):
         epkit.compare(unknown, ["cpu", "cpu"])
     missing = model(
         [helper.make_node("Gather", ["d", "i"], ["y"])],

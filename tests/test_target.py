@@ -6,6 +6,7 @@ import pytest
 from capabilities import needs
 from hypothesis import given
 from hypothesis import strategies as st
+from texts import says
 
 from epkit import config, registry, target, target_table
 from epkit.errors import ConfigError, UnknownTarget
@@ -189,12 +190,12 @@ def test_the_error_names_the_file_and_the_key(read, installed, tmp_path):
 
 
 def test_a_misspelt_key_is_found_in_targets_that_are_not_used(read):
-    with pytest.raises(ConfigError, match=r"targets\.other"):
+    with says(ConfigError, match=r"targets\.other"):
         read("cpu", {"targets": {"other": {"provder": "cpu"}}})
 
 
 def test_a_target_may_not_take_a_providers_name(read):
-    with pytest.raises(ConfigError, match=r"targets\.cuda takes the name of a provider"):
+    with says(ConfigError, match=r"targets\.cuda takes the name of a provider"):
         read("cuda", {"targets": {"cuda": {"provider": "cpu"}}})
 
 
