@@ -66,6 +66,8 @@ class Target:
     cache: bool | None = None
     cast: bool = False
     isolate_open: bool | float = False
+    telemetry: str = ""
+    """Where the config asks for ONNX Runtime's telemetry; empty where it does not."""
     written: Table = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -185,6 +187,7 @@ def _from_table(name: str, why: str, table: Table, registry: Registry, config: C
         cache=written.cache,
         cast=written.cast,
         isolate_open=written.isolate_open,
+        telemetry=config.telemetry.origin if config.telemetry.value else "",
         written=table,
         notes=(*_native_code(chain, session_options, config), *session_options.notes()),
     )
