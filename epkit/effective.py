@@ -143,6 +143,8 @@ def _sent_origin(target: Target, candidate: Candidate, path: tuple[str, ...], ke
         return _origin(target, *path, "extra", key)
     if key in candidate.options.written():
         return _origin(target, *path, key)
+    if key in candidate.provider.always_sent:
+        return "the plugin: right results need it"
     return f"the plugin, from {_origin(target, *path)}"
 
 

@@ -38,6 +38,9 @@ Capability: TypeAlias = Literal[
 """What a provider may claim to carry: types, quantized models (`int8`), dimensions that differ from run to run, and
 outputs whose shape depends on the data."""
 
+Network: TypeAlias = Literal["convolutions", "mlp", "attention"]
+"""A kind of network: images through convolutions, matrix products one after the other, or a transformer's attention."""
+
 
 @dataclass(frozen=True, slots=True)
 class Usable:
@@ -160,8 +163,12 @@ class Provider:
     The largest shape is then warmed up first, and `shrink_above` gives back what the arena holds. `device_option`
     numbers the device.
     """
+    networks: ClassVar[tuple[Network, ...]] = ("convolutions", "mlp")
+    """The kinds of network that it is for: it is proven by a tiny one of the first kind, and held to one of each."""
+    always_sent: ClassVar[Mapping[str, str]] = {}
+    """Options without which its results are wrong, with the texts that are sent unless the user sets them."""
     proof: ClassVar[Proof | None] = None
-    """A better tiny model than epkit's own, one convolution, where a provider needs one."""
+    """A better tiny model than epkit's own of its kind of network, where a provider needs one."""
     proof_seconds: ClassVar[float] = 60.0
     """How long the proof may take before it counts as hanging."""
 

@@ -42,11 +42,16 @@ class Candidate:
         provider, options = self.provider, self.options
         if asked(provider.asked_cache, options) is not None and not asked(provider.check_cache, options):
             options = asked(provider.cached, options, self.device, None)
-        sent = asked(provider.encode, options, self.device)
-        if not isinstance(sent, Mapping):
-            told = f"{type(provider).__name__}.encode returned {sent!r} where names and texts belong"
-            raise PluginError(told, hint="tell the plugin's author")
-        return dict(sent)
+        return encoded(provider, options, self.device)
+
+
+def encoded(provider: Provider, options: Options, device: Device | None) -> dict[str, str]:
+    """Return what ONNX Runtime gets for these options: their texts, and what the provider always needs beside them."""
+    sent = asked(provider.encode, options, device)
+    if not isinstance(sent, Mapping):
+        told = f"{type(provider).__name__}.encode returned {sent!r} where names and texts belong"
+        raise PluginError(told, hint="tell the plugin's author")
+    return {**provider.always_sent, **sent}
 
 
 @dataclass(frozen=True, slots=True)
