@@ -29,6 +29,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # neither here nor in the processes that measure
+
 import numpy as np
 import onnxruntime as ort
 from advice_arms import CORES, MEMORY, NETS, PAIRS, WARMUPS, Arm, models

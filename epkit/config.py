@@ -16,7 +16,7 @@ from typing import TypeAlias, cast
 
 from epkit.errors import ConfigError, UnknownTarget, nearest
 
-TOP_KEYS = ("default", "automatic", "targets")
+TOP_KEYS = ("default", "automatic", "telemetry", "targets")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,7 @@ class Config:
     named: bool = True
     default: Value | None = None
     automatic: Value = Value((), "epkit")
+    telemetry: Value = Value(False, "epkit")
     targets: Mapping[str, Table] = field(default_factory=dict)
 
     def target(self, name: str) -> Table:
@@ -66,6 +67,9 @@ def load(
         raise ConfigError(f"{place}: default must be the name of a target, not {default!r}")
     if not (isinstance(automatic, list | tuple) and all(isinstance(name, str) for name in automatic)):
         raise ConfigError(f"{place}: automatic must be a list of provider names, not {automatic!r}")
+    telemetry = written.get("telemetry", False)
+    if not isinstance(telemetry, bool):
+        raise ConfigError(f"{place}: telemetry must be true or false, not {telemetry!r}")
     if not (isinstance(targets, Mapping) and all(isinstance(table, Mapping) for table in targets.values())):
         raise ConfigError(f"{place}: targets must hold tables, as in [targets.gpu]")
     tables = {name: table_of(table, f"{place}: targets.{name}") for name, table in targets.items()}
@@ -77,6 +81,7 @@ def load(
         if environment_default
         else (Value(default, f"{place}: default") if default is not None else None),
         automatic=Value(tuple(automatic), f"{place}: automatic"),
+        telemetry=Value(telemetry, f"{place}: telemetry"),
         targets=_overridden(tables, environ, place),
     )
 

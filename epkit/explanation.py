@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from epkit import _platform, _runtime
+from epkit import _platform, _runtime, telemetry
 from epkit._foreign import asked
 from epkit.capture import Capture, capture, capturing
 from epkit.compiled import Cached, Compiled
@@ -116,7 +116,7 @@ def script(model: Model, plan: Plan, given: Effective, *, captures: bool = False
     source = repr(str(model.source)) if not isinstance(model.source, bytes) else "MODEL_BYTES"
     enums = _runtime.ENUMS
     preloaded = any(asked(candidate.provider.preload) for candidate in plan.chain)
-    lines = [*(["import ctypes", ""] if preloaded else ()), "import onnxruntime as ort", ""]
+    lines = [*(["import ctypes"] if preloaded else ()), *_quiet(plan), "import onnxruntime as ort", ""]
     lines.append("options = ort.SessionOptions()")
     for name, value in given.settings.properties.items():
         lines.append(f"options.{name} = {f'ort.{enums[name]}.{value}' if name in enums else repr(value)}")
@@ -137,6 +137,13 @@ def script(model: Model, plan: Plan, given: Effective, *, captures: bool = False
         "    print(part.ep_name, [node.op_type for node in part.get_nodes()])",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _quiet(plan: Plan) -> list[str]:
+    """Keep ONNX Runtime's telemetry off as epkit does; only before the import can it be."""
+    if telemetry.wish(plan.target.telemetry)[0] == "on":
+        return []
+    return ["import os", "", f'os.environ["{telemetry.VARIABLE}"] = "1"  # its telemetry', ""]
 
 
 def _looked_up(model: Model, plan: Plan) -> tuple[Cached, ...]:

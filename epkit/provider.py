@@ -38,6 +38,9 @@ Capability: TypeAlias = Literal[
 """What a provider may claim to carry: types, quantized models (`int8`), dimensions that differ from run to run, and
 outputs whose shape depends on the data."""
 
+Network: TypeAlias = Literal["convolutions", "mlp", "attention"]
+"""A kind of network: images through convolutions, matrix products one after the other, or a transformer's attention."""
+
 
 @dataclass(frozen=True, slots=True)
 class Usable:
@@ -164,8 +167,10 @@ class Provider:
     The largest shape is then warmed up first, and `shrink_above` gives back what the arena holds. `device_option`
     numbers the device.
     """
+    networks: ClassVar[tuple[Network, ...]] = ("convolutions", "mlp")
+    """The kinds of network that it is for: it is proven by a tiny one of the first kind, and held to one of each."""
     proof: ClassVar[Proof | None] = None
-    """A better tiny model than epkit's own, one convolution, where a provider needs one."""
+    """A better tiny model than epkit's own of its kind of network, where a provider needs one."""
     proof_seconds: ClassVar[float] = 60.0
     """How long the proof may take before it counts as hanging."""
 
@@ -239,6 +244,10 @@ class Provider:
         A fixed dimension is an int, a dynamic one its name or None; an unknown rank is None.
         """
         return ""
+
+    def always_sent(self, device: Device | None) -> Mapping[str, str]:
+        """Return the options that right results need, with the texts that are sent unless the user sets them."""
+        return {}
 
     def encode(self, options: Options, device: Device | None) -> dict[str, str]:
         """Turn validated options into the texts that ONNX Runtime wants: each under its name, unless overridden."""

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from epkit import _platform, _runtime, events, journal, probe
+from epkit import _platform, _runtime, events, journal, probe, telemetry
 from epkit._foreign import asked
 from epkit.capture import capture
 from epkit.compiled import Compiled
@@ -89,6 +89,7 @@ def plan_for(target: Target, registry: Registry, *, refresh: bool = False) -> tu
     if not _runtime.installed():
         raise RuntimeMissing(_runtime.MISSING, hint=_runtime.MISSING_HINT)
     journal.begin()
+    telemetry.ask(target.telemetry)
     answers = probe.ask([(one.provider, one.device) for one in target.chain], registry, refresh=refresh)
     return resolve(target, {name: answer.availability for name, answer in answers.items()}), answers
 
@@ -162,6 +163,7 @@ def _opened(model: Model, under_way: Opening, answers: Mapping[str, probe.Answer
         cache=under_way.compiled.rows,
         notes=(
             *(*target.notes, *meddling(target.chain), *probe_notes(answers), *said),
+            *telemetry.notes(target.telemetry),
             *(*_narrowing(session, under_way), *notes),
         ),
         seconds={

@@ -42,11 +42,25 @@ class Candidate:
         provider, options = self.provider, self.options
         if asked(provider.asked_cache, options) is not None and not asked(provider.check_cache, options):
             options = asked(provider.cached, options, self.device, None)
-        sent = asked(provider.encode, options, self.device)
-        if not isinstance(sent, Mapping):
-            told = f"{type(provider).__name__}.encode returned {sent!r} where names and texts belong"
-            raise PluginError(told, hint="tell the plugin's author")
-        return dict(sent)
+        return encoded(provider, options, self.device)
+
+
+def encoded(provider: Provider, options: Options, device: Device | None) -> dict[str, str]:
+    """Return what ONNX Runtime gets for these options, and for those that right results need and nobody set."""
+    missing = unset(provider, options, device)
+    if missing:
+        options = options.model_copy(update={"extra": {**missing, **options.extra}})
+    sent = asked(provider.encode, options, device)
+    if not isinstance(sent, Mapping):
+        told = f"{type(provider).__name__}.encode returned {sent!r} where names and texts belong"
+        raise PluginError(told, hint="tell the plugin's author")
+    return dict(sent)
+
+
+def unset(provider: Provider, options: Options, device: Device | None) -> dict[str, str]:
+    """Return the options that right results need and that the user did not set."""
+    needed = asked(provider.always_sent, device)
+    return {name: text for name, text in needed.items() if name not in options.written() | options.extra}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +80,8 @@ class Target:
     cache: bool | None = None
     cast: bool = False
     isolate_open: bool | float = False
+    telemetry: str = ""
+    """Where the config asks for ONNX Runtime's telemetry; empty where it does not."""
     written: Table = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -185,6 +201,7 @@ def _from_table(name: str, why: str, table: Table, registry: Registry, config: C
         cache=written.cache,
         cast=written.cast,
         isolate_open=written.isolate_open,
+        telemetry=config.telemetry.origin if config.telemetry.value else "",
         written=table,
         notes=(*_native_code(chain, session_options, config), *session_options.notes()),
     )

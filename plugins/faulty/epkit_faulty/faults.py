@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NoReturn
 
 from pydantic import Field
 
-from epkit._proof import CONVOLUTION
+from epkit._proof import proof_of
 from epkit.provider import Availability, Options, Provider, Usable, WarmupNeed
 from epkit_faulty.disguise import CPU, OWNER, allow_cpu, entry, rename, takers, was_forbidden
 from epkit_faulty.sessions import Changed, Failing, Leaking, Slowed, any_nan, off
@@ -63,7 +63,7 @@ class Fault(Provider):
 
     def proves(self, model: str | bytes) -> bool:
         """Whether it is the tiny model of the proof that is opened."""
-        return model == (self.proof or CONVOLUTION).model
+        return model == proof_of(self).model
 
     def hint(self, cause: str) -> str:  # noqa: ARG002
         """Say that nothing is broken."""
