@@ -89,7 +89,8 @@ def bench(
 ) -> Benchmark:
     """Measure targets side by side on one model, each strictly on its first provider.
 
-    Without a model, it is the sample network that epkit brings; without targets, every provider that is installed.
+    Without a model, it is the sample network that epkit brings; without targets, every provider that is installed;
+    where only `cpu` can be measured, it is compared with itself under other settings.
     `budget` bounds the whole in seconds. `inputs` maps names to .npy files; other inputs are made up, the same for all.
     `batches` are batch sizes, and `dimensions` gives sizes of other dynamic dimensions: each combination is a case, on
     which all candidates are measured. With `bound`, a binding is run instead of the session, on buffers where the
