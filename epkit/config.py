@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias, cast
 
+from epkit.built_in import BUILT_IN
 from epkit.errors import ConfigError, UnknownTarget, nearest
 
 TOP_KEYS = ("default", "automatic", "telemetry", "targets")
@@ -43,8 +44,9 @@ class Config:
     targets: Mapping[str, Table] = field(default_factory=dict)
 
     def target(self, name: str) -> Table:
-        """Return the target `name` with everything it extends merged in."""
-        return _extended(name, self.targets, ())
+        """Return the target `name`, one of the file's or a built-in one, with everything it extends merged in."""
+        built_in = {name: table_of(table, f"epkit: target {name!r}") for name, table in BUILT_IN.items()}
+        return _extended(name, {**built_in, **self.targets}, ())
 
 
 def load(

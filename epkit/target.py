@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from epkit._foreign import asked
+from epkit.built_in import BUILT_IN
 from epkit.config import Config, Table, Value, merged, origin_of, table_of
 from epkit.errors import ConfigError, PluginError, UnknownTarget, nearest
 from epkit.provider import Device, Options, Provider
@@ -104,7 +105,7 @@ def read(
     options: Mapping[str, object] | None = None,
     session_options: Mapping[str, object] | None = None,
 ) -> Target:
-    """Return the target `name`: one of the config's, a bare provider, or without a name the default.
+    """Return the target `name`: one of the config's, a bare provider, a built-in one, or without a name the default.
 
     `options` (of the first provider) and `session_options` are laid over what the target says. Raises ConfigError.
     """
@@ -127,8 +128,12 @@ def read(
         return _automatic(config, registry, call)
     if name in config.targets:
         return _from_table(name, f"{why}: {config.place}", merged(config.target(name), call), registry, config)
-    known = {**registry.providers, **dict.fromkeys(config.targets)}
     if name not in {entry.name for entry in registry.entries}:
+        if name in BUILT_IN:
+            return _from_table(name, f"{why}: a built-in target", merged(config.target(name), call), registry, config)
+        # Who asks for something else need not read of them.
+        built_in = BUILT_IN if name.startswith(CPU) else ()
+        known = {*registry.providers, *config.targets, *built_in}
         told = f"no target or provider is named {name!r}{registry.shortfall()}"
         raise UnknownTarget(told, hint=nearest(name, known, what="known here"))
     bare: Table = {"provider": Value(name, "call"), "strict": Value(True, "epkit: a bare provider name is strict")}

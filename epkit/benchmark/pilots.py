@@ -28,13 +28,13 @@ SHARE = 0.5
 
 
 def pilot(contest: Contest, folder: Path) -> None:
-    """Let each candidate run alone, in random order.
+    """Let each candidate that has not run yet run alone, in random order.
 
     Each may take half of the time that is left for this, the last one all of it: a slow one gets what the quick ones
     did not need, and one that hangs does not take it all.
     """
     record = contest.record
-    waiting = [one for one in contest.contenders if one.fault is None]
+    waiting = [one for one in contest.contenders if one.fault is None and not one.opened]
     contest.random.shuffle(waiting)
     ready_by = time.monotonic() + contest.budget.left * SHARE
     for one in waiting:

@@ -67,7 +67,8 @@ def bench() -> None:
 
     Each candidate runs in fresh processes of its own, strictly on its first provider, one at a time, in short blocks
     that alternate in random order. Without -t, the candidates are all providers that are installed; what this machine
-    cannot have is a row with its reason. A winner is named only when there is one.
+    cannot have is a row with its reason. Where cpu is the only one that can be measured, it is compared with itself
+    under other settings. A winner is named only when there is one.
 
     A model file that is called like a command is reachable as ./show.
     """
