@@ -7,7 +7,7 @@ import fnmatch
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from epkit import _platform, _runtime, events, journal, probe
 from epkit._foreign import asked
@@ -223,14 +223,20 @@ def _warmed_up(session: Session, opening: Opening) -> tuple[tuple[WarmedUp, ...]
     active = [one for one in opening.remaining if one.name in opening.placed]
     shrinks = target.shrink_above is not None
     planned = course(session.inputs, target.warmup, [one.provider for one in active], shrinks=shrinks)
-    try:
-        return warm_up(session.run, planned, session.inputs, session.outputs), planned.why, planned.notes, None
-    except WarmupFault as fault:
-        culprit = next((one for one in active if not is_cpu(one)), None)
-        if culprit is not None and _sane_on_cpu(opening, session, fault):
-            return (), planned.why, (), (culprit, fault.cause)
-        note = f"warm-up said {fault.cause!r}, and so does the CPU: the inputs made up for it do not suit the model"
-        return (), planned.why, (*planned.notes, note), None
+    outputs, notes = session.outputs, planned.notes
+    while True:
+        try:
+            return warm_up(session.run, planned, session.inputs, outputs), planned.why, notes, None
+        except WarmupFault as fault:
+            culprit = next((one for one in active if not is_cpu(one)), None)
+            if culprit is not None and _sane_on_cpu(opening, session, fault):
+                return (), planned.why, (), (culprit, fault.cause)
+            if not fault.misdeclared:
+                note = f"warm-up said {fault.cause!r}, and so does the CPU"
+                return (), planned.why, (*notes, f"{note}: the inputs made up for it do not suit the model"), None
+            # Outputs come out as they are, whatever the model declares.
+            notes = (*notes, f"{fault.cause}, on the CPU too")
+            outputs = tuple(replace(one, shape=None) for one in outputs)
 
 
 def _sane_on_cpu(opening: Opening, session: Session, fault: WarmupFault) -> bool:
