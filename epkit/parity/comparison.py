@@ -205,7 +205,7 @@ class _Looking:
         self, candidate: Candidate, wrong: Judgement
     ) -> tuple[Divergence | None, Conditioning | None, tuple[str, ...]]:
         """Find where a candidate and the reference part, and how far rounding moves the outputs; notes say why not."""
-        if self._contents.format != "onnx" or self._contents.compiled_for:
+        if not self._contents.tells or self._contents.compiled_for:
             return None, None, ("the model cannot be looked into: it is not plain ONNX",)
         task = replace(self._task, seeds=(wrong.seed or 0,))
         if self._cpu is None or self._tensors is None:
