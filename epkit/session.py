@@ -40,6 +40,7 @@ from epkit.target import read as read_target
 from epkit.warmup import WarmupFault, check_warmup, course, suspicious, warm_up
 
 EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
+_WEIGHTS_IN_BYTES = ("session.use_ort_model_bytes_directly", "session.use_ort_model_bytes_for_initializers")
 
 
 def open(
@@ -71,8 +72,18 @@ def open(
 def check_fit(model: Model, target: Target) -> None:
     """Check what a target says of inputs and dimensions against those of the model; raises ConfigError."""
     if not model.tells:
-        return  # it is checked once it is open
+        check_bytes(model, target)
+        return  # its inputs are checked once it is open
     check_inputs(model.inputs, target)
+
+
+def check_bytes(model: Model, target: Target) -> None:
+    """Refuse weights that point into bytes: ONNX Runtime keeps those that it points into no longer than it loads."""
+    entries = target.session_options.entries()
+    if isinstance(model.source, bytes) and all(entries.get(one) == "1" for one in _WEIGHTS_IN_BYTES):
+        told = f"{' and '.join(_WEIGHTS_IN_BYTES)} give wrong numbers for a model given as bytes"
+        hint = f"give the path of the model, or leave out {_WEIGHTS_IN_BYTES[1]}"
+        raise ConfigError(f"target {target.name!r}: {told}", hint=hint)
 
 
 def check_inputs(inputs: Sequence[TensorInfo], target: Target) -> None:

@@ -131,3 +131,24 @@ def test_batch_sizes_of_unknown_inputs_are_an_error_that_says_so(converted):
     config = {"targets": {"t": {"provider": "cpu", "warmup": {"batches": [2]}}}}
     with pytest.raises(ConfigError, match="ORT format"):
         epkit.compare(converted, ["cpu", "t"], config=config)
+
+
+DIRECTLY = "session.use_ort_model_bytes_directly"
+WEIGHTS = "session.use_ort_model_bytes_for_initializers"
+
+
+def test_weights_that_would_point_into_bytes_which_are_gone_are_refused(converted):
+    with pytest.raises(ConfigError, match=WEIGHTS) as error:
+        epkit.open(
+            converted.read_bytes(), "cpu", config={}, session_options={"config": {DIRECTLY: True, WEIGHTS: True}}
+        )
+    assert error.value.hint
+
+
+@pytest.mark.parametrize("keys", [[DIRECTLY], [WEIGHTS], [DIRECTLY, WEIGHTS]])
+def test_weights_that_stay_are_used_where_they_are(converted, keys):
+    model = converted if len(keys) == 2 else converted.read_bytes()
+    x = np.ones((2, 16), np.float32)
+    wanted = onnxruntime.InferenceSession(converted).run(None, {"x": x})[0]
+    with epkit.open(model, "cpu", config={}, session_options={"config": dict.fromkeys(keys, True)}) as session:
+        np.testing.assert_array_equal(session.run(x)["y"], wanted)
