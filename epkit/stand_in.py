@@ -33,26 +33,30 @@ def sized(
     inputs: Sequence[TensorInfo],
     shapes: Mapping[str, Sequence[int]] | None = None,
     dimensions: Mapping[str, int] | None = None,
+    *,
+    optional: bool = False,
 ) -> Sized:
     """Choose a shape for each input: the one given, else the declared one, with 1 for dimensions that nobody says.
 
-    A dimension that a given shape settles has that size in the other inputs too. Optional inputs are left out; for a
-    sequence it is the shape of its one element. Raises InputError for an input that cannot be made up.
+    A dimension that a given shape settles has that size in the other inputs too. Inputs that are optional are left out
+    unless `optional`; for a sequence it is the shape of its one element. Raises InputError for an input that cannot be
+    made up.
     """
     shapes = shapes or {}
     sizes = bound(inputs, shapes) | dict(dimensions or {})
     guessed: dict[str, None] = {}
     found: dict[str, tuple[int, ...]] = {}
     for wanted in inputs:
-        if wanted.dtype.startswith("optional("):
+        plain = _required(wanted.dtype)
+        inner = _inner(plain)
+        if plain != wanted.dtype and ("(" in inner or not (optional or shapes.get(wanted.name))):
             continue
-        inner = _inner(wanted.dtype)
         if "(" in inner:
             raise InputError(f"input {wanted.name!r} is {wanted.dtype}, which cannot be made up", hint="give it")
         if shapes.get(wanted.name):
             found[wanted.name] = tuple(shapes[wanted.name])
             continue
-        if wanted.shape is None and inner != wanted.dtype:
+        if wanted.shape is None and inner != plain:
             guessed[f"the rank of {wanted.name}"] = None
             found[wanted.name] = (1,)  # a sequence of scalars suits few operators
             continue
@@ -70,9 +74,10 @@ def filled(inputs: Sequence[TensorInfo], shapes: Mapping[str, tuple[int, ...]], 
     feed: dict[str, object] = {}
     for wanted in inputs:
         if wanted.name in shapes:
-            inner = _inner(wanted.dtype)
+            plain = _required(wanted.dtype)
+            inner = _inner(plain)
             value = _array(inner, shapes[wanted.name], random)
-            feed[wanted.name] = value if inner == wanted.dtype else [value]
+            feed[wanted.name] = value if inner == plain else [value]
     return feed
 
 
@@ -82,9 +87,14 @@ def stand_in(
     dimensions: Mapping[str, int] | None = None,
     seed: int = 0,
 ) -> StandIn:
-    """Choose shapes and fill them. Raises InputError for an input that cannot be made up."""
-    chosen = sized(inputs, shapes, dimensions)
+    """Choose shapes and fill them; odd seeds leave optional inputs out. Raises InputError as `sized` does."""
+    chosen = sized(inputs, shapes, dimensions, optional=seed % 2 == 0)
     return StandIn(filled(inputs, chosen.shapes, seed), chosen.guessed)
+
+
+def _required(dtype: str) -> str:
+    """Return what an optional type holds, any other type itself."""
+    return dtype.removeprefix("optional(").removesuffix(")") if dtype.startswith("optional(") else dtype
 
 
 def _inner(dtype: str) -> str:

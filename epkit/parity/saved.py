@@ -13,8 +13,8 @@ import numpy as np
 
 from epkit import arrays
 from epkit.errors import ConfigError, InputError
-from epkit.parity.agreement import agreement
-from epkit.parity.outputs import Outputs, flat
+from epkit.parity.agreement import agreement, incomparable
+from epkit.parity.outputs import NOTHING, Outputs, flat, tell_nothing
 from epkit.parity.result import Comparison, Judgement, Row
 from epkit.parity.tolerance import tolerance_of
 
@@ -30,6 +30,8 @@ def compare_saved(
     first, second = read_folder(Path(reference)), read_folder(Path(other))
     name = os.fspath(reference)
     agreed = agreement(name, first, second, within)
+    if agreed.agree and tell_nothing(first):
+        agreed = incomparable(name, NOTHING)
     judgement = Judgement(None, "", agreed)
     row = Row(os.fspath(other), verdict="agree" if agreed.agree else "differ", told=agreed.told, runs=(judgement,))
     return Comparison("", "", name, (Row(name), row), within, (), ())
