@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from epkit._platform import free_memory
 from epkit.dimensions import bound, named
 from epkit.errors import InputError
 from epkit.model import TensorInfo
 from epkit.run.dtypes import numpy_dtype
+from epkit.units import size as size_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +72,41 @@ def sized(
 def filled(inputs: Sequence[TensorInfo], shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, object]:
     """Make inputs of these shapes: seeded numbers in [0, 1) for floats, 1 for integers, "a" for text.
 
-    Integers are 1, since 0 may be divided by and anything larger may be past the end of a table.
+    Integers are 1, since 0 may be divided by and anything larger may be past the end of a table. Raises InputError for
+    inputs that would not fit into the memory.
     """
+    check_room(inputs, shapes)
     random = np.random.default_rng(seed)
     feed: dict[str, object] = {}
     for wanted in inputs:
         if wanted.name in shapes:
             plain = _required(wanted.dtype)
             inner = _inner(plain)
-            value = _array(inner, shapes[wanted.name], random)
+            try:
+                value = _array(inner, shapes[wanted.name], random)
+            except MemoryError as error:
+                told = f"input {wanted.name!r} of shape {list(shapes[wanted.name])} cannot be generated: {error}"
+                raise InputError(told, hint="give it itself, or smaller sizes for its dynamic dimensions") from error
             feed[wanted.name] = value if inner == plain else [value]
     return feed
+
+
+def check_room(inputs: Sequence[TensorInfo], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Hold the bytes of generated inputs to the free memory, before any is asked for; raises InputError.
+
+    A model of a few bytes may declare any size. Half of the memory is left for what the model makes of them.
+    """
+    bytes_of = {
+        one.name: math.prod(shapes[one.name]) * _itemsize(_inner(_required(one.dtype)))
+        for one in inputs
+        if one.name in shapes
+    }
+    free, wanted = free_memory(), sum(bytes_of.values())
+    if wanted > (sys.maxsize if free is None else free // 2):
+        largest = max(bytes_of, key=bytes_of.__getitem__)
+        told = f"generated inputs would take {size_text(wanted)}, {largest!r} alone {size_text(bytes_of[largest])}"
+        has = "" if free is None else f", and {size_text(free)} of memory are free"
+        raise InputError(told + has, hint=f"give {largest!r} itself, or smaller sizes for its dynamic dimensions")
 
 
 def stand_in(
@@ -99,6 +127,14 @@ def _required(dtype: str) -> str:
 
 def _inner(dtype: str) -> str:
     return dtype.removeprefix("sequence(").removesuffix(")")
+
+
+def _itemsize(dtype: str) -> int:
+    """Return what an element takes while it is made: a float is made as a float32 first, a text is a pointer."""
+    if dtype == "string":
+        return 8
+    kind = numpy_dtype(dtype)
+    return kind.itemsize if kind.kind in "biu" else kind.itemsize + 4
 
 
 def _array(dtype: str, shape: tuple[int, ...], random: np.random.Generator) -> object:

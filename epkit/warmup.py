@@ -20,7 +20,7 @@ from epkit.model import TensorInfo
 from epkit.provider import Provider, WarmupNeed
 from epkit.report import WarmedUp
 from epkit.run.settled import as_declared
-from epkit.stand_in import Sized, filled, sized
+from epkit.stand_in import Sized, check_room, filled, sized
 from epkit.steady import is_steady, no_longer_falls
 from epkit.target_table import Warmup
 
@@ -117,6 +117,13 @@ def course(
     try:
         shapes = _shapes(inputs, wanted, sizes or {})
     except InputError as error:
+        return Course(notes=(f"not warmed up: {error.message}",))
+    try:
+        for one in shapes:
+            check_room(inputs, one.shapes)
+    except InputError as error:
+        if declared or wanted.dimensions:
+            raise ConfigError(f"the warm-up cannot be run: {error.message}", hint=error.hint) from error
         return Course(notes=(f"not warmed up: {error.message}",))
     arenas = [one.name for one in providers if one.arena is not None]
     if arenas:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,11 @@ def _read(file: Path) -> object:
     try:
         if file.suffix == ".json":
             return json.loads(file.read_text(encoding="utf-8"))
+        with zipfile.ZipFile(file) as packed:
+            for one in packed.infolist():
+                with packed.open(one) as member:
+                    arrays.check_length(member, one.file_size)
         with np.load(file, allow_pickle=False) as stored:
             return [stored[name] for name in stored]
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         raise InputError(f"{file} cannot be read: {error}", hint="write the outputs again") from error
