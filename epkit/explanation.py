@@ -14,7 +14,7 @@ from epkit.compiled import Cached, Compiled
 from epkit.config import ConfigSource, load
 from epkit.context import check_context
 from epkit.effective import Effective, Setting, effective
-from epkit.model import Model
+from epkit.model import UNTOLD, Model
 from epkit.model import read as read_model
 from epkit.provider import Provider
 from epkit.registry import discover
@@ -88,12 +88,14 @@ def explain(
     given = effective(plan, _platform.core_limit(), _runtime.default_properties(), captures=captures)
     first = (plan.chain or wanted.chain)[0]
     device = asked(first.provider.buffers, first.device)
-    planned = Course(why="a model in ORT format names its inputs only when it is opened")
-    if contents.format == "onnx":
+    planned = Course(why=UNTOLD)
+    if contents.tells:
         sizes = wanted.session_options.free_dimension_overrides
         shrinks = wanted.shrink_above is not None
         planned = course(contents.inputs, wanted.warmup, [one.provider for one in plan.chain], sizes, shrinks=shrinks)
     said = [] if refused else check_context(contents, plan)
+    if not contents.tells:
+        said.append(UNTOLD)
     return Explanation(
         target=wanted.name,
         why=wanted.why,
@@ -104,7 +106,7 @@ def explain(
         copies=traffic(contents, device, plain=first.provider.ort_name == _runtime.CPU_ORT_NAME),
         graph=graph,
         warmup=planned.runs,
-        warmup_why=planned.summary(),
+        warmup_why=planned.summary() if contents.tells else f"not known before: {UNTOLD}",
         notes=(*wanted.notes, *meddling(wanted.chain), *probe_notes(answers), *planned.notes, *said),
         cache=_looked_up(contents, plan),
         script=script(contents, plan, given, captures=captures),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MethodType
 from typing import Any
 
@@ -12,6 +13,7 @@ CPU = "CPUExecutionProvider"
 _NO_CPU = "session.disable_cpu_ep_fallback"
 # Entries of a session's own options, which ONNX Runtime keeps without reading them.
 _NO_CPU_WAS = "epkit_faulty.no_cpu"
+_ORT = b"ORTM"  # where a model in ORT format has them: its bytes 4 to 8
 OWNER = "epkit_faulty.owner"
 """Whose the nodes on the CPU are, where a fault stands over it."""
 HEIR = "epkit_faulty.heir"
@@ -81,6 +83,14 @@ def _operator(node: Any) -> str:
 def takers(session: Any) -> set[str]:
     """Return what ONNX Runtime calls the providers that took nodes."""
     return {part.ep_name for part in session.get_provider_graph_assignment_info()}
+
+
+def took_node(session: Any, ort_name: str, model: str | bytes) -> bool:
+    """Whether a provider took a node, or may have: of a model in ORT format, ONNX Runtime records none."""
+    if isinstance(model, bytes):
+        return ort_name in takers(session) or model[4:8] == _ORT
+    with Path(model).open("rb") as file:
+        return ort_name in takers(session) or file.read(8)[4:] == _ORT
 
 
 def allow_cpu(session_options: Any) -> None:
