@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, TypeAlias
 
-from epkit import _platform, _runtime, cache, catalogue, wheels
+from epkit import _platform, _runtime, cache, catalogue, config, wheels
+from epkit.errors import ConfigError
 
 SCHEMA = "epkit.doctor/1"
 
@@ -44,7 +45,7 @@ class Checkup:
 
 def doctor(*, refresh: bool = False) -> Checkup:
     """Look at the wheels, libraries, plugins and folders that epkit and ONNX Runtime depend on."""
-    parts: Sequence[Callable[[], Iterator[Finding]]] = (_machine, _runtimes, _threads, _cache, _environment)
+    parts: Sequence[Callable[[], Iterator[Finding]]] = (_machine, _runtimes, _threads, _config, _cache, _environment)
     found = [finding for part in parts for finding in part()]
     for row in catalogue.providers(refresh=refresh).rows:
         state: State = "fine" if row.status == "usable" else "problem" if row.status == "broken" else "note"
@@ -97,6 +98,17 @@ def _threads() -> Iterator[Finding]:
         yield Finding("cores", "fine", f"{_platform.usable_cores()} usable, which is all of them")
     else:
         yield Finding("cores", "note", f"{limit[0]} usable ({limit[1]}); sessions get that many threads")
+
+
+def _config() -> Iterator[Finding]:
+    try:
+        found = config.load()
+    except ConfigError as error:
+        yield Finding("config", "problem", error.message, error.hint)
+        return
+    yield Finding("config", "fine", found.place)
+    for told in found.ignored:
+        yield Finding("config", "note", told)
 
 
 def _cache() -> Iterator[Finding]:

@@ -140,6 +140,7 @@ def bench(
         contenders = of_targets(candidates, told)
         file = None if output is None else Path(output)
         record = Record(request, cases, contenders, RULES, before, registry, file)
+        record.notes.extend(written.ignored)
         profiled = None
         if operators:
             profiled = Task(
