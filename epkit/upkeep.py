@@ -111,7 +111,7 @@ def _folders(root: Path) -> Iterator[Path]:
 def _row(folder: Path, registry: Registry, *, thorough: bool) -> KeptRow:
     provider = folder.parent.name
     try:
-        if found := kept.distrust(folder):
+        if found := kept.distrust(folder.parent) or kept.distrust(folder):
             raise ValueError(found)
         entry = kept.read(folder)
     except ValueError as error:
