@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -227,13 +228,13 @@ def test_folders_are_made_for_this_user_alone_whatever_the_umask(cache):
 
 
 ANSWERS = {
-    "a time of 400 digits": '{"usable": true, "detail": "x", "passing": false, "at": ' + "9" * 400 + "}",
+    "a time of 400 digits": '{"usable": true, "detail": "x", "note": "", "passing": false, "at": ' + "9" * 400 + "}",
     "deep lists": "[" * 200_000,
     "deep tables": '{"a":' * 200_000,
-    "a detail that is no text": '{"usable": true, "detail": [], "passing": false, "at": 1}',
+    "a detail that is no text": '{"usable": true, "detail": [], "note": "", "passing": false, "at": 1}',
     "a list": "[]",
     "no UTF-8": "\udcff",
-    "an infinite time": '{"usable": true, "detail": "x", "passing": false, "at": Infinity}',
+    "an infinite time": '{"usable": true, "detail": "x", "note": "", "passing": false, "at": Infinity}',
 }
 
 
@@ -421,6 +422,42 @@ def test_a_manifest_of_any_other_types_never_breaks_opening_or_listing(opened):
     assert [one.state for one in upkeep.look().rows] == ["damaged"]
     assert opened(cache=None).outcome == "miss"
     assert opened().outcome == "built"
+
+
+AS_ANOTHER_USER = f"""
+import json, os, sys, epkit
+def row():
+    target = {{"provider": "slow", "cache": True}}
+    with epkit.open(open(sys.argv[1], "rb").read(), "t", config={{"targets": {{"t": target}}}}) as session:
+        (row,) = session.report.cache
+    return row.outcome
+first = row()  # everything is imported while that is still allowed
+os.setegid({STRANGER})
+os.seteuid({STRANGER})
+print(json.dumps([first, row()]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("readable", [True, False])
+def test_a_service_starts_from_what_root_compiled_for_it_where_it_may_read(readable, install):
+    with tempfile.TemporaryDirectory() as reachable:  # pytest's own folders cannot be entered by other users
+        folder = Path(reachable)
+        folder.chmod(0o755)
+        (folder / "m.onnx").write_bytes(mlp())
+        environ = {**os.environ, "EPKIT_CACHE_DIR": str(folder / "cache"), "EPKIT_PROBE": "quick"}
+        environ["PYTHONPATH"] = str(shutil.copytree(install("slow", SLOW), folder / "site"))
+
+        def opened() -> list[str]:
+            words = [sys.executable, "-c", AS_ANOTHER_USER, str(folder / "m.onnx")]
+            done = subprocess.run(words, env=environ, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            return list(json.loads(done.stdout))
+
+        assert opened() == ["built", "failed"]  # what is kept for one user alone is not there for another
+        if readable:
+            subprocess.run(["chmod", "-R", "a+rX", str(folder / "cache")], check=True)
+        assert opened() == ["hit", "hit" if readable else "failed"]
 
 
 # What is written ahead of time

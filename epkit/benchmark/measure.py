@@ -100,8 +100,8 @@ def bench(
 
     A candidate that cannot be had, fails, crashes, hangs or computes something else is a row with its reason. Raises
     ConfigError before anything is probed, ModelError before any process is started; and the error that all candidates
-    have met, when it is the model's or the inputs': ModelError, RunError, ConfigError. What cannot be written to `output`
-    in the end is a ConfigError that holds it: `error.benchmark`.
+    have met, when it is the model's or the inputs': ModelError, RunError, ConfigError. When the document cannot be
+    written in the end, the ConfigError holds it: `error.benchmark`.
     """
     _check(budget, callers, smallest_effect)
     within = tolerance_of(tolerance)
