@@ -139,6 +139,7 @@ def facts(provider: Provider) -> str:
         ("memory arena", f"ONNX Runtime's, {code(f'{provider.arena}:N')}" if provider.arena else "none, or its own"),
         ("reported when set", ", ".join(map(code, provider.environment)) or "nothing"),
         ("options that load native code", ", ".join(map(code, provider.native_options)) or "none"),
+        ("options that name files to write", ", ".join(map(code, provider.writing_options)) or "none"),
         ("compiles models", compiles[provider.compiles]),
         ("time limit of its proof", f"{provider.proof_seconds:g} s"),
     ]

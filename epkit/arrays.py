@@ -12,6 +12,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 
+from epkit import files as disk
 from epkit._platform import free_memory
 from epkit.dimensions import bound
 from epkit.errors import ConfigError, InputError, nearest
@@ -96,25 +97,31 @@ def saved(outputs: Mapping[str, object], folder: Path) -> dict[str, Path]:
         folder.mkdir(parents=True, exist_ok=True)
         for name, value in outputs.items():
             # An output's name may hold a path; the file stays in the folder.
-            stem = re.sub(r"[^\w.+-]", "_", name).lstrip(".") or "output"
+            stem = _stem(re.sub(r"[^\w.+-]", "_", name).lstrip(".") or "output")
             while any(file.stem == stem for file in files.values()):
-                stem += "_"
+                stem = _stem(f"{stem}_")
             files[name] = _write(folder / stem, value)
     except OSError as error:
         raise ConfigError(f"the outputs cannot be written to {folder}: {error.strerror or error}") from error
     return files
 
 
+def _stem(name: str) -> str:
+    return disk.fitting(name, len(".json"))
+
+
 def _write(stem: Path, value: object) -> Path:
     if isinstance(value, np.ndarray):
         file = stem.with_name(stem.name + ".npy")
-        np.save(file, _nameable(value))
+        with disk.written(file) as new:
+            np.save(new, _nameable(value))
     elif isinstance(value, list) and value and all(isinstance(one, np.ndarray) for one in value):
         file = stem.with_name(stem.name + ".npz")
-        np.savez(file, *[_nameable(one) for one in value])
+        with disk.written(file) as new:
+            np.savez(new, *[_nameable(one) for one in value])
     else:
         file = stem.with_name(stem.name + ".json")
-        file.write_text(json.dumps(value, default=lambda one: one.tolist()), encoding="utf-8")
+        disk.write(file, json.dumps(value, default=lambda one: one.tolist()))
     return file
 
 

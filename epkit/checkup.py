@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, TypeAlias
 
-from epkit import _platform, _runtime, cache, catalogue, telemetry, wheels
-from epkit.config import load
+from epkit import _platform, _runtime, cache, catalogue, config, telemetry, wheels
 from epkit.errors import ConfigError
 
 SCHEMA = "epkit.doctor/1"
@@ -46,7 +45,10 @@ class Checkup:
 
 def doctor(*, refresh: bool = False) -> Checkup:
     """Look at the wheels, libraries, plugins and folders that epkit and ONNX Runtime depend on."""
-    parts: Sequence[Callable[[], Iterator[Finding]]] = (_machine, _runtimes, _telemetry, _threads, _cache, _environment)
+    parts: Sequence[Callable[[], Iterator[Finding]]] = (
+        *(_machine, _runtimes, _telemetry, _threads),
+        *(_config, _cache, _environment),
+    )
     found = [finding for part in parts for finding in part()]
     for row in catalogue.providers(refresh=refresh).rows:
         state: State = "fine" if row.status == "usable" else "problem" if row.status == "broken" else "note"
@@ -115,7 +117,7 @@ def _telemetry() -> Iterator[Finding]:
 def _asked() -> str:
     """Return where the config that is found here asks for telemetry; empty where none does."""
     try:
-        found = load().telemetry
+        found = config.load().telemetry
     except ConfigError:
         return ""
     return found.origin if found.value else ""
@@ -127,6 +129,17 @@ def _threads() -> Iterator[Finding]:
         yield Finding("cores", "fine", f"{_platform.usable_cores()} usable, which is all of them")
     else:
         yield Finding("cores", "note", f"{limit[0]} usable ({limit[1]}); sessions get that many threads")
+
+
+def _config() -> Iterator[Finding]:
+    try:
+        found = config.load()
+    except ConfigError as error:
+        yield Finding("config", "problem", error.message, error.hint)
+        return
+    yield Finding("config", "fine", found.place)
+    for told in found.ignored:
+        yield Finding("config", "note", told)
 
 
 def _cache() -> Iterator[Finding]:

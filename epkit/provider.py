@@ -148,7 +148,9 @@ class Provider:
     graph_option: ClassVar[str | None] = None
     """The switch among its options that lets it capture graphs, chosen by `gpu_graph_id` in each run's options."""
     native_options: ClassVar[tuple[str, ...]] = ()
-    """Options that load native code; those that come from a file that was found, not named, are pointed out."""
+    """Options that load native code; a config file that was found, not named, may not hold them."""
+    writing_options: ClassVar[tuple[str, ...]] = ()
+    """Options that name files to be written; a config file that was found, not named, may not hold them."""
     lacks: ClassVar[tuple[str, ...]] = ()
     """Tensor types that it takes and then crashes on: a model that has one is not opened on it."""
     narrows: ClassVar[Mapping[str, str]] = {}

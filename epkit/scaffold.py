@@ -6,10 +6,12 @@ conformance kit. The files are templates in `epkit/templates`; `$name` and the l
 
 from __future__ import annotations
 
+import contextlib
 import importlib.resources
 import keyword
 import re
 import shlex
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -222,9 +224,12 @@ def _write(directory: Path, files: Mapping[str, str]) -> None:
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         directory.mkdir()
-        for place, text in files.items():
-            (directory / place).parent.mkdir(exist_ok=True)
-            (directory / place).write_text(text, encoding="utf-8")
+        with contextlib.ExitStack() as unfinished:
+            unfinished.callback(shutil.rmtree, directory, ignore_errors=True)
+            for place, text in files.items():
+                (directory / place).parent.mkdir(exist_ok=True)
+                (directory / place).write_text(text, encoding="utf-8")
+            unfinished.pop_all()
     except FileExistsError as error:
         told = f"{error.filename} is there already, so nothing was written"
         raise ConfigError(told, hint=f"--output-dir {directory}-2, or move it away") from error

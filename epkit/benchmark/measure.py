@@ -102,7 +102,8 @@ def bench(
 
     A candidate that cannot be had, fails, crashes, hangs or computes something else is a row with its reason. Raises
     ConfigError before anything is probed, ModelError before any process is started; and the error that all candidates
-    have met, when it is the model's or the inputs': ModelError, RunError, ConfigError.
+    have met, when it is the model's or the inputs': ModelError, RunError, ConfigError. When the document cannot be
+    written in the end, the ConfigError holds it: `error.benchmark`.
     """
     _check(budget, callers, smallest_effect)
     within = tolerance_of(tolerance)
@@ -144,6 +145,7 @@ def bench(
         contenders, others = everyone[: len(wanted)], everyone[len(wanted) :]
         file = None if output is None else Path(output)
         record = Record(request, cases, contenders, RULES, before, registry, file)
+        record.notes.extend(written.ignored)
         profiled = None
         if operators:
             profiled = Task(

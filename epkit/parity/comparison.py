@@ -95,7 +95,7 @@ def compare(
         tolerance=within,
         inputs=ran.inputs if ran else (),
         seeds=tuple(one.seed for one in ran.runs) if ran else (),
-        notes=tuple(_notes(ran, seeds)) if ran else (),
+        notes=(*written.ignored, *(_notes(ran, seeds) if ran else ())),
     )
 
 
