@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import signal
 import sys
 import tempfile
@@ -17,6 +18,9 @@ from capabilities import skip_unless_there
 from hypothesis import HealthCheck, settings
 
 from epkit.cli import main
+
+# They are epkit's own processes: ONNX Runtime tells nobody of them.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # The machines are small and noisy: promises are tested, not milliseconds.
 settings.register_profile("epkit", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)

@@ -29,11 +29,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # neither here nor in the processes that measure
+
 import numpy as np
 import onnxruntime as ort
 from advice_arms import CORES, MEMORY, NETS, PAIRS, WARMUPS, Arm, models
 from advice_worker import opened
 from page import filled as into_page
+
+from epkit import files
 
 WORKER = Path(__file__).with_name("advice_worker.py")
 RESULTS = Path(__file__).parent / "results" / "advice.json"
@@ -157,7 +161,7 @@ def main() -> None:
     document = measure(asked.only or every)
     if not asked.only:
         RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(document, indent=1) + "\n")
+        files.write(RESULTS, json.dumps(document, indent=1) + "\n")
     print("\n".join(f"{name}: {text}" for name, text in figures(document).items()))
 
 

@@ -37,7 +37,7 @@ from models import LIGHT, identity, model, value
 from onnx import helper, numpy_helper
 
 import epkit
-from epkit import _nvidia, _runtime, sample
+from epkit import _nvidia, _runtime, files, sample
 from epkit.benchmark import environment
 from epkit.registry import discover
 
@@ -366,9 +366,7 @@ def machine() -> Row:
 
 
 def write(document: Row, out: Path) -> None:
-    part = out.with_name(f"{out.name}.part")
-    part.write_text(json.dumps(document, indent=1, default=str) + "\n", encoding="utf-8")
-    part.replace(out)
+    files.write(out, json.dumps(document, indent=1, default=str) + "\n")
 
 
 def jobs(providers: Sequence[str]) -> Iterator[tuple[str, str, str]]:

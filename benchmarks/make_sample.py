@@ -1,4 +1,4 @@
-"""Make the two models that epkit brings: `python benchmarks/make_sample.py`.
+"""Make the sample that epkit brings and the models of its proofs: `python benchmarks/make_sample.py`.
 
 The sample network is a small image classifier of the parts that real ones are made of: convolutions with batch
 normalisation and residual sums, depthwise convolutions, attention over the places of the last map, a dense head. Its
@@ -161,6 +161,36 @@ def convolution() -> bytes:
     return _model(helper.make_graph(nodes, "proof", [x], [y], [ones]), opset=13)
 
 
+def perceptron() -> bytes:
+    """Build the model that proves a provider of MLPs: the sums of ones and twos over four numbers, and a Relu."""
+    weights = numpy_helper.from_array(np.float32([[1, 2, -1, -2]] * 4), "w")
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["m"], name="matmul"),
+        helper.make_node("Relu", ["m"], ["y"], name="relu"),
+    ]
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in "xy")
+    return _model(helper.make_graph(nodes, "proof", [x], [y], [weights]), opset=13)
+
+
+def attention() -> bytes:
+    """Build the model that proves a provider of attention: four tokens that each see all alike, so the mean of all.
+
+    The query's weights are zeros, and every share of the softmax is a quarter.
+    """
+    zeros = numpy_helper.from_array(np.zeros((2, 2), np.float32), "wq")
+    turned = numpy_helper.from_array(np.float32([[0, 2], [1, 0]]), "wv")
+    nodes = [
+        helper.make_node("MatMul", ["x", "wq"], ["q"], name="query"),
+        helper.make_node("MatMul", ["x", "wv"], ["v"], name="value"),
+        helper.make_node("Transpose", ["x"], ["k"], name="key", perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["q", "k"], ["s"], name="alike"),
+        helper.make_node("Softmax", ["s"], ["p"], name="share", axis=-1),
+        helper.make_node("MatMul", ["p", "v"], ["y"], name="seen"),
+    ]
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4, 2]) for name in "xy")
+    return _model(helper.make_graph(nodes, "proof", [x], [y], [zeros, turned]), opset=13)
+
+
 def _model(graph: onnx.GraphProto, *, opset: int) -> bytes:
     model = helper.make_model(
         graph, producer_name="epkit", ir_version=8, opset_imports=[helper.make_opsetid("", opset)]
@@ -171,10 +201,11 @@ def _model(graph: onnx.GraphProto, *, opset: int) -> bytes:
 
 
 def main() -> None:
-    """Write the sample, and show the text of the proof that stands in epkit/_proof.py."""
+    """Write the sample, and show the texts of the proofs that stand in epkit/_proof.py."""
     TARGET.write_bytes(sample())
-    proof = textwrap.fill(base64.b64encode(convolution()).decode(), 100)
-    sys.stdout.write(f"wrote {TARGET}\nepkit/_proof.py:\n{proof}\n")
+    sys.stdout.write(f"wrote {TARGET}\nepkit/_proof.py:\n")
+    for proof in (convolution(), perceptron(), attention()):
+        sys.stdout.write(f"\n{textwrap.fill(base64.b64encode(proof).decode(), 100)}\n")
 
 
 if __name__ == "__main__":

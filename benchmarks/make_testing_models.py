@@ -35,6 +35,7 @@ def models() -> dict[str, bytes]:
     return {
         "float32.mlp": mlp([2, WIDTH]),
         "float32.convolutions": convolutions(1, 8),
+        "float32.attention": attention(2, 4),
         "float32.arithmetic": arithmetic(),
         "float16.mlp": mlp([2, WIDTH], FLOAT16),
         "float64.mlp": mlp([2, WIDTH], FLOAT64),
@@ -43,8 +44,11 @@ def models() -> dict[str, bytes]:
         "strings.passed": passed(),
         "dynamic-shapes.mlp": mlp(["batch", WIDTH]),
         "dynamic-shapes.convolutions": convolutions("batch", "side"),
+        "dynamic-shapes.attention": attention("batch", "tokens"),
         "data-shapes.positive": positive(),
-        "retrained": mlp([2, WIDTH], seed=9),
+        "retrained.mlp": mlp([2, WIDTH], seed=9),
+        "retrained.convolutions": convolutions(1, 8, seed=9),
+        "retrained.attention": attention(2, 4, seed=9),
     }
 
 
@@ -59,10 +63,11 @@ def mlp(shape: Sequence[Size], dtype: int = FLOAT, seed: int = 1) -> bytes:
     return model(nodes, [value("x", dtype, shape)], [value("y", dtype, shape)], weights)
 
 
-def convolutions(batch: Size, side: Size) -> bytes:
+def convolutions(batch: Size, side: Size, seed: int = 3) -> bytes:
     """Build two convolutions, the second with strides, then the mean of each channel and a softmax."""
     weights = [
-        numpy_helper.from_array(uniform((8, 8, 3, 3), 3 + at) * np.float32(0.3), name) for at, name in enumerate("ab")
+        numpy_helper.from_array(uniform((8, 8, 3, 3), seed + at) * np.float32(0.3), name)
+        for at, name in enumerate("ab")
     ]
     nodes = [
         node("Conv", ["x", "a"], ["c"], pads=[1, 1, 1, 1]),
@@ -73,6 +78,32 @@ def convolutions(batch: Size, side: Size) -> bytes:
         node("Softmax", ["f"], ["y"]),
     ]
     return model(nodes, [value("x", FLOAT, [batch, 8, side, side])], [value("y", FLOAT, [batch, 8])], weights)
+
+
+def attention(batch: Size, tokens: Size, seed: int = 11) -> bytes:
+    """Build one head of self-attention behind a layer normalisation, and the sum with what went in."""
+    weights = [
+        numpy_helper.from_array(uniform((WIDTH, WIDTH), seed + at) * np.float32(0.5), name)
+        for at, name in enumerate(("wq", "wk", "wv", "wo"))
+    ]
+    constants = [
+        numpy_helper.from_array(np.ones(WIDTH, np.float32), "scale"),
+        numpy_helper.from_array(np.zeros(WIDTH, np.float32), "bias"),
+        numpy_helper.from_array(np.array(WIDTH**-0.5, np.float32), "root"),
+    ]
+    nodes = [
+        node("LayerNormalization", ["x", "scale", "bias"], ["n"], axis=-1),
+        *(node("MatMul", ["n", f"w{one}"], [one]) for one in "qkv"),
+        node("Transpose", ["k"], ["kt"], perm=[0, 2, 1]),
+        node("MatMul", ["q", "kt"], ["alike"]),
+        node("Mul", ["alike", "root"], ["scaled"]),
+        node("Softmax", ["scaled"], ["share"], axis=-1),
+        node("MatMul", ["share", "v"], ["seen"]),
+        node("MatMul", ["seen", "wo"], ["o"]),
+        node("Add", ["o", "x"], ["y"]),
+    ]
+    shape = [batch, tokens, WIDTH]
+    return model(nodes, [value("x", FLOAT, shape)], [value("y", FLOAT, shape)], [*weights, *constants])
 
 
 def arithmetic() -> bytes:

@@ -28,6 +28,8 @@ from page import filled
 from trust_real import MODELS, THREADS, asked, trial, write_models
 from trust_simulated import EFFECTS, rows, trials
 
+from epkit import files
+
 RESULTS = Path(__file__).parent / "results" / "trust.json"
 PAGE = Path(__file__).parent.parent / "docs" / "benchmark-method.md"
 SEED = 2026
@@ -174,9 +176,7 @@ def _document() -> dict[str, Any]:
 
 
 def _keep(document: Mapping[str, Any]) -> None:
-    beside = RESULTS.with_suffix(".part")
-    beside.write_text(json.dumps(document, indent=1) + "\n")
-    beside.replace(RESULTS)
+    files.write(RESULTS, json.dumps(document, indent=1) + "\n")
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ from pydantic import BaseModel
 
 import epkit.provider
 from epkit.benchmark import document, environment, operators
+from epkit.built_in import BUILT_IN, describe
 from epkit.catalogue import options
 from epkit.config_keys import WRITE_INSTEAD, ConfigEntries
 from epkit.events import Event
@@ -67,6 +68,9 @@ def _tables() -> dict[str, str]:
     tables = {
         "keys of a target": fields(TargetTable),
         "keys of warmup": fields(Warmup),
+        "built-in targets": table(
+            ("target", "`cpu` with this session option"), ((code(name), code(describe(name))) for name in BUILT_IN)
+        ),
         "session options": fields(SessionOptions),
         "config entries": fields(ConfigEntries),
         **contract(),
@@ -135,6 +139,7 @@ def facts(provider: Provider) -> str:
         ("memory arena", f"ONNX Runtime's, {code(f'{provider.arena}:N')}" if provider.arena else "none, or its own"),
         ("reported when set", ", ".join(map(code, provider.environment)) or "nothing"),
         ("options that load native code", ", ".join(map(code, provider.native_options)) or "none"),
+        ("options that name files to write", ", ".join(map(code, provider.writing_options)) or "none"),
         ("compiles models", compiles[provider.compiles]),
         ("time limit of its proof", f"{provider.proof_seconds:g} s"),
     ]

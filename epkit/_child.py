@@ -20,6 +20,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import IO, Any, NoReturn, cast
 
+from epkit import telemetry
 from epkit._platform import end_with_parent
 from epkit.errors import EpkitError
 
@@ -42,7 +43,8 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=self._log,
             env=os.environ
-            | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path and isinstance(path, str))},
+            | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path and isinstance(path, str))}
+            | {telemetry.VARIABLE: "1"},
             start_new_session=True,
         )
         self.timed_out = False

@@ -11,7 +11,7 @@ from epkit import _runtime
 from epkit._cause import cause
 from epkit._child import Parent
 from epkit._foreign import availability_of, hint_for
-from epkit._proof import CONVOLUTION
+from epkit._proof import proof_of
 from epkit.errors import EpkitError
 from epkit.provider import Availability, Device, Proof, Provider, Unusable, Usable
 from epkit.registry import Plugin, load
@@ -65,7 +65,7 @@ def _prove(provider: Provider, device: Device | None) -> None:
     """Run the tiny model on `provider` alone; raises with what was wrong."""
     import numpy as np
 
-    proof: Proof = provider.proof or CONVOLUTION
+    proof: Proof = proof_of(provider)
     entries = {"session.record_ep_graph_assignment_info": "1"}
     if provider.ort_name != _runtime.CPU_ORT_NAME:
         entries["session.disable_cpu_ep_fallback"] = "1"

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
+from epkit import telemetry
 from epkit._cause import cause
 from epkit._foreign import asked
 from epkit._hush import hushed
@@ -89,12 +90,14 @@ def load() -> ModuleType:
     """
     global _silence
     try:
-        import onnxruntime
+        with telemetry.importing():
+            import onnxruntime
     except ImportError as error:
         told = MISSING if not installed() else f"ONNX Runtime cannot be imported: {error}"
         raise RuntimeMissing(told, hint=MISSING_HINT if not installed() else "epkit doctor") from error
     if not hasattr(onnxruntime, "InferenceSession"):
         raise RuntimeMissing(f"the onnxruntime found at {list(onnxruntime.__path__)} is damaged", hint="epkit doctor")
+    telemetry.loaded(onnxruntime)
     if _silence:
         onnxruntime.set_default_logger_severity(4)
         _silence = False

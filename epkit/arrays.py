@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 
+from epkit import files as disk
+from epkit._platform import free_memory
 from epkit.dimensions import bound
 from epkit.errors import ConfigError, InputError, nearest
 from epkit.model import TensorInfo
 from epkit.stand_in import stand_in
+from epkit.units import size as size_text
+
+MAGIC = b"\x93NUMPY"
+"""How a .npy file begins."""
+_HEADERS = {(1, 0): read_array_header_1_0, (2, 0): read_array_header_2_0}
 
 
 def load_inputs(given: Sequence[str], inputs: Sequence[TensorInfo]) -> tuple[dict[str, object], tuple[str, ...]]:
@@ -46,15 +55,36 @@ def load_inputs(given: Sequence[str], inputs: Sequence[TensorInfo]) -> tuple[dic
 def read(file: Path) -> np.ndarray[Any, Any]:
     """Read one .npy file; raises InputError."""
     try:
+        with file.open("rb") as stored:
+            if stored.read(len(MAGIC)) == MAGIC:
+                stored.seek(0)
+                check_length(stored, file.stat().st_size)
         array = np.load(file, allow_pickle=False)
     except FileNotFoundError:
         raise InputError(f"the input file {file} does not exist", hint="check the path after --input NAME=") from None
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, MemoryError) as error:
         hint = "write it with numpy.save(file, array)"
         raise InputError(f"{file} is not an array that NumPy can read: {error}", hint=hint) from error
     if not isinstance(array, np.ndarray):
         raise InputError(f"{file} holds several arrays", hint="write one with numpy.save(file, array)")
     return array
+
+
+def check_length(stored: IO[bytes], length: int) -> None:
+    """Hold what the header of a .npy file says to its length and to the free memory; raises ValueError.
+
+    NumPy asks for the memory of all numbers before it reads the first.
+    """
+    read_header = _HEADERS.get(read_magic(stored))
+    if read_header is None:
+        raise ValueError("its version of the format is of structured arrays, or newer than NumPy")
+    shape, _, dtype = read_header(stored)
+    wanted = math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or wanted > length - stored.tell():
+        raise ValueError(f"its header says {list(shape)} of {dtype}, and it is too short for that")
+    free = free_memory()
+    if free is not None and wanted > free:
+        raise ValueError(f"it holds {size_text(wanted)}, and {size_text(free)} of memory are free")
 
 
 def saved(outputs: Mapping[str, object], folder: Path) -> dict[str, Path]:
@@ -67,25 +97,31 @@ def saved(outputs: Mapping[str, object], folder: Path) -> dict[str, Path]:
         folder.mkdir(parents=True, exist_ok=True)
         for name, value in outputs.items():
             # An output's name may hold a path; the file stays in the folder.
-            stem = re.sub(r"[^\w.+-]", "_", name).lstrip(".") or "output"
+            stem = _stem(re.sub(r"[^\w.+-]", "_", name).lstrip(".") or "output")
             while any(file.stem == stem for file in files.values()):
-                stem += "_"
+                stem = _stem(f"{stem}_")
             files[name] = _write(folder / stem, value)
     except OSError as error:
         raise ConfigError(f"the outputs cannot be written to {folder}: {error.strerror or error}") from error
     return files
 
 
+def _stem(name: str) -> str:
+    return disk.fitting(name, len(".json"))
+
+
 def _write(stem: Path, value: object) -> Path:
     if isinstance(value, np.ndarray):
         file = stem.with_name(stem.name + ".npy")
-        np.save(file, _nameable(value))
+        with disk.written(file) as new:
+            np.save(new, _nameable(value))
     elif isinstance(value, list) and value and all(isinstance(one, np.ndarray) for one in value):
         file = stem.with_name(stem.name + ".npz")
-        np.savez(file, *[_nameable(one) for one in value])
+        with disk.written(file) as new:
+            np.savez(new, *[_nameable(one) for one in value])
     else:
         file = stem.with_name(stem.name + ".json")
-        file.write_text(json.dumps(value, default=lambda one: one.tolist()), encoding="utf-8")
+        disk.write(file, json.dumps(value, default=lambda one: one.tolist()))
     return file
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from epkit import files, trust
+
 
 def place(part: str) -> Path:
     """Return where the folder for `part` is or would be: below `EPKIT_CACHE_DIR`, else the user's cache folder."""
@@ -17,9 +19,11 @@ def place(part: str) -> Path:
 
 
 def directory(part: str) -> Path:
-    """Return the folder for `part`, made if need be; raises OSError where it cannot be written."""
+    """Return the folder for `part`, made if need be; raises OSError where it cannot be written, or where others can."""
     folder = place(part)
-    folder.mkdir(parents=True, exist_ok=True)
+    files.private_folder(folder)
+    if told := trust.distrust(folder):
+        raise PermissionError(told)
     if not os.access(folder, os.W_OK):
         raise PermissionError(f"the cache folder {folder} is not writable")
     return folder

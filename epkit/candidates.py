@@ -12,8 +12,9 @@ from pathlib import Path
 from epkit import arrays
 from epkit.config import Config, ConfigSource
 from epkit.dimensions import batch_dimensions
+from epkit.errors import ConfigError
 from epkit.faults import Fault
-from epkit.model import Model, TensorInfo
+from epkit.model import UNTOLD, Model, TensorInfo
 from epkit.probe import Answer
 from epkit.registry import Registry
 from epkit.resolve import Plan
@@ -82,13 +83,17 @@ def feed(files: Mapping[str, str], targets: Sequence[Target], model: Model) -> F
     A size comes from the first target that says one. Raises InputError.
     """
     given = {name: arrays.read(Path(file)) for name, file in files.items()}
-    if model.format == "onnx":
+    if model.tells:
         wanted = [one for one in model.inputs if one.name in given]
         known = wanted if len(wanted) == len(given) else model.inputs
         Inputs(known, cast=any(target.cast for target in targets)).feed(given)
     dimensions: dict[str, int] = {}
     for target in reversed(targets):
         said = target.session_options.free_dimension_overrides | target.warmup.dimensions
+        if target.warmup.batches and not model.tells:
+            raise ConfigError(
+                f"target {target.name!r} names batch sizes, but {UNTOLD}", hint="name dimensions or shapes"
+            )
         if target.warmup.batches:
             said |= dict.fromkeys(batch_dimensions(model.inputs, said), target.warmup.batches[0])
         dimensions |= said

@@ -36,7 +36,7 @@ class Capture:
 def capture(model: Model, plan: Plan) -> Capture:
     """Check what can be known before a session is opened: the provider, control flow, types, and shapes."""
     first = plan.chain[0]
-    found = []
+    found = [] if model.tells else ["a model in ORT format tells neither its types nor its control flow"]
     if first.provider.graph_option is None:
         found.append(f"{first.name} captures no graphs")
     if model.has_control_flow:

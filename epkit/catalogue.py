@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import platform
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Literal, get_args, get_origin
 
@@ -12,6 +14,7 @@ from epkit import probe
 from epkit.docstrings import sentences
 from epkit.provider import Unusable, Usable
 from epkit.registry import Entry, Registry, discover
+from epkit.target import CPU
 
 SCHEMA = "epkit.providers/1"
 
@@ -31,14 +34,73 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class SecondEngine:
+    """A provider that a machine with nothing but `cpu` could have: what it needs, and what to type."""
+
+    provider: str
+    needs: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A provider that brings a second engine: what installs it, and for which machines, by system, it has wheels."""
+
+    provider: str
+    needs: str
+    hint: str
+    machines: Mapping[str, tuple[str, ...]]
+
+    def runs_on(self, system: str, machine: str) -> bool:
+        """Whether its library has a wheel for a machine, each as Python calls it."""
+        return machine in self.machines.get(system, ())
+
+
+WAYS = (
+    Way(
+        "openvino",
+        "on every x86-64 CPU",
+        'pip install "epkit[openvino]"',
+        {"linux": ("x86_64",), "win32": ("AMD64",)},
+    ),
+    Way(
+        "webgpu",
+        "with a GPU",
+        'pip install "epkit[webgpu]"',
+        {"linux": ("x86_64", "aarch64"), "win32": ("AMD64", "ARM64"), "darwin": ("arm64",)},
+    ),
+    Way(
+        "cuda",
+        "with an NVIDIA GPU",
+        'pip install "onnxruntime-gpu[cuda,cudnn]"',
+        {"linux": ("x86_64",), "win32": ("AMD64",)},
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
 class Catalogue:
     """Every plugin and provider; never fails because of one of them."""
 
     rows: tuple[Row, ...]
 
+    @property
+    def only_cpu(self) -> bool:
+        """Whether `cpu` is the only usable provider."""
+        return [row.name for row in self.rows if row.status == "usable"] == [CPU]
+
+    @property
+    def second_engine(self) -> tuple[SecondEngine, ...]:
+        """What would bring a second engine to this machine, where it has none."""
+        return second_engine(self.rows, sys.platform, platform.machine())
+
     def as_json(self) -> dict[str, object]:
         """Return the document of `epkit providers --json`."""
-        return {"schema": SCHEMA, "providers": [asdict(row) for row in self.rows]}
+        return {
+            "schema": SCHEMA,
+            "providers": [asdict(row) for row in self.rows],
+            "second_engine": [asdict(one) for one in self.second_engine],
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +117,16 @@ def providers(*, refresh: bool = False) -> Catalogue:
     registry = discover()
     answers = probe.ask([(one, None) for one in registry.providers.values()], registry, refresh=refresh)
     return Catalogue(tuple(_row(entry, answers) for entry in registry.entries))
+
+
+def second_engine(rows: Sequence[Row], system: str, machine: str) -> tuple[SecondEngine, ...]:
+    """List what would bring a second engine to a machine: nothing where it has one, or none has a wheel for it."""
+    if not Catalogue(tuple(rows)).only_cpu:
+        return ()
+    hints = {row.name: row.hint for row in rows}
+    ways = [way for way in WAYS if way.runs_on(system, machine)]
+    found = [SecondEngine(way.provider, way.needs, hints.get(way.provider, way.hint)) for way in ways]
+    return tuple(one for one in found if one.hint)
 
 
 def find(name: str) -> tuple[Entry, Registry]:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, TypeAlias
 
-from epkit import _platform, _runtime, cache, catalogue, wheels
+from epkit import _platform, _runtime, cache, catalogue, config, telemetry, wheels
+from epkit.errors import ConfigError
 
 SCHEMA = "epkit.doctor/1"
 
@@ -44,7 +45,10 @@ class Checkup:
 
 def doctor(*, refresh: bool = False) -> Checkup:
     """Look at the wheels, libraries, plugins and folders that epkit and ONNX Runtime depend on."""
-    parts: Sequence[Callable[[], Iterator[Finding]]] = (_machine, _runtimes, _threads, _cache, _environment)
+    parts: Sequence[Callable[[], Iterator[Finding]]] = (
+        *(_machine, _runtimes, _telemetry, _threads),
+        *(_config, _cache, _environment),
+    )
     found = [finding for part in parts for finding in part()]
     for row in catalogue.providers(refresh=refresh).rows:
         state: State = "fine" if row.status == "usable" else "problem" if row.status == "broken" else "note"
@@ -91,12 +95,51 @@ def _reinstall(installed: dict[str, str]) -> str:
     return f"pip install --force-reinstall {' '.join(sorted(installed)) or 'onnxruntime'}"
 
 
+def _telemetry() -> Iterator[Finding]:
+    """Say whether ONNX Runtime tells others what it sees, and what it has kept for that."""
+    wanted, origin = telemetry.wish(_asked())
+    own = "off in epkit's own processes"
+    if telemetry.state() == "late":
+        yield Finding("telemetry", "note", f"{own}; {telemetry.late()}", f"export {telemetry.VARIABLE}=1")
+    elif wanted == "on":
+        yield Finding("telemetry", "note", f"{own}; on in programs that open models with epkit: {origin}")
+    else:
+        yield Finding("telemetry", "fine", f"{own}, and in programs that open models with epkit ({origin})")
+    if telemetry.VARIABLE in os.environ and telemetry.variable() is None:
+        found = f"{telemetry.VARIABLE}={os.environ[telemetry.VARIABLE]} means nothing to ONNX Runtime"
+        yield Finding("telemetry", "note", found, f"export {telemetry.VARIABLE}=1")
+    kept = telemetry.folder()
+    if kept.exists():
+        found = f"{kept} holds an id of this device, and what other programs have not sent yet ({telemetry.PAGE})"
+        yield Finding("telemetry", "note", found, telemetry.removal())
+
+
+def _asked() -> str:
+    """Return where the config that is found here asks for telemetry; empty where none does."""
+    try:
+        found = config.load().telemetry
+    except ConfigError:
+        return ""
+    return found.origin if found.value else ""
+
+
 def _threads() -> Iterator[Finding]:
     limit = _platform.core_limit()
     if limit is None:
         yield Finding("cores", "fine", f"{_platform.usable_cores()} usable, which is all of them")
     else:
         yield Finding("cores", "note", f"{limit[0]} usable ({limit[1]}); sessions get that many threads")
+
+
+def _config() -> Iterator[Finding]:
+    try:
+        found = config.load()
+    except ConfigError as error:
+        yield Finding("config", "problem", error.message, error.hint)
+        return
+    yield Finding("config", "fine", found.place)
+    for told in found.ignored:
+        yield Finding("config", "note", told)
 
 
 def _cache() -> Iterator[Finding]:

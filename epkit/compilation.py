@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from epkit import _platform, _runtime
+from epkit import files as disk
 from epkit._foreign import hint_for
 from epkit._runtime import OpenFault
 from epkit.compiled import Cached
@@ -105,8 +106,7 @@ def _written(model: Model, plan: Plan, output: Path, *, force: bool) -> dict[str
         raise ConfigError(f"{output} cannot be written: it is a folder, or its folder is missing", hint="--output FILE")
     if isinstance(model.source, Path) and output.exists() and output.samefile(model.source):
         raise ConfigError(f"{output} is the model itself", hint="--output another file")
-    if output.exists() and not force:
-        raise ConfigError(f"{output} is there already", hint="--force replaces it")
+    _check_place(output, force=force)
     source = model.source if isinstance(model.source, bytes) else str(model.source.absolute())
     settings = effective(plan, _platform.core_limit()).settings
     # A whole path: to a relative one, TensorRT-RTX writes the names of its files with the folder before them.
@@ -120,18 +120,37 @@ def _written(model: Model, plan: Plan, output: Path, *, force: bool) -> dict[str
             known = next(filter(None, (hint_for(one.provider, fault.cause) for one in compilers)), "")
             raise ProviderDropped(told, hint=known or "leave --output out: then it is kept in the cache") from fault
         files = sorted((one for one in Path(folder).iterdir() if one.is_file()), key=lambda one: one == aside)
-        for one in files:
-            place = output.with_name(one.name)
-            if place.exists() and not force:
-                raise ConfigError(f"{place} is there already", hint="--force replaces it")
-        # Last comes the model: where there is one, the files that it names are its own.
-        output.unlink(missing_ok=True)
-        return {str(output.with_name(one.name)): _moved(one, output.with_name(one.name)) for one in files}
+        places = {one: output.with_name(one.name) for one in files}
+        for place in places.values():
+            _check_place(place, force=force)
+        return _moved(places)
 
 
-def _moved(file: Path, place: Path) -> int:
-    file.replace(place)
-    return place.stat().st_size
+def _check_place(place: Path, *, force: bool) -> None:
+    """Refuse what cannot be replaced: the files name each other, so they lie where they are said to."""
+    if place.is_symlink():
+        told = f"{place} is a link to {place.readlink()}"
+        raise ConfigError(told, hint=f"--output {place.resolve()}, whose files then lie beside each other")
+    if not place.exists():
+        return
+    if not place.is_file():
+        raise ConfigError(f"{place} is no regular file, and cannot be replaced", hint="--output another file")
+    if not force:
+        raise ConfigError(f"{place} is there already", hint="--force replaces it")
+
+
+def _moved(places: Mapping[Path, Path]) -> dict[str, int]:
+    """Move files into place, the model last: where there is one, the files that it names are its own."""
+    try:
+        for one, place in places.items():
+            disk.inherit(one, place)
+        [*places.values()][-1].unlink(missing_ok=True)
+        for one, place in places.items():
+            one.replace(place)
+    except OSError as error:
+        told = f"the compiled model cannot be written: {error.strerror or error}"
+        raise ConfigError(told, hint="--output FILE in another folder") from error
+    return {str(place): place.stat().st_size for place in places.values()}
 
 
 def _name(model: Model) -> str:

@@ -162,6 +162,9 @@ class Compiled:
         own = asked(provider.asked_cache, candidate.options)
         # A folder of "" is asked for without being named.
         wish = _Wish(candidate, self._target.cache is True or own is not None, shelf(provider, own))
+        if found := kept.distrust(wish.shelf):
+            self._rows[name] = Cached(name, "failed", f"what is kept there is not used: {found}", str(wish.shelf))
+            return None
         there = tuple(kept.entries(wish.shelf))
         size = _bytes(self._model)
         if wish.build or any(one.model_bytes == size for one in there):

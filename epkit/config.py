@@ -9,14 +9,16 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias, cast
 
+from epkit import trust
+from epkit.built_in import BUILT_IN
 from epkit.errors import ConfigError, UnknownTarget, nearest
 
-TOP_KEYS = ("default", "automatic", "targets")
+TOP_KEYS = ("default", "automatic", "telemetry", "targets")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +39,17 @@ class Config:
 
     place: str = "no epkit.toml"
     named: bool = True
+    ignored: tuple[str, ...] = ()
+    """Files that were found and not read, a sentence each: somebody else can have written them."""
     default: Value | None = None
     automatic: Value = Value((), "epkit")
+    telemetry: Value = Value(False, "epkit")
     targets: Mapping[str, Table] = field(default_factory=dict)
 
     def target(self, name: str) -> Table:
-        """Return the target `name` with everything it extends merged in."""
-        return _extended(name, self.targets, ())
+        """Return the target `name`, one of the file's or a built-in one, with everything it extends merged in."""
+        built_in = {name: table_of(table, f"epkit: target {name!r}") for name, table in BUILT_IN.items()}
+        return _extended(name, {**built_in, **self.targets}, ())
 
 
 def load(
@@ -54,7 +60,8 @@ def load(
     Raises ConfigError with the file, the key, and line and column where the parser knows them.
     """
     environ = os.environ if environ is None else environ
-    written, place, named = _read(source, environ, directory or Path.cwd())
+    ignored: list[str] = []
+    written, place, named = _read(source, environ, directory or Path.cwd(), ignored)
     strangers = [key for key in (*written, *_keys(written.get("targets"))) if not isinstance(key, str)]
     if strangers:
         raise ConfigError(f"{place}: the key {strangers[0]!r} is not a text", hint="write it in quotes")
@@ -66,6 +73,9 @@ def load(
         raise ConfigError(f"{place}: default must be the name of a target, not {default!r}")
     if not (isinstance(automatic, list | tuple) and all(isinstance(name, str) for name in automatic)):
         raise ConfigError(f"{place}: automatic must be a list of provider names, not {automatic!r}")
+    telemetry = written.get("telemetry", False)
+    if not isinstance(telemetry, bool):
+        raise ConfigError(f"{place}: telemetry must be true or false, not {telemetry!r}")
     if not (isinstance(targets, Mapping) and all(isinstance(table, Mapping) for table in targets.values())):
         raise ConfigError(f"{place}: targets must hold tables, as in [targets.gpu]")
     tables = {name: table_of(table, f"{place}: targets.{name}") for name, table in targets.items()}
@@ -73,11 +83,13 @@ def load(
     return Config(
         place=place,
         named=named,
+        ignored=tuple(ignored),
         default=Value(environment_default, "environment EPKIT_DEFAULT")
         if environment_default
         else (Value(default, f"{place}: default") if default is not None else None),
         automatic=Value(tuple(automatic), f"{place}: automatic"),
-        targets=_overridden(tables, environ, place),
+        telemetry=Value(telemetry, f"{place}: telemetry"),
+        targets=_overridden(tables, environ, place, ignored),
     )
 
 
@@ -128,7 +140,9 @@ def leaves(table: Value | Table, path: tuple[str, ...] = ()) -> Iterator[tuple[t
         yield from leaves(value, (*path, key))
 
 
-def _read(source: ConfigSource, environ: Mapping[str, str], start: Path) -> tuple[Mapping[str, object], str, bool]:
+def _read(
+    source: ConfigSource, environ: Mapping[str, str], start: Path, ignored: list[str]
+) -> tuple[Mapping[str, object], str, bool]:
     if isinstance(source, Mapping):
         return source, "call", True
     if source == "":
@@ -140,20 +154,35 @@ def _read(source: ConfigSource, environ: Mapping[str, str], start: Path) -> tupl
             return _tool_table(path, start), _place(path, start), True
         return _parse(path, start), _place(path, start), True
     for folder in _search_path(start):
-        if (folder / "epkit.toml").is_file():
-            found = folder / "epkit.toml"
-            return _parse(found, start), _place(found, start), False
-        project = folder / "pyproject.toml"
-        if _speaks_of_epkit(project):
-            return _tool_table(project, start), _place(project, start), False
+        for file in (folder / "epkit.toml", folder / "pyproject.toml"):
+            if not _is_config(file):
+                continue
+            place = _place(file, start)
+            if told := _distrust(file):
+                ignored.append(f"{place} was not read: {told}; name it to have it read: --config {place}")
+                continue
+            return (_parse if file.name == "epkit.toml" else _tool_table)(file, start, trust.read), place, False
     return {}, "no epkit.toml", True
 
 
-def _speaks_of_epkit(project: Path) -> bool:
+def _is_config(file: Path) -> bool:
+    if file.name == "epkit.toml" or not file.is_file():
+        return file.is_file()
     try:
-        return b"tool.epkit" in project.read_bytes()
+        return b"tool.epkit" in file.read_bytes()
     except OSError:
         return False
+
+
+def _distrust(file: Path) -> str:
+    """Say why a file that was found, not named, is not believed; empty when only this user or root can have written it.
+
+    What matters is the file and the folder that it lies in: it is read here and now, not loaded by its name later.
+    """
+    try:
+        return trust.distrust(file, above=False)
+    except OSError as error:
+        return f"it cannot be looked at: {error.strerror or error}"
 
 
 def _search_path(start: Path) -> Iterator[Path]:
@@ -169,10 +198,10 @@ def _place(path: Path, start: Path) -> str:
     return str(path.relative_to(start)) if path.is_relative_to(start) else str(path)
 
 
-def _parse(path: Path, start: Path) -> dict[str, object]:
+def _parse(path: Path, start: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> dict[str, object]:
     place = _place(path, start)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read(path).decode().replace("\r\n", "\n"))
     except FileNotFoundError:
         raise ConfigError(f"the config file {place} does not exist", hint="check --config and EPKIT_CONFIG") from None
     except OSError as error:
@@ -186,15 +215,17 @@ def _parse(path: Path, start: Path) -> dict[str, object]:
         raise ConfigError(f"{place}{spot}: not valid TOML: {what}") from error
 
 
-def _tool_table(path: Path, start: Path) -> Mapping[str, object]:
-    tool = _parse(path, start).get("tool")
+def _tool_table(path: Path, start: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> Mapping[str, object]:
+    tool = _parse(path, start, read).get("tool")
     table = tool.get("epkit", {}) if isinstance(tool, Mapping) else {}
     if not isinstance(table, Mapping):
         raise ConfigError(f"{_place(path, start)}: tool.epkit must be a table")
     return table
 
 
-def _overridden(tables: Mapping[str, Table], environ: Mapping[str, str], place: str) -> dict[str, Table]:
+def _overridden(
+    tables: Mapping[str, Table], environ: Mapping[str, str], place: str, ignored: Sequence[str]
+) -> dict[str, Table]:
     """Lay `EPKIT_TARGETS__<target>__<key>...=value` over the targets; a value is TOML, or else text."""
     result = dict(tables)
     folded = {_folded(name): name for name in tables}
@@ -206,7 +237,7 @@ def _overridden(tables: Mapping[str, Table], environ: Mapping[str, str], place: 
             raise ConfigError(f"{variable} names no key", hint="write EPKIT_TARGETS__<target>__<key>=value")
         name = folded.get(_folded(parts[0]))
         if name is None:
-            known = nearest(parts[0], tables, what="targets")
+            known = "; ".join((nearest(parts[0], tables, what="targets"), *ignored))
             where = f" in {place}" if tables else ""
             raise UnknownTarget(f"{variable} is set, but there is no target {parts[0].lower()!r}{where}", hint=known)
         # Keys of a target are lower-case; the options below them are spelt as ONNX Runtime spells them.

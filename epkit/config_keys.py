@@ -187,7 +187,7 @@ class ConfigEntries(BaseModel):
     session__use_ort_model_bytes_directly: Flag = None
     """Use the bytes of an ORT model without copying them; default 0."""
     session__use_ort_model_bytes_for_initializers: Flag = None
-    """Let weights point into those bytes; default 0."""
+    """Let weights point into those bytes; default 0. Both are refused for a model given as bytes, not by its path."""
     session__use_memory_mapped_ort_model: Flag = None
     """Map an ORT model file instead of reading it; default 0."""
     session__enable_saved_runtime_optimizations: Flag = None

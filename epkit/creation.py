@@ -11,7 +11,7 @@ from epkit._runtime import OpenFault
 from epkit.blame import open_chain
 from epkit.capture import capturing
 from epkit.errors import ProviderDropped
-from epkit.opening import Opening, create_cached, placement_of, tell_dropped
+from epkit.opening import Opening, create_cached, is_cpu, placement_of, tell_dropped
 from epkit.placement import elsewhere
 
 
@@ -29,7 +29,8 @@ def open_next(opening: Opening) -> None:
         for row in list(opening.dropped.values())[told:]:
             tell_dropped(opening, row)
     opening.seconds += time.perf_counter() - started - (opening.isolated - isolated)
-    opening.placed = placement_of(opening, opening.session)
+    # In ORT format, what a provider compiled is all that may be recorded: a part would pass for the whole.
+    opening.placed = {} if opening.unknown else placement_of(opening, opening.session)
     try:
         _hold_placement(opening)
     except ProviderDropped:
@@ -73,6 +74,10 @@ def _hold_placement(opening: Opening) -> None:
     """Hold the target to what it asked of its first provider; a model without nodes asks nothing."""
     target, placed = opening.plan.target, opening.placed
     first = target.first.name
+    asked = opening.required or not target.cpu
+    if opening.unknown and asked and not all(is_cpu(one) for one in opening.remaining):
+        told = f"target {target.name!r} asks that nodes run on {first}, but {opening.unknown}"
+        raise ProviderDropped(told, hint="open the ONNX file that it was made from, or ask for nothing")
     if not placed or not opening.required:
         return
     if first not in placed:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from epkit import files, trust
 from epkit.cache import directory
 from epkit.errors import ModelError
 from epkit.model import Model
@@ -39,17 +40,15 @@ def of_file(path: Path) -> str:
     state = _state(path)
     memory = _memory(path)
     if memory is not None:
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            kept = json.loads(memory.read_text(encoding="utf-8"))
-            if kept["state"] == state and isinstance(kept["sha256"], str):
-                return kept["sha256"]
+        with suppress(OSError, ValueError):
+            kept = trust.fields(trust.read_json(memory), {"state": (list,), "sha256": (str,)})
+            if kept["state"] == state:
+                return str(kept["sha256"])
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if memory is not None and _settled(path) and _state(path) == state:
-        aside = memory.with_suffix(f".{os.getpid()}")
         with suppress(OSError):
-            aside.write_text(json.dumps({"state": state, "sha256": digest}), encoding="utf-8")
-            aside.replace(memory)
+            files.write(memory, json.dumps({"state": state, "sha256": digest}), mode=files.KEPT)
     return digest
 
 

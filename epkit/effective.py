@@ -13,7 +13,7 @@ from epkit._runtime import Settings
 from epkit.capture import capturing
 from epkit.config import Value, origin_of
 from epkit.resolve import Plan
-from epkit.target import Candidate, Target
+from epkit.target import Candidate, Target, unset
 
 RECORD = "session.record_ep_graph_assignment_info"
 NO_CPU = "session.disable_cpu_ep_fallback"
@@ -143,6 +143,11 @@ def _sent_origin(target: Target, candidate: Candidate, path: tuple[str, ...], ke
         return _origin(target, *path, "extra", key)
     if key in candidate.options.written():
         return _origin(target, *path, key)
+    missing = unset(candidate.provider, candidate.options, candidate.device)
+    if key in missing:
+        return "the plugin: right results need it"
+    if missing and not candidate.options.written():
+        return f"the plugin: right results need {', '.join(missing)}"
     return f"the plugin, from {_origin(target, *path)}"
 
 

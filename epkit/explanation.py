@@ -7,14 +7,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from epkit import _platform, _runtime
+from epkit import _platform, _runtime, telemetry
 from epkit._foreign import asked
 from epkit.capture import Capture, capture, capturing
 from epkit.compiled import Cached, Compiled
 from epkit.config import ConfigSource, load
 from epkit.context import check_context
 from epkit.effective import Effective, Setting, effective
-from epkit.model import Model
+from epkit.model import UNTOLD, Model
 from epkit.model import read as read_model
 from epkit.provider import Provider
 from epkit.registry import discover
@@ -88,12 +88,14 @@ def explain(
     given = effective(plan, _platform.core_limit(), _runtime.default_properties(), captures=captures)
     first = (plan.chain or wanted.chain)[0]
     device = asked(first.provider.buffers, first.device)
-    planned = Course(why="a model in ORT format names its inputs only when it is opened")
-    if contents.format == "onnx":
+    planned = Course(why=UNTOLD)
+    if contents.tells:
         sizes = wanted.session_options.free_dimension_overrides
         shrinks = wanted.shrink_above is not None
         planned = course(contents.inputs, wanted.warmup, [one.provider for one in plan.chain], sizes, shrinks=shrinks)
     said = [] if refused else check_context(contents, plan)
+    if not contents.tells:
+        said.append(UNTOLD)
     return Explanation(
         target=wanted.name,
         why=wanted.why,
@@ -104,7 +106,7 @@ def explain(
         copies=traffic(contents, device, plain=first.provider.ort_name == _runtime.CPU_ORT_NAME),
         graph=graph,
         warmup=planned.runs,
-        warmup_why=planned.summary(),
+        warmup_why=planned.summary() if contents.tells else f"not known before: {UNTOLD}",
         notes=(*wanted.notes, *meddling(wanted.chain), *probe_notes(answers), *planned.notes, *said),
         cache=_looked_up(contents, plan),
         script=script(contents, plan, given, captures=captures),
@@ -116,7 +118,7 @@ def script(model: Model, plan: Plan, given: Effective, *, captures: bool = False
     source = repr(str(model.source)) if not isinstance(model.source, bytes) else "MODEL_BYTES"
     enums = _runtime.ENUMS
     preloaded = any(asked(candidate.provider.preload) for candidate in plan.chain)
-    lines = [*(["import ctypes", ""] if preloaded else ()), "import onnxruntime as ort", ""]
+    lines = [*(["import ctypes"] if preloaded else ()), *_quiet(plan), "import onnxruntime as ort", ""]
     lines.append("options = ort.SessionOptions()")
     for name, value in given.settings.properties.items():
         lines.append(f"options.{name} = {f'ort.{enums[name]}.{value}' if name in enums else repr(value)}")
@@ -137,6 +139,13 @@ def script(model: Model, plan: Plan, given: Effective, *, captures: bool = False
         "    print(part.ep_name, [node.op_type for node in part.get_nodes()])",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _quiet(plan: Plan) -> list[str]:
+    """Keep ONNX Runtime's telemetry off as epkit does; only before the import can it be."""
+    if telemetry.wish(plan.target.telemetry)[0] == "on":
+        return []
+    return ["import os", "", f'os.environ["{telemetry.VARIABLE}"] = "1"  # its telemetry', ""]
 
 
 def _looked_up(model: Model, plan: Plan) -> tuple[Cached, ...]:

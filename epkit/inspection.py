@@ -122,11 +122,21 @@ class Inspection:
     def as_json(self) -> dict[str, object]:
         """Return it as JSON values."""
         model = self.model
+        contents = self._contents()
         return {
             "schema": SCHEMA,
             "path": str(model.source) if isinstance(model.source, Path) else None,
             "format": model.format,
             "file_bytes": model.size,
+            # In ORT format all of it is unknown, not none.
+            **(contents if model.tells else dict.fromkeys(contents)),
+            "notes": list(self.notes),
+            "batches": [one.as_json() for one in self.batches],
+        }
+
+    def _contents(self) -> dict[str, object]:
+        model = self.model
+        return {
             "ir_version": model.ir_version,
             "opsets": model.opsets,
             "producer": model.producer,
@@ -139,8 +149,6 @@ class Inspection:
             "weight_bytes": model.weight_bytes,
             "external_data": [{"path": str(one.path), "bytes": one.bytes} for one in model.external],
             "memory_estimate": self.memory and self.memory.as_json(),
-            "notes": list(self.notes),
-            "batches": [one.as_json() for one in self.batches],
         }
 
 
@@ -150,7 +158,7 @@ def inspect(model: Source | Model, batches: Sequence[int] = ()) -> Inspection:
     Raises ModelError when it cannot be read, ConfigError when it has no batch dimension to vary.
     """
     found = model if isinstance(model, Model) else read(model)
-    if found.format == "ort":
+    if not found.tells:
         if batches:
             raise ConfigError("a model in ORT format says nothing of its memory", hint="inspect the ONNX file")
         note = "a model in ORT format says nothing of itself: inspect the ONNX file that it was made from"

@@ -13,12 +13,15 @@ import json
 import os
 import re
 import shutil
+import stat
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
+from epkit import files as disk
+from epkit import trust
 from epkit.errors import ConfigError
 
 SCHEMA = "epkit.compiled/1"
@@ -26,6 +29,17 @@ LIMIT = "10GiB"
 _MANIFEST = "manifest.json"
 _GONE = ".gone-"
 _KEY = re.compile("[0-9a-f]{32}")
+_FILE = {"name": (str,), "bytes": (int,), "mtime_ns": (int,), "sha256": (str,)}
+_ENTRY: Mapping[str, tuple[type, ...]] = {
+    "provider": (str,),
+    "model": (str,),
+    "model_bytes": (int,),
+    "device": (int, str, type(None)),
+    "parts": (dict,),
+    "made": (float, int),
+    "seconds": (float, int),
+    "files": (list,),
+}
 _REMOVED = re.compile(rf"{re.escape(_GONE)}{_KEY.pattern}-\d+-\d+")
 
 
@@ -83,18 +97,38 @@ def files_of(folder: Path) -> Path:
 def read(folder: Path) -> Entry | None:
     """Return the entry in a folder; None when there is none, or it was never finished. Raises ValueError if damaged."""
     try:
-        found = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        found = trust.read_json(folder / _MANIFEST)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"its manifest cannot be read: {error}") from error
-    if not isinstance(found, dict) or found.pop("schema", None) != SCHEMA:
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
         raise ValueError("its manifest is of another version of epkit")
     try:
-        files = tuple(KeptFile(**one) for one in found.pop("files"))
-        return Entry(folder=folder, files=files, **found)
-    except (TypeError, KeyError) as error:
-        raise ValueError(f"its manifest lacks something: {error}") from error
+        entry = trust.fields(found, _ENTRY)
+        if not all(isinstance(told, str) for told in entry["parts"].values()):
+            raise ValueError("parts are no texts")
+        return Entry(folder=folder, **entry | {"files": tuple(map(_file, entry["files"]))})
+    except ValueError as error:
+        raise ValueError(f"its manifest is damaged: {error}") from error
+
+
+def _file(found: object) -> KeptFile:
+    file = KeptFile(**trust.fields(found, _FILE))
+    path = PurePath(file.name)
+    if path.is_absolute() or ".." in path.parts or "\0" in file.name or file.bytes < 0:
+        raise ValueError(f"{file.name!r} is no file of its own")
+    return file
+
+
+def distrust(place: Path) -> str:
+    """Say why what lies there is not used: somebody else can have written it; empty when all is well, or not there."""
+    try:
+        return trust.distrust(place)
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except OSError as error:
+        return f"it cannot be looked at: {error}"
 
 
 def fault(entry: Entry, *, thorough: bool = False) -> str:
@@ -103,6 +137,11 @@ def fault(entry: Entry, *, thorough: bool = False) -> str:
     A file whose size and time are those of the manifest is taken to be the same; `thorough` reads all of them.
     """
     root = files_of(entry.folder)
+    try:
+        if found := _unsafe(entry.folder):
+            return found
+    except OSError as error:
+        return f"it cannot be looked at: {error}"
     listed = {one.name for one in entry.files}
     for name in _names(root):
         if name not in listed:
@@ -116,6 +155,17 @@ def fault(entry: Entry, *, thorough: bool = False) -> str:
                 return f"{one.name} was changed"
         except OSError:
             return f"{one.name} is missing"
+    return ""
+
+
+def _unsafe(folder: Path) -> str:
+    """Say what in a folder somebody else can write, or is a link to what may lie elsewhere; raises OSError."""
+    for path in (folder, *folder.rglob("*")):
+        state = path.lstat()
+        if stat.S_ISLNK(state.st_mode):
+            return f"{path} is a link"
+        if found := trust.fault(path, state):
+            return found
     return ""
 
 
@@ -146,10 +196,15 @@ def folders(shelf: Path) -> list[Path]:
 
 @contextlib.contextmanager
 def locked(folder: Path, seconds: float) -> Iterator[None]:
-    """Hold an entry against everybody who builds or removes it; raises TimeoutError, or OSError."""
+    """Hold an entry against everybody who builds or removes it; raises TimeoutError, or OSError.
+
+    What others can write is an OSError too: a lock that they can take or replace holds nothing.
+    """
     import filelock
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    disk.private_folder(folder.parent)
+    if found := distrust(folder.parent):
+        raise PermissionError(found)
     lock = filelock.FileLock(f"{folder}.lock")
     try:
         lock.acquire(timeout=seconds)
@@ -167,13 +222,15 @@ def begin(folder: Path) -> Path:
     """Make room for a build, and return where its files go. The caller holds the lock."""
     remove(folder)
     files = files_of(folder)
-    files.mkdir(parents=True)
+    disk.private_folder(files)
     return files
 
 
 def seal(entry: Entry) -> Entry:
     """Write the manifest of an entry whose files are there, and return it with them. The caller holds the lock."""
     root = files_of(entry.folder)
+    for path in root.rglob("*"):
+        _close_to_others(path)
     files = []
     for name in _names(root):
         path = root / name
@@ -182,10 +239,7 @@ def seal(entry: Entry) -> Entry:
         files.append(KeptFile(name, state.st_size, state.st_mtime_ns, _sha256(path)))
     told = asdict(entry) | {"schema": SCHEMA, "files": [asdict(one) for one in files]}
     del told["folder"]
-    aside = entry.folder / f"{_MANIFEST}.{os.getpid()}"
-    aside.write_text(json.dumps(told, indent=1), encoding="utf-8")
-    _flush(aside)
-    aside.replace(entry.folder / _MANIFEST)
+    disk.write(entry.folder / _MANIFEST, json.dumps(told, indent=1), mode=disk.KEPT, durable=True)
     return Entry(**{name: getattr(entry, name) for name in Entry.__slots__} | {"files": tuple(files)})
 
 
@@ -267,6 +321,13 @@ def _names(root: Path) -> list[str]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _close_to_others(path: Path) -> None:
+    """Take from others the right to write a file: providers write them as the umask has it."""
+    mode = path.lstat().st_mode
+    if mode & (stat.S_IWGRP | stat.S_IWOTH) and not stat.S_ISLNK(mode):
+        path.chmod(stat.S_IMODE(mode) & ~(stat.S_IWGRP | stat.S_IWOTH))
 
 
 def _flush(path: Path) -> None:

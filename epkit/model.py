@@ -22,10 +22,13 @@ from epkit._signature import HEAD, identify
 from epkit._wire import Buffer, Message, TruncatedError, WireError
 from epkit.errors import ConfigError, ModelError
 
-__all__ = ["BITS", "ExternalFile", "Model", "Source", "TensorInfo", "digest", "parse_ort_type", "read"]
+__all__ = ["BITS", "UNTOLD", "ExternalFile", "Model", "Source", "TensorInfo", "digest", "parse_ort_type", "read"]
 
 Source: TypeAlias = str | os.PathLike[str] | bytes
 """A model's path, or its bytes."""
+
+
+UNTOLD = "a model in ORT format tells its inputs only when it is opened"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,11 @@ class Model:
     external: tuple[ExternalFile, ...] = ()
     compiled_for: tuple[str, ...] = ()
     """What ONNX Runtime calls the providers for which the model was compiled; empty for a plain model."""
+
+    @property
+    def tells(self) -> bool:
+        """Whether the file tells inputs, outputs, types and operators; in the "ort" format they are unknown."""
+        return self.format == "onnx"
 
     @property
     def has_control_flow(self) -> bool:

@@ -170,10 +170,16 @@ class Session:
         return wanted
 
 
+def read_inputs(session: Any) -> tuple[TensorInfo, ...]:
+    """Return the inputs of ONNX Runtime's session."""
+    return tuple(_info(one, {}) for one in session.get_inputs())
+
+
 def narrows(opening: Opening) -> dict[str, tuple[str, str]]:
     """Return the tensor types that a provider with nodes computes in a narrower one: that one, and the provider."""
-    active = [one for one in opening.remaining if one.name in opening.placed]
-    return {wide: (narrow, one.name) for one in reversed(active) for wide, narrow in one.provider.narrows.items()}
+    return {
+        wide: (narrow, one.name) for one in reversed(opening.active) for wide, narrow in one.provider.narrows.items()
+    }
 
 
 def _shrink(opening: Opening) -> Shrink | None:

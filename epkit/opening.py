@@ -20,6 +20,7 @@ from epkit.report import Outcome, Tried
 from epkit.resolve import Plan
 from epkit.target import CPU, Candidate
 
+_PLAIN = "open the ONNX file that it was made from"
 Before: TypeAlias = Callable[[Sequence[Candidate], bool], None]
 
 
@@ -34,6 +35,8 @@ class Opening:
     compiled: Compiled
     dropped: dict[str, Tried] = field(default_factory=dict)
     placed: dict[str, Share] = field(default_factory=dict)
+    unknown: str = ""
+    """Why it is not known where the nodes run; empty where it is."""
     session: Any = None
     capture: Capture | None = None
     capturing: Settings | None = None
@@ -52,6 +55,11 @@ class Opening:
         return next((one.name for one in self.remaining if one.name in self.placed), None)
 
     @property
+    def active(self) -> list[Candidate]:
+        """The providers that took nodes; where that is not known, all that may have."""
+        return [one for one in self.remaining if self.unknown or one.name in self.placed]
+
+    @property
     def required(self) -> bool:
         """Whether the first provider of the chain must not be dropped."""
         return self.plan.target.required
@@ -64,6 +72,10 @@ def leave_out(opening: Opening, model: Model) -> None:
         if found is not None:
             told = f"it cannot carry {found.dtype} tensors, such as {found.name!r}"
             drop(opening, candidate, told, "failed to open")
+        elif candidate.provider.lacks and not model.tells:
+            lacking = ", ".join(candidate.provider.lacks)
+            told = f"it cannot carry tensors of {lacking}, and a model in ORT format does not tell whether it has any"
+            drop(opening, candidate, told, "failed to open", _PLAIN)
 
 
 def not_carried(candidate: Candidate, model: Model) -> TensorInfo | None:

@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+UNRECORDED = "ONNX Runtime does not record where the nodes of a model in ORT format run"
+
 
 @dataclass(frozen=True, slots=True)
 class Share:

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from epkit import _runtime, events, wheels
+from epkit import _runtime, events, files, trust, wheels
 from epkit._child import Child
 from epkit._foreign import availability_of, hint_for
 from epkit._version import __version__
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 REMEMBERED_SECONDS = 7 * 24 * 3600.0
 PASSING_SECONDS = 120.0
+_KEPT = {"usable": (bool,), "passing": (bool,), "at": (float, int)}
+_KEPT_USABLE = {"detail": (str,), "note": (str,)}
+_KEPT_UNUSABLE = {"reason": (str,), "hint": (str,)}
 _MISSING_LIBRARY = re.compile(r"([\w.+-]+\.(?:so|dll|dylib)[.\d]*: cannot open shared object file)")
 
 
@@ -201,18 +204,19 @@ class _Memory:
         if self.path is None:
             return None
         try:
-            kept = json.loads(self.path.read_text(encoding="utf-8"))
+            found = trust.read_json(self.path)
+            kept = trust.fields(found, _KEPT)
             age = time.time() - kept["at"]
             if not 0 <= age < (PASSING_SECONDS if kept["passing"] else self.seconds):
                 return None
             if kept["usable"]:
-                return Usable(kept["detail"], kept["note"])
-            return Unusable(kept["reason"], kept["hint"], kept["passing"])
-        except (OSError, ValueError, KeyError, TypeError):
+                return Usable(**trust.fields(found, _KEPT_USABLE))
+            return Unusable(**trust.fields(found, _KEPT_UNUSABLE), passing=kept["passing"])
+        except (OSError, ValueError):
             return None
 
     def write(self, answer: Availability) -> None:
-        """Keep the answer; written aside and moved into place, so that no reader meets half of it."""
+        """Keep the answer; no reader meets half of it."""
         if self.path is None:
             return
         match answer:
@@ -220,10 +224,8 @@ class _Memory:
                 kept: dict[str, object] = {"usable": True, "detail": detail, "note": note, "passing": False}
             case Unusable(reason, hint, passing):
                 kept = {"usable": False, "reason": reason, "hint": hint, "passing": passing}
-        aside = self.path.with_suffix(f".{os.getpid()}")
         try:
-            aside.write_text(json.dumps(kept | {"at": time.time()}), encoding="utf-8")
-            aside.replace(self.path)
+            files.write(self.path, json.dumps(kept | {"at": time.time()}), mode=files.KEPT)
         except OSError as error:
             self.note = f"the answer could not be remembered: {error}"
 

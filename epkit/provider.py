@@ -38,6 +38,9 @@ Capability: TypeAlias = Literal[
 """What a provider may claim to carry: types, quantized models (`int8`), dimensions that differ from run to run, and
 outputs whose shape depends on the data."""
 
+Network: TypeAlias = Literal["convolutions", "mlp", "attention"]
+"""A kind of network: images through convolutions, matrix products one after the other, or a transformer's attention."""
+
 
 @dataclass(frozen=True, slots=True)
 class Usable:
@@ -145,7 +148,9 @@ class Provider:
     graph_option: ClassVar[str | None] = None
     """The switch among its options that lets it capture graphs, chosen by `gpu_graph_id` in each run's options."""
     native_options: ClassVar[tuple[str, ...]] = ()
-    """Options that load native code; those that come from a file that was found, not named, are pointed out."""
+    """Options that load native code; a config file that was found, not named, may not hold them."""
+    writing_options: ClassVar[tuple[str, ...]] = ()
+    """Options that name files to be written; a config file that was found, not named, may not hold them."""
     lacks: ClassVar[tuple[str, ...]] = ()
     """Tensor types that it takes and then crashes on: a model that has one is not opened on it."""
     narrows: ClassVar[Mapping[str, str]] = {}
@@ -164,8 +169,10 @@ class Provider:
     The largest shape is then warmed up first, and `shrink_above` gives back what the arena holds. `device_option`
     numbers the device.
     """
+    networks: ClassVar[tuple[Network, ...]] = ("convolutions", "mlp")
+    """The kinds of network that it is for: it is proven by a tiny one of the first kind, and held to one of each."""
     proof: ClassVar[Proof | None] = None
-    """A better tiny model than epkit's own, one convolution, where a provider needs one."""
+    """A better tiny model than epkit's own of its kind of network, where a provider needs one."""
     proof_seconds: ClassVar[float] = 60.0
     """How long the proof may take before it counts as hanging."""
 
@@ -239,6 +246,10 @@ class Provider:
         A fixed dimension is an int, a dynamic one its name or None; an unknown rank is None.
         """
         return ""
+
+    def always_sent(self, device: Device | None) -> Mapping[str, str]:
+        """Return the options that right results need, with the texts that are sent unless the user sets them."""
+        return {}
 
     def encode(self, options: Options, device: Device | None) -> dict[str, str]:
         """Turn validated options into the texts that ONNX Runtime wants: each under its name, unless overridden."""

@@ -276,6 +276,7 @@ def _contradiction(provider: object) -> str:
         ("device_kinds", _texts(provider.device_kinds), "a tuple of texts"),
         ("environment", _texts(provider.environment), "a tuple of texts"),
         ("native_options", _texts(provider.native_options), "a tuple of texts"),
+        ("writing_options", _texts(provider.writing_options), "a tuple of texts"),
         ("lacks", _texts(provider.lacks), "a tuple of texts"),
         ("narrows", isinstance(provider.narrows, Mapping), "a mapping from type to type"),
         ("compiles", provider.compiles in get_args(Compiles), f"one of {', '.join(get_args(Compiles))}"),

@@ -14,6 +14,7 @@ from epkit.resolve import Plan, Step
 Outcome: TypeAlias = Literal[
     "active",
     "registered, took no node",
+    "registered",
     "unusable",
     "same runtime provider",
     "failed to open",
@@ -66,9 +67,13 @@ class Report:
     cache: tuple[Cached, ...] = ()
     notes: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
+    placement_unknown: str = ""
+    """Why it is not known where the nodes run; empty where it is. Then `placement` is empty, and `provider` None."""
 
     def summary(self) -> str:
         """Say in one line what runs where: "openvino takes 98 % of 123 nodes, cpu 2 %"."""
+        if self.placement_unknown:
+            return f"which provider runs the nodes is not known: {self.placement_unknown}"
         if self.provider is None:
             return "no provider has a node: the model folds to constants or passes its inputs through"
         total = sum(share.nodes for share in self.placement.values())
@@ -100,8 +105,10 @@ def passed_over(step: Step) -> Tried:
     return Tried(step.candidate.name, outcome, step.reason, step.hint)
 
 
-def tried(plan: Plan, dropped: Mapping[str, Tried], placed: Mapping[str, Share]) -> tuple[Tried, ...]:
-    """Return a row for each candidate of the chain, in its order."""
+def tried(
+    plan: Plan, dropped: Mapping[str, Tried], placed: Mapping[str, Share], unknown: str = ""
+) -> tuple[Tried, ...]:
+    """Return a row for each candidate of the chain, in its order; `unknown` says why `placed` is."""
     rows = []
     for step in plan.steps:
         name = step.candidate.name
@@ -112,6 +119,8 @@ def tried(plan: Plan, dropped: Mapping[str, Tried], placed: Mapping[str, Share])
             rows.append(Tried(name, "active", f"took {_nodes(placed[name].nodes)}: {operators}"))
         elif step.decision != "open":
             rows.append(passed_over(step))
+        elif unknown:
+            rows.append(Tried(name, "registered", unknown))
         else:
             why = "other providers of the chain took every node" if placed else "the model has no node"
             rows.append(Tried(name, "registered, took no node", why))

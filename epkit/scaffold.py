@@ -6,10 +6,12 @@ conformance kit. The files are templates in `epkit/templates`; `$name` and the l
 
 from __future__ import annotations
 
+import contextlib
 import importlib.resources
 import keyword
 import re
 import shlex
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -123,18 +125,23 @@ def _library(wheel: str) -> _Kind:
     try:
         if not wheels.origin(module):
             raise library_facts.NotKnown(f"{wheel} is not installed")
-        facts = library_facts.ask(module)
-        file, ort_name, *others = facts.file, *facts.ort_names
+        facts = library_facts.ask(wheel, module)
+        file, known, others = facts.file, facts.ort_names[:1], facts.ort_names[1:]
+        ort_name = known[0] if known else _named(wheel)
+        notes += [f"{wheel}: {facts.note}"] if facts.note else []
+        notes += [] if known else [f"{ort_name} is a guess"]
         notes += [f"{wheel} has {one} too: return a provider for it as well, or leave it out" for one in others]
     except library_facts.NotALibrary as error:
         told = f"{wheel} brings no plugin library of ONNX Runtime: {error}"
         raise ConfigError(told, hint="leave --library out for a provider that is built into ONNX Runtime") from error
     except library_facts.NotKnown as error:
-        stem = wheel.lower().removeprefix("onnxruntime-ep-")
+        stem = _stem(wheel)
         file = wheels.shared_library(f"onnxruntime_providers_{stem.replace('-', '_').replace('.', '_')}")
-        ort_name = _known(stem) or _guessed(stem)
+        ort_name = _named(wheel)
         notes.append(f"{error}: module {module}, library {file} and {ort_name} are guesses")
-    oldest = f">={'.'.join(map(str, wheels.numbers(version)[:2]))}" if version else ""
+    # Of a pre-release itself: 0.1.0.dev6 is older than 0.1.
+    early = re.search(r"[a-z]", version.partition("+")[0].replace(".post", ""))
+    oldest = f">={version if early else '.'.join(map(str, wheels.numbers(version)[:2]))}" if version else ""
     fields = {"wheel": wheel, "module": module, "file": _spelt(file)}
     return _Kind("library", ort_name, f"from the plugin library in {wheel}", fields, wheel + oldest, tuple(notes))
 
@@ -155,6 +162,16 @@ def _built_in() -> list[str]:
         return [str(one) for one in _runtime.load().get_available_providers()]
     except RuntimeMissing:
         return []
+
+
+def _stem(wheel: str) -> str:
+    """Return what a wheel's name says of its provider."""
+    return wheel.lower().removeprefix("onnxruntime-").removeprefix("ep-")
+
+
+def _named(wheel: str) -> str:
+    """Return what ONNX Runtime may call the provider of a wheel."""
+    return _known(_stem(wheel)) or _guessed(_stem(wheel))
 
 
 def _guessed(name: str) -> str:
@@ -207,9 +224,12 @@ def _write(directory: Path, files: Mapping[str, str]) -> None:
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         directory.mkdir()
-        for place, text in files.items():
-            (directory / place).parent.mkdir(exist_ok=True)
-            (directory / place).write_text(text, encoding="utf-8")
+        with contextlib.ExitStack() as unfinished:
+            unfinished.callback(shutil.rmtree, directory, ignore_errors=True)
+            for place, text in files.items():
+                (directory / place).parent.mkdir(exist_ok=True)
+                (directory / place).write_text(text, encoding="utf-8")
+            unfinished.pop_all()
     except FileExistsError as error:
         told = f"{error.filename} is there already, so nothing was written"
         raise ConfigError(told, hint=f"--output-dir {directory}-2, or move it away") from error

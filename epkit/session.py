@@ -7,9 +7,9 @@ import fnmatch
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
-from epkit import _platform, _runtime, events, journal, probe
+from epkit import _platform, _runtime, events, journal, probe, telemetry
 from epkit._foreign import asked
 from epkit.capture import capture
 from epkit.compiled import Compiled
@@ -25,10 +25,11 @@ from epkit.errors import (
     nearest,
 )
 from epkit.isolation import isolation
-from epkit.model import Model
+from epkit.model import Model, TensorInfo
 from epkit.model import read as read_model
-from epkit.opened import Session, narrows
+from epkit.opened import Session, narrows, read_inputs
 from epkit.opening import Before, Opening, drop, is_cpu, leave_out, on_cpu
+from epkit.placement import UNRECORDED
 from epkit.provider import Usable
 from epkit.registry import Registry, discover
 from epkit.report import Report, WarmedUp, tried
@@ -39,6 +40,7 @@ from epkit.target import read as read_target
 from epkit.warmup import WarmupFault, check_warmup, course, suspicious, warm_up
 
 EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
+_WEIGHTS_IN_BYTES = ("session.use_ort_model_bytes_directly", "session.use_ort_model_bytes_for_initializers")
 
 
 def open(
@@ -69,19 +71,46 @@ def open(
 
 def check_fit(model: Model, target: Target) -> None:
     """Check what a target says of inputs and dimensions against those of the model; raises ConfigError."""
-    if model.format != "onnx":
-        return
-    dynamic = {size for one in model.inputs for size in one.shape or () if isinstance(size, str)}
+    if not model.tells:
+        check_bytes(model, target)
+        return  # its inputs are checked once it is open
+    check_inputs(model.inputs, target)
+
+
+def check_bytes(model: Model, target: Target) -> None:
+    """Refuse weights that point into bytes: ONNX Runtime keeps those that it points into no longer than it loads."""
+    entries = target.session_options.entries()
+    if isinstance(model.source, bytes) and all(entries.get(one) == "1" for one in _WEIGHTS_IN_BYTES):
+        told = f"{' and '.join(_WEIGHTS_IN_BYTES)} give wrong numbers for a model given as bytes"
+        hint = f"give the path of the model, or leave out {_WEIGHTS_IN_BYTES[1]}"
+        raise ConfigError(f"target {target.name!r}: {told}", hint=hint)
+
+
+def check_inputs(inputs: Sequence[TensorInfo], target: Target) -> None:
+    """Check what a target says of inputs and dimensions; raises ConfigError."""
+    dynamic = {size for one in inputs for size in one.shape or () if isinstance(size, str)}
     for name in target.session_options.free_dimension_overrides:
         if name not in dynamic:
             told = f"free_dimension_overrides names {name!r}, which is not a dimension of the model"
             raise ConfigError(f"target {target.name!r}: {told}", hint=nearest(name, dynamic, "dynamic dimensions"))
-    check_warmup(model.inputs, target.warmup, target.session_options.free_dimension_overrides)
-    shapes = {one.name: one.shape for one in model.inputs}
+    check_warmup(inputs, target.warmup, target.session_options.free_dimension_overrides)
+    shapes = {one.name: one.shape for one in inputs}
     for candidate in target.chain:
         fault = asked(candidate.provider.check_inputs, candidate.options, shapes)
         if fault:
             raise ConfigError(f"target {target.name!r}, options of {candidate.name}: {fault}")
+
+
+def check_opened(opening: Opening) -> list[str]:
+    """Check a target against the inputs of a model that tells them only now; return what to note. Raises ConfigError.
+
+    ONNX Runtime fixes no dimension of a model in ORT format: its graph was settled when it was made.
+    """
+    target = opening.plan.target
+    check_inputs(read_inputs(opening.session), target)
+    overrides = target.session_options.free_dimension_overrides
+    fixed = ", ".join(f"{name} = {size}" for name, size in overrides.items())
+    return [f"free_dimension_overrides ({fixed}) does nothing to a model in ORT format"] if overrides else []
 
 
 def plan_for(target: Target, registry: Registry, *, refresh: bool = False) -> tuple[Plan, dict[str, probe.Answer]]:
@@ -89,6 +118,7 @@ def plan_for(target: Target, registry: Registry, *, refresh: bool = False) -> tu
     if not _runtime.installed():
         raise RuntimeMissing(_runtime.MISSING, hint=_runtime.MISSING_HINT)
     journal.begin()
+    telemetry.ask(target.telemetry)
     answers = probe.ask([(one.provider, one.device) for one in target.chain], registry, refresh=refresh)
     return resolve(target, {name: answer.availability for name, answer in answers.items()}), answers
 
@@ -121,6 +151,7 @@ def open_plan(
             capture=capture(model, plan),
             capturing=effective(plan, cores, captures=True).settings,
         )
+        under_way.unknown = "" if model.tells else UNRECORDED
         under_way.before = before or isolation(under_way, model, answers)
         return _opened(model, under_way, answers)
 
@@ -132,6 +163,8 @@ def _opened(model: Model, under_way: Opening, answers: Mapping[str, probe.Answer
     warmup_seconds = 0.0
     while True:
         open_next(under_way)
+        if not model.tells:
+            said = [*check_opened(under_way)]
         watched = events.Watched(under_way.session) if events.observed() else None
         under_way.session = watched or under_way.session
         session = Session(under_way, model)
@@ -146,8 +179,8 @@ def _opened(model: Model, under_way: Opening, answers: Mapping[str, probe.Answer
         if under_way.compiled.doubt(failed[1]):
             continue
         drop(under_way, *failed, "failed to warm up")
-    under_way.compiled.keep(list(under_way.placed))
-    if not under_way.placed:
+    under_way.compiled.keep([one.name for one in under_way.active])
+    if not under_way.active:
         notes = ("the model has no node to run: it folds to constants, or passes its inputs through", *notes)
     session.report = Report(
         target=target.name,
@@ -155,13 +188,15 @@ def _opened(model: Model, under_way: Opening, answers: Mapping[str, probe.Answer
         model=source if isinstance(source, str) else f"{len(source)} bytes",
         provider=under_way.provider,
         placement=under_way.placed,
-        tried=tried(plan, under_way.dropped, under_way.placed),
+        tried=tried(plan, under_way.dropped, under_way.placed, under_way.unknown),
+        placement_unknown=under_way.unknown,
         warmup=warmed,
         warmup_why=why,
         graph=under_way.capture if under_way.capture is not None and under_way.capture.asked else None,
         cache=under_way.compiled.rows,
         notes=(
             *(*target.notes, *meddling(target.chain), *probe_notes(answers), *said),
+            *telemetry.notes(target.telemetry),
             *(*_narrowing(session, under_way), *notes),
         ),
         seconds={
@@ -220,17 +255,23 @@ Failure = tuple[Candidate, str]
 def _warmed_up(session: Session, opening: Opening) -> tuple[tuple[WarmedUp, ...], str, tuple[str, ...], Failure | None]:
     """Warm up; a failure is the first provider's that took a node, unless the CPU alone fails in the same way."""
     target = opening.plan.target
-    active = [one for one in opening.remaining if one.name in opening.placed]
+    active = opening.active
     shrinks = target.shrink_above is not None
     planned = course(session.inputs, target.warmup, [one.provider for one in active], shrinks=shrinks)
-    try:
-        return warm_up(session.run, planned, session.inputs, session.outputs), planned.why, planned.notes, None
-    except WarmupFault as fault:
-        culprit = next((one for one in active if not is_cpu(one)), None)
-        if culprit is not None and _sane_on_cpu(opening, session, fault):
-            return (), planned.why, (), (culprit, fault.cause)
-        note = f"warm-up said {fault.cause!r}, and so does the CPU: the inputs made up for it do not suit the model"
-        return (), planned.why, (*planned.notes, note), None
+    outputs, notes = session.outputs, planned.notes
+    while True:
+        try:
+            return warm_up(session.run, planned, session.inputs, outputs), planned.why, notes, None
+        except WarmupFault as fault:
+            culprit = next((one for one in active if not is_cpu(one)), None)
+            if culprit is not None and _sane_on_cpu(opening, session, fault):
+                return (), planned.why, (), (culprit, fault.cause)
+            if not fault.misdeclared:
+                note = f"warm-up said {fault.cause!r}, and so does the CPU"
+                return (), planned.why, (*notes, f"{note}: the inputs made up for it do not suit the model"), None
+            # Outputs come out as they are, whatever the model declares.
+            notes = (*notes, f"{fault.cause}, on the CPU too")
+            outputs = tuple(replace(one, shape=None) for one in outputs)
 
 
 def _sane_on_cpu(opening: Opening, session: Session, fault: WarmupFault) -> bool:

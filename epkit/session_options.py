@@ -43,6 +43,14 @@ _WANTS: dict[str, tuple[str, object]] = {
 }
 """What has no effect without another setting, and that setting's value."""
 
+WRITING_ENTRIES = (
+    "ep.context_file_path",
+    "ep.context_model_external_initializers_file_name",
+    "session.collect_node_memory_stats_to_file",
+    "session.optimized_model_external_initializers_file_name",
+)
+"""Config entries that name files to be written."""
+
 _DEFAULTS: dict[str, object] = {"session.intra_op.allow_spinning": "1"}
 
 
@@ -64,7 +72,9 @@ class SessionOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     native_options: ClassVar[tuple[str, ...]] = ("custom_ops_libraries",)
-    """Options that load native code; those that come from a file that was found, not named, are pointed out."""
+    """Options that load native code; a config file that was found, not named, may not hold them."""
+    writing_options: ClassVar[tuple[str, ...]] = ("optimized_model_filepath", "profile_file_prefix")
+    """Options that name files to be written; a config file that was found, not named, may not hold them."""
 
     intra_op_num_threads: Number | None = None
     """Threads inside one operator; default 0, the physical cores, each thread pinned; a number drops the pinning."""

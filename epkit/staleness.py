@@ -16,6 +16,7 @@ from epkit import digests, kept, wheels
 from epkit._foreign import asked
 from epkit.model import Model
 from epkit.provider import Provider
+from epkit.target import encoded
 
 if TYPE_CHECKING:
     from epkit._runtime import Settings
@@ -112,7 +113,7 @@ def sent_with(candidate: Candidate, files: Path) -> dict[str, str]:
     """Return what a provider is sent when it keeps what it compiles in `files`."""
     provider = candidate.provider
     options = asked(provider.cached, candidate.options, candidate.device, files)
-    return asked(provider.encode, options, candidate.device)
+    return encoded(provider, options, candidate.device)
 
 
 def _sent_names(candidate: Candidate, written: Mapping[str, object]) -> list[str]:

@@ -10,15 +10,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from epkit._foreign import asked
+from epkit.built_in import BUILT_IN
 from epkit.config import Config, Table, Value, merged, origin_of, table_of
 from epkit.errors import ConfigError, PluginError, UnknownTarget, nearest
 from epkit.provider import Device, Options, Provider
 from epkit.registry import Registry
-from epkit.session_options import SessionOptions
+from epkit.session_options import WRITING_ENTRIES, SessionOptions
 from epkit.target_table import TargetTable, Warmup
 from epkit.validation import validated
 
 CPU = "cpu"
+
+_LOADS, _WRITES = "loads native code", "names a file to write"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +45,25 @@ class Candidate:
         provider, options = self.provider, self.options
         if asked(provider.asked_cache, options) is not None and not asked(provider.check_cache, options):
             options = asked(provider.cached, options, self.device, None)
-        sent = asked(provider.encode, options, self.device)
-        if not isinstance(sent, Mapping):
-            told = f"{type(provider).__name__}.encode returned {sent!r} where names and texts belong"
-            raise PluginError(told, hint="tell the plugin's author")
-        return dict(sent)
+        return encoded(provider, options, self.device)
+
+
+def encoded(provider: Provider, options: Options, device: Device | None) -> dict[str, str]:
+    """Return what ONNX Runtime gets for these options, and for those that right results need and nobody set."""
+    missing = unset(provider, options, device)
+    if missing:
+        options = options.model_copy(update={"extra": {**missing, **options.extra}})
+    sent = asked(provider.encode, options, device)
+    if not isinstance(sent, Mapping):
+        told = f"{type(provider).__name__}.encode returned {sent!r} where names and texts belong"
+        raise PluginError(told, hint="tell the plugin's author")
+    return dict(sent)
+
+
+def unset(provider: Provider, options: Options, device: Device | None) -> dict[str, str]:
+    """Return the options that right results need and that the user did not set."""
+    needed = asked(provider.always_sent, device)
+    return {name: text for name, text in needed.items() if name not in options.written() | options.extra}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +83,8 @@ class Target:
     cache: bool | None = None
     cast: bool = False
     isolate_open: bool | float = False
+    telemetry: str = ""
+    """Where the config asks for ONNX Runtime's telemetry; empty where it does not."""
     written: Table = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -88,7 +107,7 @@ def read(
     options: Mapping[str, object] | None = None,
     session_options: Mapping[str, object] | None = None,
 ) -> Target:
-    """Return the target `name`: one of the config's, a bare provider, or without a name the default.
+    """Return the target `name`: one of the config's, a bare provider, a built-in one, or without a name the default.
 
     `options` (of the first provider) and `session_options` are laid over what the target says. Raises ConfigError.
     """
@@ -111,10 +130,14 @@ def read(
         return _automatic(config, registry, call)
     if name in config.targets:
         return _from_table(name, f"{why}: {config.place}", merged(config.target(name), call), registry, config)
-    known = {**registry.providers, **dict.fromkeys(config.targets)}
     if name not in {entry.name for entry in registry.entries}:
+        if name in BUILT_IN:
+            return _from_table(name, f"{why}: a built-in target", merged(config.target(name), call), registry, config)
+        # Who asks for something else need not read of them.
+        built_in = BUILT_IN if name.startswith(CPU) else ()
+        known = {*registry.providers, *config.targets, *built_in}
         told = f"no target or provider is named {name!r}{registry.shortfall()}"
-        raise UnknownTarget(told, hint=nearest(name, known, what="known here"))
+        raise UnknownTarget(told, hint="; ".join((nearest(name, known, what="known here"), *config.ignored)))
     bare: Table = {"provider": Value(name, "call"), "strict": Value(True, "epkit: a bare provider name is strict")}
     return _from_table(name, f"{why}: the provider itself, strictly", merged(bare, call), registry, config)
 
@@ -171,6 +194,8 @@ def _from_table(name: str, why: str, table: Table, registry: Registry, config: C
     session_options = validated(
         SessionOptions, _at(table, ("session_options",)), where, ("session_options",), subject="session option"
     )
+    if not config.named:
+        _check_found(chain, table, config)
     return Target(
         name=name,
         why=why,
@@ -185,8 +210,9 @@ def _from_table(name: str, why: str, table: Table, registry: Registry, config: C
         cache=written.cache,
         cast=written.cast,
         isolate_open=written.isolate_open,
+        telemetry=config.telemetry.origin if config.telemetry.value else "",
         written=table,
-        notes=(*_native_code(chain, session_options, config), *session_options.notes()),
+        notes=(*config.ignored, *session_options.notes()),
     )
 
 
@@ -213,19 +239,29 @@ def _candidate(where: str, provider: Provider, names: Sequence[str], written: Ta
     return candidate
 
 
-def _native_code(chain: Sequence[Candidate], session_options: SessionOptions, config: Config) -> list[str]:
-    """Point out the keys that load native code, where they stand in a file that nobody named."""
-    if config.named:
-        return []
-    keys = [
-        key
-        for one in chain
-        for key in one.provider.native_options
-        if key in one.options.written() or key in one.options.extra
+def _check_found(chain: Sequence[Candidate], table: Table, config: Config) -> None:
+    """Refuse the keys that load native code or name files to be written, where a file says them that nobody named.
+
+    Such a file may have come with a model that was downloaded, and must not run code or overwrite files unasked.
+    """
+    risky: list[tuple[tuple[str, ...], str]] = []
+    risky += [(("session_options", key), what) for key, what in _risks(SessionOptions)]
+    risky += [
+        (("session_options", entries, key), _WRITES) for key in WRITING_ENTRIES for entries in ("config", "extra")
     ]
-    if session_options.custom_ops_libraries:
-        keys.append("custom_ops_libraries")
-    return [f"{key} loads native code and was set by a file that was found, not named: {config.place}" for key in keys]
+    for at, one in enumerate(chain):
+        own: tuple[str, ...] = ("options_for", one.name) if at else ("options",)
+        for key, what in _risks(one.provider):
+            risky += [((*own, key), what), ((*own, "extra", key), what)]
+    for path, what in risky:
+        value = _at(table, path[:-1]).get(path[-1])
+        if isinstance(value, Value) and value.value and value.origin.startswith(f"{config.place}: "):
+            told = f"{value.origin} {what}, and nobody named that file: it may have come with a download"
+            raise ConfigError(told, hint=f"--config {config.place}, or: export EPKIT_CONFIG={config.place}")
+
+
+def _risks(holder: type[SessionOptions] | Provider) -> list[tuple[str, str]]:
+    return [(key, _LOADS) for key in holder.native_options] + [(key, _WRITES) for key in holder.writing_options]
 
 
 def _chain(where: str, written: TargetTable) -> list[str]:

@@ -37,7 +37,8 @@ def traffic(model: Model, place: str, *, plain: bool) -> tuple[Traffic, ...]:
             Traffic(run, lent, "copied out of lent buffers, else none"),
             Traffic(bind, own, "none: results view the buffers"),
         )
-    to, back = f"{_sum(model.inputs)} copied to {place}", f"{_sum(model.outputs)} copied back"
+    into, out = (_sum(model.inputs), _sum(model.outputs)) if model.tells else ("all inputs", "all outputs")
+    to, back = f"{into} copied to {place}", f"{out} copied back"
     there = f"; none where they are on {place}" if shares(place) else ""
     return (
         Traffic(run, to, back),
@@ -53,5 +54,6 @@ def _sum(tensors: Sequence[TensorInfo]) -> str:
         for one in tensors
         if one.shape is not None and BITS.get(one.dtype)
     ]
-    dynamic = any(not isinstance(size, int) for one in tensors for size in one.shape or (None,))
-    return f"{sum(sizes)} B{' or more' if dynamic else ''}"
+    # No shape is any shape, and a text has no size that follows from its type; a scalar has a shape of no dimensions.
+    more = len(sizes) < len(tensors) or any(not isinstance(size, int) for one in tensors for size in one.shape or ())
+    return f"{sum(sizes)} B{' or more' if more else ''}"

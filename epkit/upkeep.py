@@ -111,6 +111,8 @@ def _folders(root: Path) -> Iterator[Path]:
 def _row(folder: Path, registry: Registry, *, thorough: bool) -> KeptRow:
     provider = folder.parent.name
     try:
+        if found := kept.distrust(folder.parent) or kept.distrust(folder):
+            raise ValueError(found)
         entry = kept.read(folder)
     except ValueError as error:
         return KeptRow(provider, "", "damaged", str(error), _size(folder), None, None, None, "", str(folder))

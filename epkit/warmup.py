@@ -19,7 +19,8 @@ from epkit.errors import ConfigError, InputError, nearest
 from epkit.model import TensorInfo
 from epkit.provider import Provider, WarmupNeed
 from epkit.report import WarmedUp
-from epkit.stand_in import Sized, filled, sized
+from epkit.run.settled import as_declared
+from epkit.stand_in import Sized, check_room, filled, sized
 from epkit.steady import is_steady, no_longer_falls
 from epkit.target_table import Warmup
 
@@ -33,10 +34,12 @@ MOST_SECONDS = 5.0
 class WarmupFault(Exception):
     """A warm-up run failed, or gave something that cannot be right, for this input."""
 
-    def __init__(self, cause: str, feed: Mapping[str, object]) -> None:
+    def __init__(self, cause: str, feed: Mapping[str, object], *, misdeclared: bool = False) -> None:
         super().__init__(cause)
         self.cause = cause
         self.feed = feed
+        self.misdeclared = misdeclared
+        """Whether all that is wrong is that an output has not the shape that the model declares."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,13 @@ def course(
         shapes = _shapes(inputs, wanted, sizes or {})
     except InputError as error:
         return Course(notes=(f"not warmed up: {error.message}",))
+    try:
+        for one in shapes:
+            check_room(inputs, one.shapes)
+    except InputError as error:
+        if declared or wanted.dimensions:
+            raise ConfigError(f"the warm-up cannot be run: {error.message}", hint=error.hint) from error
+        return Course(notes=(f"not warmed up: {error.message}",))
     arenas = [one.name for one in providers if one.arena is not None]
     if arenas:
         shapes.sort(key=lambda one: sum(map(math.prod, one.shapes.values())), reverse=not shrinks)
@@ -148,9 +158,9 @@ def warm_up(
             except Exception as error:
                 raise WarmupFault(str(getattr(error, "message", error)), feed) from error
             seconds.append(time.perf_counter() - started)
-            suspicion = suspicious(result, outputs)
+            suspicion = not_finite(result) or misdeclared(result, outputs)
             if suspicion:
-                raise WarmupFault(suspicion, feed)
+                raise WarmupFault(suspicion, feed, misdeclared=not not_finite(result))
             del result  # or two runs' outputs would count into the peak
         done.append(_row(one, seconds, before, peak_rss()))
     return tuple(done)
@@ -165,19 +175,24 @@ def enough(seconds: Sequence[float], runs: int, most: int) -> bool:
 
 def suspicious(result: Mapping[str, object], outputs: Sequence[TensorInfo]) -> str:
     """Say what about the outputs cannot be right, in a sentence; empty when nothing is."""
+    return not_finite(result) or misdeclared(result, outputs)
+
+
+def not_finite(result: Mapping[str, object]) -> str:
+    """Say which output holds what is no number; empty when none does."""
+    for name, value in result.items():
+        if isinstance(value, np.ndarray) and value.dtype.kind in "fc" and not np.isfinite(value).all():
+            return f"output {name!r} holds {'NaN' if np.isnan(value).any() else 'infinity'}"
+    return ""
+
+
+def misdeclared(result: Mapping[str, object], outputs: Sequence[TensorInfo]) -> str:
+    """Say which output has another shape than the model declares; empty when none has."""
     for wanted in outputs:
         value = result.get(wanted.name)
-        if not isinstance(value, np.ndarray):
-            continue
-        if value.dtype.kind in "fc" and not np.isfinite(value).all():
-            what = "NaN" if np.isnan(value).any() else "infinity"
-            return f"output {wanted.name!r} holds {what}"
-        declared = wanted.shape
-        if declared is not None and (
-            len(declared) != value.ndim
-            or any(isinstance(d, int) and d != size for d, size in zip(declared, value.shape, strict=True))
-        ):
-            return f"output {wanted.name!r} has shape {list(value.shape)} where the model declares {list(declared)}"
+        if isinstance(value, np.ndarray) and not as_declared(wanted, value.shape):
+            declared = list(wanted.shape or ())
+            return f"output {wanted.name!r} has shape {list(value.shape)} where the model declares {declared}"
     return ""
 
 

@@ -37,6 +37,11 @@ BROKEN = {
     "undocumented": ("every option is documented", "'allow_spinning' has no sentence", "below it"),
     "takes_anything": ("an unknown option is refused", "'no_such_option'", "leave its model_config alone"),
     "sends_defaults": ("what is unset is not sent", "allow_spinning = '0' though nobody", "options.written() only"),
+    "sends_what_cannot_be_set": (
+        "what is always sent may be set otherwise",
+        "'sticky', which no option of it sends",
+        "add sticky to its options",
+    ),
     "runs_on_the_cpu": ("a tiny model really runs on it", "gave no node of a tiny model", "must add it, or fail"),
     "overbooked": (
         "eight threads on two sessions get their own numbers",

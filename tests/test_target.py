@@ -210,17 +210,37 @@ def test_an_unknown_target_suggests_targets_and_providers(read):
         read(None, {"automatic": ["nobody"]})
 
 
-def test_native_code_from_a_file_that_was_found_is_pointed_out(installed, empty):
-    file = empty / "epkit.toml"
-    file.write_text(
-        '[targets.t]\nprovider = "tensorrt"\noptions = { trt_extra_plugin_lib_paths = "evil.so" }\n'
-        'session_options = { custom_ops_libraries = ["ops.so"] }\n'
-    )
-    found = target.read("t", config.load(environ={}, directory=empty), installed)
-    assert any("trt_extra_plugin_lib_paths" in note for note in found.notes)
-    assert any("custom_ops_libraries" in note for note in found.notes)
-    named = target.read("t", config.load(file, environ={}), installed)
-    assert not any("native code" in note for note in named.notes)
+RISKY = {
+    "trt_extra_plugin_lib_paths": 'options = { trt_extra_plugin_lib_paths = "evil.so" }',
+    "trt_engine_decryption_lib_path": 'options = { extra = { trt_engine_decryption_lib_path = "evil.so" } }',
+    "custom_ops_libraries": 'session_options = { custom_ops_libraries = ["ops.so"] }',
+    "optimized_model_filepath": 'session_options = { optimized_model_filepath = "model.onnx" }',
+    "profile_file_prefix": 'session_options = { enable_profiling = true, profile_file_prefix = "../x" }',
+    "ep.context_file_path": 'session_options = { config = { "ep.context_enable" = 1, "ep.context_file_path" = "x" } }',
+    "session.collect_node_memory_stats_to_file": (
+        'session_options = { extra = { "session.collect_node_memory_stats_to_file" = "x" } }'
+    ),
+}
+
+
+@pytest.mark.parametrize("key", RISKY)
+@pytest.mark.parametrize("head", ["[targets.t]", "[targets.base]"])
+def test_a_file_that_was_found_may_not_load_native_code_or_name_files_to_write(key, head, installed, empty):
+    file, extends = empty / "epkit.toml", '[targets.t]\nextends = "base"\n' if "base" in head else ""
+    file.write_text(f'{head}\nprovider = "tensorrt"\n{RISKY[key]}\n{extends}')
+    with pytest.raises(ConfigError) as error:
+        target.read("t", config.load(environ={}, directory=empty), installed)
+    assert key in error.value.message
+    assert "--config epkit.toml" in error.value.hint
+    for named in (config.load(file, environ={}), config.load(environ={"EPKIT_CONFIG": str(file)})):
+        assert target.read("t", named, installed).chain
+
+
+def test_what_the_call_or_the_environment_says_is_not_the_found_files(installed, empty):
+    (empty / "epkit.toml").write_text('[targets.t]\nprovider = "cpu"\n')
+    environ = {"EPKIT_TARGETS__T__SESSION_OPTIONS__profile_file_prefix": "mine"}
+    found = config.load(environ=environ, directory=empty)
+    assert target.read("t", found, installed, session_options={"custom_ops_libraries": ["ops.so"]}).chain
 
 
 def test_a_disabled_provider_in_a_chain_is_a_row_with_its_reason(monkeypatch, install):

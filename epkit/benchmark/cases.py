@@ -10,11 +10,13 @@ from epkit.benchmark.document import Case
 from epkit.candidates import Feed
 from epkit.dimensions import batch_dimensions, dynamic
 from epkit.errors import ConfigError, nearest
-from epkit.model import Model
+from epkit.model import UNTOLD, Model
 
 
 def combined(model: Model, batches: Sequence[int], dimensions: Mapping[str, Sequence[int]]) -> list[Case]:
     """Combine all sizes. Raises ConfigError for a dimension that the model lacks, and for sizes below 1."""
+    if not model.tells and (batches or dimensions):
+        raise ConfigError(f"no size can be varied: {UNTOLD}", hint="benchmark the ONNX file that it was made from")
     known = dynamic(model.inputs)
     for name in dimensions:
         if name not in known:

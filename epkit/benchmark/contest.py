@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
@@ -15,7 +15,7 @@ from epkit.benchmark.record import Record
 class Contest:
     """What everything that is done in a benchmark needs to know of it."""
 
-    contenders: Sequence[Contender]
+    contenders: list[Contender]
     record: Record
     budget: Budget
     random: Random

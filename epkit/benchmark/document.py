@@ -33,7 +33,8 @@ class Request:
     model_bytes: int
     """Of the file."""
     named: bool
-    """Whether the candidates were named; otherwise they are whatever is installed."""
+    """Whether the candidates were named; otherwise they are whatever is installed, and where only `cpu` can be
+    measured, `cpu` under other settings."""
     budget_s: float
     """How long all of it might take."""
     smallest_effect: float

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
+from epkit import files
+from epkit.benchmark import stored
 from epkit.benchmark.document import Benchmark
 from epkit.errors import ConfigError
 
@@ -43,6 +45,8 @@ def ready(wanted: Format, file: Path | None = None) -> Format:
         raise ConfigError(said, hint='pip install "epkit[report]"')
     if file is not None and not file.resolve().parent.is_dir():
         raise ConfigError(f"{file} cannot be written: its folder is not there", hint=f"mkdir -p {file.parent}")
+    if file is not None:
+        stored.is_replaced(file)
     return wanted
 
 
@@ -68,11 +72,9 @@ def text(found: Benchmark, wanted: Format) -> str:
 def write(found: Benchmark, wanted: Format, file: Path) -> None:
     """Write the document in a format. Raises ConfigError."""
     if wanted == "json":
-        from epkit.benchmark import stored
-
         stored.write(found, file)
         return
     try:
-        file.write_text(text(found, wanted), encoding="utf-8")
+        files.write(file, text(found, wanted))
     except OSError as error:
         raise ConfigError(f"{file} cannot be written: {error.strerror or error}", hint="--output FILE") from error

@@ -32,6 +32,8 @@ def code(text: str) -> str:
 def _lines(found: Benchmark) -> Iterator[str]:
     yield f"### {escaped(wording.title(found))}"
     yield ""
+    if wording.alone(found):
+        yield from _paragraph(escaped(wording.alone(found)))
     if wording.ended_early(found):
         yield from _paragraph(f"**{escaped(wording.ended_early(found))}**")
     yield from _list(found_in for found_in in wording.overview(found))

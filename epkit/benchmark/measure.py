@@ -20,6 +20,7 @@ from epkit.benchmark.budget import Budget
 from epkit.benchmark.cases import combined, fed
 from epkit.benchmark.contender import Contender, of_calls, of_targets
 from epkit.benchmark.contest import Contest
+from epkit.benchmark.cpu_settings import cpu_settings, let_settings_take_part
 from epkit.benchmark.document import Benchmark, Case, Request
 from epkit.benchmark.environment import look
 from epkit.benchmark.findings import BEYOND_DOUBT, CONFIDENCE, differences, is_settled, level_of
@@ -88,7 +89,8 @@ def bench(
 ) -> Benchmark:
     """Measure targets side by side on one model, each strictly on its first provider.
 
-    Without a model, it is the sample network that epkit brings; without targets, every provider that is installed.
+    Without a model, it is the sample network that epkit brings; without targets, every provider that is installed;
+    where only `cpu` can be measured, it is compared with itself under other settings.
     `budget` bounds the whole in seconds. `inputs` maps names to .npy files; other inputs are made up, the same for all.
     `batches` are batch sizes, and `dimensions` gives sizes of other dynamic dimensions: each combination is a case, on
     which all candidates are measured. With `bound`, a binding is run instead of the session, on buffers where the
@@ -100,7 +102,8 @@ def bench(
 
     A candidate that cannot be had, fails, crashes, hangs or computes something else is a row with its reason. Raises
     ConfigError before anything is probed, ModelError before any process is started; and the error that all candidates
-    have met, when it is the model's or the inputs': ModelError, RunError, ConfigError.
+    have met, when it is the model's or the inputs': ModelError, RunError, ConfigError. When the document cannot be
+    written in the end, the ConfigError holds it: `error.benchmark`.
     """
     _check(budget, callers, smallest_effect)
     within = tolerance_of(tolerance)
@@ -127,7 +130,8 @@ def bench(
         seed=seed,
     )
     _tell(progress, time_left)("probing providers")
-    candidates = planned(wanted, registry, refresh=refresh)
+    spare = [] if targets else cpu_settings(written, registry)
+    candidates = planned([*wanted, *spare], registry, refresh=refresh)
     with scratch() as folder:
         told: dict[str, Any] = {
             **_model_request(contents.source, folder),
@@ -137,15 +141,17 @@ def bench(
             "callers": callers,
             "keep": str(folder / "compiled"),
         }
-        contenders = of_targets(candidates, told)
+        everyone = of_targets(candidates, told)
+        contenders, others = everyone[: len(wanted)], everyone[len(wanted) :]
         file = None if output is None else Path(output)
         record = Record(request, cases, contenders, RULES, before, registry, file)
+        record.notes.extend(written.ignored)
         profiled = None
         if operators:
             profiled = Task(
                 Path(told["model"]), told["in_memory"], told["config"], Feed(**told["feeds"][0]), bound
             )  # fmt: skip
-        return _measured(contenders, record, folder, time_left, progress, profiled)
+        return _measured(contenders, record, folder, time_left, progress, profiled, others)
 
 
 def bench_calls(
@@ -181,18 +187,22 @@ def bench_calls(
 
 
 def _measured(
-    contenders: Sequence[Contender],
+    contenders: list[Contender],
     record: Record,
     folder: Path,
     budget: Budget,
     progress: Progress | None,
     profiled: Task | None = None,
+    others: Sequence[Contender] = (),
 ) -> Benchmark:
-    """Let all run alone, then side by side, round by round, until all is told or the time is over."""
+    """Let all run alone, then side by side, round by round, until all is told or the time is over.
+
+    `others` take part where `cpu` would be alone.
+    """
     request = record.request
     contest = Contest(contenders, record, budget, Random(request.seed), _tell(progress, budget))
     with contextlib.ExitStack() as stack:
-        for one in contenders:
+        for one in (*contenders, *others):
             stack.callback(one.end)
         pilot(contest, folder)
         raise_common_fault([one.fault for one in contenders])
@@ -201,11 +211,16 @@ def _measured(
         unfinished = stack.enter_context(contextlib.ExitStack())
         unfinished.callback(record.keep)
         record.keep()
-        # What ending the processes and the profiler take is put aside.
-        aside = times.ending_s(budget.seconds) + (profiling_s(contest) if profiled else 0.0)
-        measuring = replace(contest, budget=Budget(budget.started, budget.seconds - aside))
+        measuring = _measuring(contest, profiling=bool(profiled))
+        plan = first_round(measuring)
+        if let_settings_take_part(contest, others):
+            pilot(contest, folder)
+            judge_outputs(contenders, folder, tolerance_of(request.tolerance))
+            record.keep()
+            measuring = _measuring(contest, profiling=bool(profiled))
+            plan = first_round(measuring)
         for number in range(1, times.ROUNDS + 1):
-            plan = (first_round if number == 1 else next_round)(measuring)
+            plan = plan if number == 1 else next_round(measuring)
             if plan is None:
                 break
             run_round(number, plan, measuring)
@@ -223,6 +238,13 @@ def _measured(
     if progress:
         progress("done", 1.0)
     return record.keep(complete=True)
+
+
+def _measuring(contest: Contest, *, profiling: bool) -> Contest:
+    """Put aside the time that ending the processes and the profiler take."""
+    budget = contest.budget
+    aside = times.ending_s(budget.seconds) + (profiling_s(contest) if profiling else 0.0)
+    return replace(contest, budget=Budget(budget.started, budget.seconds - aside))
 
 
 def _check(budget: float, callers: int, smallest_effect: float) -> None:

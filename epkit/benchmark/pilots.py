@@ -18,6 +18,7 @@ from epkit.benchmark.nvidia_smi import device_bytes, gpus, used_and_free
 from epkit.benchmark.record import Record
 from epkit.benchmark.runner import Reply, Runner
 from epkit.parity.agreement import Agreement, agreement, incomparable
+from epkit.parity.metrics import NONE
 from epkit.parity.outputs import read
 from epkit.parity.tolerance import Tolerance
 from epkit.target import CPU
@@ -28,13 +29,13 @@ SHARE = 0.5
 
 
 def pilot(contest: Contest, folder: Path) -> None:
-    """Let each candidate run alone, in random order.
+    """Let each candidate that has not run yet run alone, in random order.
 
     Each may take half of the time that is left for this, the last one all of it: a slow one gets what the quick ones
     did not need, and one that hangs does not take it all.
     """
     record = contest.record
-    waiting = [one for one in contest.contenders if one.fault is None]
+    waiting = [one for one in contest.contenders if one.fault is None and not one.opened]
     contest.random.shuffle(waiting)
     ready_by = time.monotonic() + contest.budget.left * SHARE
     for one in waiting:
@@ -131,6 +132,8 @@ def _agreed(reference: Contender, one: Contender, case: int, folder: Path, toler
         return incomparable(reference.name, "its session wants other inputs")
     expected, found = read(_file(folder, reference, case)), read(_file(folder, one, case))
     nothing = not any((expected.arrays, expected.left_out, found.arrays, found.left_out))
+    if found.dtypes and {*expected.dtypes.values(), *found.dtypes.values()} == {NONE}:
+        return incomparable(reference.name, "no output has a value")
     # Calls may return nothing; a model always does.
     return None if nothing else agreement(reference.name, expected, found, tolerance)
 

@@ -51,7 +51,7 @@ def profiled(request: Mapping[str, Any]) -> dict[str, object]:
         binding = session.bind(feed) if request["bound"] else None
         run: Callable[[], object] = binding.run if binding is not None else lambda: session.run(feed)
         nodes = sum(share.nodes for share in session.report.placement.values())
-        most = min(RUNS, max(LEAST, EVENTS // max(1, nodes)))
+        most = LEAST if session.report.placement_unknown else min(RUNS, max(LEAST, EVENTS // max(1, nodes)))
         _times(run, min(WARM_RUNS, most), WARM_S)
         last = len(_times(run, most, RUN_S))
         events = json.loads(_end_profiling(session).read_bytes())

@@ -12,6 +12,7 @@ from epkit.benchmark.contender import Contender
 from epkit.benchmark.document import Benchmark, Block, Case, Measured, Process, Request
 from epkit.benchmark.environment import Before, environment
 from epkit.benchmark.findings import findings
+from epkit.errors import ConfigError
 from epkit.registry import Registry
 
 KEEP_EVERY_S = 5.0
@@ -37,6 +38,8 @@ class Record:
         self.request = request
         self._contenders, self._rules = contenders, rules
         self._before, self._registry, self._file = before, registry, file
+        # What goes into a pipe or onto a terminal cannot be replaced by what is known later.
+        self._grows = file is not None and stored.is_replaced(file)
         self._environment = environment(before, registry)
         self._written = time.monotonic()
 
@@ -60,11 +63,18 @@ class Record:
         )
 
     def keep(self, *, complete: bool = False) -> Benchmark:
-        """Work out the findings, and write both to the file."""
+        """Work out the findings, and write both to the file.
+
+        What cannot be written is tried again the next time; at the end, raises Unwritten with what was measured.
+        """
         measured = self.measured(complete=complete)
         found = Benchmark(measured, findings(measured))
-        if self._file is not None:
-            stored.write(found, self._file)
+        if self._file is not None and (complete or self._grows):
+            try:
+                stored.write(found, self._file)
+            except ConfigError as error:
+                if complete:
+                    raise stored.Unwritten(error, found) from error
         self._written = time.monotonic()
         return found
 

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import stat
 import time
 from pathlib import Path
 
+from epkit import files, trust
 from epkit.benchmark.document import SCHEMA, Benchmark, Findings, Measured
 from epkit.errors import ConfigError
 
 KEPT = 50
 """How many documents are kept in the folder of those that nobody gave a name."""
+
+
+class Unwritten(ConfigError):
+    """A benchmark was measured, and its document could not be written; here it is."""
+
+    def __init__(self, error: ConfigError, benchmark: Benchmark) -> None:
+        super().__init__(error.message, hint=error.hint)
+        self.benchmark = benchmark
 
 
 def folder() -> Path:
@@ -25,11 +36,13 @@ def folder() -> Path:
 def new_file(model: str) -> Path:
     """Name a new document after the time and the model, and let go of the oldest; those that were named stay."""
     its_folder = folder()
-    its_folder.mkdir(parents=True, exist_ok=True)
+    files.private_folder(its_folder)
     for old in _documents(its_folder)[: -KEPT + 1]:
-        old.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            old.unlink(missing_ok=True)
     name = re.sub(r"[^\w.-]+", "-", Path(model).stem) or "model"
-    return its_folder / f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}-{name}.json"
+    started = f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}-"
+    return its_folder / f"{started}{files.fitting(name, len(started) + len('.json'))}.json"
 
 
 def latest() -> Path:
@@ -42,10 +55,16 @@ def latest() -> Path:
 
 def write(benchmark: Benchmark, file: Path) -> None:
     """Write a document; whoever reads it meanwhile finds the old one or the new one. Raises ConfigError."""
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        beside.write_text(json.dumps(benchmark.as_json(), allow_nan=False) + "\n", encoding="utf-8")
-        beside.replace(file)
+        files.write(file, json.dumps(benchmark.as_json(), allow_nan=False) + "\n")
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be written: {error.strerror or error}", hint="--output FILE.json") from error
+
+
+def is_replaced(file: Path) -> bool:
+    """Whether a document takes the place of a file, and may so be written again and again; raises ConfigError."""
+    try:
+        return files.is_replaced(file)
     except OSError as error:
         raise ConfigError(f"{file} cannot be written: {error.strerror or error}", hint="--output FILE.json") from error
 
@@ -95,4 +114,15 @@ def _hangs_together(found: Benchmark) -> bool:
 
 
 def _documents(its_folder: Path) -> list[Path]:
-    return sorted(its_folder.glob("[0-9]*T[0-9]*-*.json"))
+    """List this user's documents in the order in which they were written.
+
+    By the time of the file, not the one in its name: a clock that was wrong once would hide what came after. What is
+    dated in the future comes first, as the least to be believed.
+    """
+    now, found = time.time(), []
+    for file in its_folder.glob("[0-9]*T[0-9]*-*.json"):
+        with contextlib.suppress(OSError):
+            state = file.lstat()
+            if stat.S_ISREG(state.st_mode) and not trust.fault(file, state):
+                found.append((state.st_mtime <= now, state.st_mtime_ns, file))
+    return [file for *_, file in sorted(found)]

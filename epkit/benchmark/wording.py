@@ -33,6 +33,15 @@ def title(found: Benchmark) -> str:
     return f"{model(found)} on {plain(where.cpu)}, {cores}"
 
 
+def alone(found: Benchmark) -> str:
+    """Say that one provider is compared with itself, where it is the only one that there is; empty otherwise."""
+    measured = [one for one in found.candidates if one.status == "ok"]
+    providers = {one.provider for one in measured}
+    if found.measured.request.named or len(measured) < 2 or len(providers) > 1:
+        return ""
+    return f"only {plain(*providers)} can be measured here, so its settings are compared"
+
+
 def when(found: Benchmark) -> str:
     """Say when it began."""
     return plain(found.measured.environment.at).replace("T", " ").replace("Z", " UTC")

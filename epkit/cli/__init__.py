@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import click
 
+from epkit import telemetry
 from epkit._version import __version__
 from epkit.cli.bench import bench
 from epkit.cli.cache import cache
@@ -59,6 +60,7 @@ def main() -> NoReturn:
     """Run the command line; every error of epkit becomes one sentence, the next thing to type, and an exit code."""
     # Ended from outside, a benchmark still takes its processes and files with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    telemetry.keep_off()
     try:
         code = app.main(standalone_mode=False)
     except EpkitError as error:

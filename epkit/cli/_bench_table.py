@@ -14,6 +14,8 @@ from epkit.cli import _show
 def show(found: Benchmark) -> None:
     """Print the tables and sentences of a benchmark."""
     _show.paragraph(wording.title(found), "dim")
+    if wording.alone(found):
+        _show.paragraph(wording.alone(found))
     if wording.ended_early(found):
         _show.title(wording.ended_early(found))
     for said in wording.overview(found):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from epkit.compiled import Cached
+    from epkit.errors import EpkitError
 
 GOOD = frozenset({"usable", "active", "ok", "fine", "sound", "agree"})
 BAD = frozenset(
@@ -42,6 +43,13 @@ BAD = frozenset(
 def document(data: Mapping[str, object]) -> None:
     """Print the JSON document of a command."""
     click.echo(json.dumps(data, indent=2, default=str))
+
+
+def fault(error: EpkitError) -> None:
+    """Print an error on stderr, where the answer is printed all the same."""
+    click.echo(f"epkit: {error.message}", err=True)
+    if error.hint:
+        click.echo(f"  hint: {error.hint}", err=True)
 
 
 def title(text: str) -> None:

@@ -67,7 +67,8 @@ def bench() -> None:
 
     Each candidate runs in fresh processes of its own, strictly on its first provider, one at a time, in short blocks
     that alternate in random order. Without -t, the candidates are all providers that are installed; what this machine
-    cannot have is a row with its reason. A winner is named only when there is one.
+    cannot have is a row with its reason. Where cpu is the only one that can be measured, it is compared with itself
+    under other settings. A winner is named only when there is one.
 
     A model file that is called like a command is reachable as ./show.
     """
@@ -156,41 +157,56 @@ def _measure(
     from epkit.benchmark import formats, stored
     from epkit.cli._bench_table import show as print_tables
     from epkit.cli._inputs import named_files
+    from epkit.errors import ConfigError
 
     others = [(file, formats.ready(formats.of(file), file)) for file in outputs]
     named = [file for file, its in others if its == "json"]
     document = named[0] if named else stored.new_file(model or "sample")
     from epkit.benchmark.measure import bench as measure
 
-    with _progress() as progress:
-        found = measure(
-            model,
-            targets or None,
-            config=config,
-            budget=budget,
-            batches=batches,
-            dimensions=dimensions,
-            inputs=named_files(given),
-            bound=bound,
-            callers=callers,
-            smallest_effect=smallest_effect / 100,
-            tolerance=tolerance,
-            operators=operators,
-            output=document,
-            seed=seed,
-            progress=progress,
-            refresh=refresh,
-        )
+    unwritten: dict[Path, ConfigError] = {}
+    try:
+        with _progress() as progress:
+            found = measure(
+                model,
+                targets or None,
+                config=config,
+                budget=budget,
+                batches=batches,
+                dimensions=dimensions,
+                inputs=named_files(given),
+                bound=bound,
+                callers=callers,
+                smallest_effect=smallest_effect / 100,
+                tolerance=tolerance,
+                operators=operators,
+                output=document,
+                seed=seed,
+                progress=progress,
+                refresh=refresh,
+            )
+    except stored.Unwritten as error:
+        found, unwritten[document] = error.benchmark, error
     for file, its in others:
         if file != document:
-            formats.write(found, its, file)
+            try:
+                formats.write(found, its, file)
+            except ConfigError as error:
+                unwritten[file] = error
     if as_json:
         _show.document(found.as_json())
     else:
         print_tables(found)
         for file in dict.fromkeys((*outputs, document)):
-            _show.line(str(file))
-    context.exit(found.exit_code or (1 if require_verdict and not _decided(found) else 0))
+            if file not in unwritten:
+                _show.line(str(file))
+    for fault in unwritten.values():
+        _show.fault(fault)
+    context.exit(
+        next((one.exit_code for one in unwritten.values()), 0)
+        or found.exit_code
+        or (1 if require_verdict and not _decided(found) else 0)
+    )
 
 
 bench.measure = _measure

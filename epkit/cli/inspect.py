@@ -31,6 +31,18 @@ def inspect(model: str, batch: tuple[int, ...], target: str | None, config: str 
         _show.document(found.as_json())
         return
     told = found.model
+    if told.tells:
+        _contents(model, found)
+    else:
+        _show.title(f"{model}: {_show.size(told.size)}, ORT format")
+    if found.batches:
+        _batches(found)
+    for note in found.notes:
+        _show.line(f"note: {note}")
+
+
+def _contents(model: str, found: Inspection) -> None:
+    told = found.model
     opsets = ", ".join(f"{domain} {version}" for domain, version in told.opsets.items())
     producer = f", by {told.producer}" if told.producer else ""
     _show.title(f"{model}: {_show.size(told.size)}, IR version {told.ir_version}, opset {opsets}{producer}")
@@ -44,10 +56,6 @@ def inspect(model: str, batch: tuple[int, ...], target: str | None, config: str 
         _show.line(f"external data: {one.path} ({_show.size(one.bytes)})")
     if found.memory is not None:
         _show.line(f"memory, estimated: {_show.size(found.memory.total)} ({found.memory.covers})")
-    if found.batches:
-        _batches(found)
-    for note in found.notes:
-        _show.line(f"note: {note}")
 
 
 def _batches(found: Inspection) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from epkit.cli import _options, _show
+
+if TYPE_CHECKING:
+    from epkit.catalogue import Catalogue
 
 
 @click.command()
@@ -28,6 +33,17 @@ def providers(name: str | None, refresh: bool, as_json: bool) -> None:
     rows = [(row.name, row.status, row.distribution, row.detail or row.reason) for row in found.rows]
     _show.table(("provider", "status", "from", "found"), rows)
     _show.advice((row.name, row.hint) for row in found.rows)
+    if found.only_cpu:
+        _show.paragraph(_only_cpu(found))
+        _show.advice((f"{one.provider}, {one.needs}", one.hint) for one in found.second_engine)
+
+
+def _only_cpu(found: Catalogue) -> str:
+    """Say what it means that cpu is the only usable provider."""
+    alone = "only cpu is usable here, so epkit bench compares it with itself under other settings"
+    if found.second_engine:
+        return f"{alone}; what would bring a second engine:"
+    return f"{alone}; no other provider that epkit knows has a wheel for this machine"
 
 
 def _one(name: str, *, refresh: bool, as_json: bool) -> None:

@@ -15,7 +15,7 @@ from epkit.model import Model, Source, digest
 from epkit.model import read as read_model
 from epkit.parity.agreement import Agreement, agreement, incomparable, judged
 from epkit.parity.conditioning import Conditioning, conditioning
-from epkit.parity.outputs import read
+from epkit.parity.outputs import NOTHING, read, tell_nothing
 from epkit.parity.result import Comparison, Judgement, Row
 from epkit.parity.side import Ran, Task, run
 from epkit.parity.tolerance import AUTO, Tolerance, determined, judge, tolerance_of
@@ -95,7 +95,7 @@ def compare(
         tolerance=within,
         inputs=ran.inputs if ran else (),
         seeds=tuple(one.seed for one in ran.runs) if ran else (),
-        notes=tuple(_notes(ran, seeds)) if ran else (),
+        notes=(*written.ignored, *(_notes(ran, seeds) if ran else ())),
     )
 
 
@@ -121,7 +121,8 @@ def _notes(ran: Ran, seeds: int) -> list[str]:
         notes.append(f"guessed as 1: {', '.join(ran.guessed)}; say --input, or warmup.dimensions in a target")
     made_up = [str(one["name"]) for one in ran.inputs if one["origin"] == "made up"]
     if made_up and len(ran.runs) < seeds:
-        told = "inputs of integers and texts are made up as the same for every seed, so only one set was compared"
+        sets = "only one set was" if len(ran.runs) == 1 else f"only {len(ran.runs)} sets were"
+        told = f"inputs of integers and texts are made up as the same for every seed, so {sets} compared"
         notes.append(f"{told}: give --input for {', '.join(made_up)}")
     return notes
 
@@ -136,6 +137,9 @@ def _row(candidate: Candidate, found: Ran | Fault, reference: Ran | Fault | None
     name = looking.reference.name
     runs = tuple(_judgements(name, reference, found, looking.within))
     wrong = [one for one in runs if not one.agreement.agree]
+    if not wrong and all(tell_nothing(read(one.file)) for one in reference.runs):
+        told = incomparable(name, NOTHING).told
+        return replace(row, verdict="differ", told=f"{told}; give --input", runs=runs)
     if not wrong:
         largest = max(runs, key=lambda one: one.agreement.share or 0.0)
         return replace(row, verdict="agree", told=largest.agreement.told, runs=runs)
@@ -205,7 +209,7 @@ class _Looking:
         self, candidate: Candidate, wrong: Judgement
     ) -> tuple[Divergence | None, Conditioning | None, tuple[str, ...]]:
         """Find where a candidate and the reference part, and how far rounding moves the outputs; notes say why not."""
-        if self._contents.format != "onnx" or self._contents.compiled_for:
+        if not self._contents.tells or self._contents.compiled_for:
             return None, None, ("the model cannot be looked into: it is not plain ONNX",)
         task = replace(self._task, seeds=(wrong.seed or 0,))
         if self._cpu is None or self._tensors is None:

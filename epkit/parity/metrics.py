@@ -21,6 +21,9 @@ FLOATS = frozenset(
 )
 COMPLEX = frozenset({"complex64", "complex128"})
 
+NONE = "none"
+"""In place of a dtype, where an optional output has no value."""
+
 FLOOR = 1e-6
 """An output whose largest magnitude is below this counts as if it were this: an output of zeros has no scale."""
 

@@ -13,7 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from epkit.parity.metrics import NONE
 from epkit.run.dtypes import Array, is_foreign, name_of
+
+NOTHING = "all outputs are without a value, empty, or NaN and infinities"
+"""What to say where `tell_nothing`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,7 @@ def flat(values: Mapping[str, object]) -> Outputs:
     left_out: dict[str, str] = {}
     for name, part in (pair for output, value in values.items() for pair in _parts(output, value)):
         if part is None:
-            arrays[name], dtypes[name] = np.zeros(0), "none"
+            arrays[name], dtypes[name] = np.zeros(0), NONE
         elif isinstance(part, np.ndarray):
             arrays[name], dtypes[name] = _plain(part)
         else:
@@ -56,6 +60,13 @@ def read(file: Path) -> Outputs:
     with np.load(file, allow_pickle=False) as stored:
         arrays = {name: stored[f"arr_{position}"] for position, name in enumerate(told["dtypes"])}
     return Outputs(arrays, told["dtypes"], told["left_out"])
+
+
+def tell_nothing(outputs: Outputs) -> bool:
+    """Whether no output holds an element that could differ: all are without a value, empty, or NaN and infinities."""
+    return not any(
+        array.size and (array.dtype.kind not in "fc" or np.isfinite(array).any()) for array in outputs.arrays.values()
+    )
 
 
 def described(feed: Mapping[str, object], files: Mapping[str, str]) -> list[dict[str, object]]:

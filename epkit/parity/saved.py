@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from epkit import arrays
 from epkit.errors import ConfigError, InputError
-from epkit.parity.agreement import agreement
-from epkit.parity.outputs import Outputs, flat
+from epkit.parity.agreement import agreement, incomparable
+from epkit.parity.outputs import NOTHING, Outputs, flat, tell_nothing
 from epkit.parity.result import Comparison, Judgement, Row
 from epkit.parity.tolerance import tolerance_of
 
@@ -30,6 +31,8 @@ def compare_saved(
     first, second = read_folder(Path(reference)), read_folder(Path(other))
     name = os.fspath(reference)
     agreed = agreement(name, first, second, within)
+    if agreed.agree and tell_nothing(first):
+        agreed = incomparable(name, NOTHING)
     judgement = Judgement(None, "", agreed)
     row = Row(os.fspath(other), verdict="agree" if agreed.agree else "differ", told=agreed.told, runs=(judgement,))
     return Comparison("", "", name, (Row(name), row), within, (), ())
@@ -53,7 +56,11 @@ def _read(file: Path) -> object:
     try:
         if file.suffix == ".json":
             return json.loads(file.read_text(encoding="utf-8"))
+        with zipfile.ZipFile(file) as packed:
+            for one in packed.infolist():
+                with packed.open(one) as member:
+                    arrays.check_length(member, one.file_size)
         with np.load(file, allow_pickle=False) as stored:
             return [stored[name] for name in stored]
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         raise InputError(f"{file} cannot be read: {error}", hint="write the outputs again") from error

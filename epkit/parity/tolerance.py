@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from epkit.errors import ConfigError, nearest
-from epkit.parity.metrics import COMPLEX, FLOATS, Metrics
+from epkit.parity.metrics import COMPLEX, FLOATS, NONE, Metrics
 
 BY_DTYPE: Mapping[str, float] = {
     "float64": 1e-6,
@@ -115,7 +115,7 @@ def judge(found: Metrics, tolerance: Tolerance = AUTO, moved: float = 0.0) -> Ju
     if dtype not in FLOATS | COMPLEX:
         if found.unequal:
             return Judged(found, False, f"{name} differs in {found.unequal} of {size} elements ({dtype})")
-        return Judged(found, True, f"{name} is equal")
+        return Judged(found, True, f"{name} {'has no value' if dtype == NONE else 'is equal'}")
     # Of two dtypes, the coarser one decides.
     allowed = max(tolerance.allowed(one, moved) for one in (dtype, other))
     if found.misplaced:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def run(request: Mapping[str, Any]) -> dict[str, object]:
     """Open the model, and run it on the inputs of each seed.
 
-    A seed that makes no other inputs than the first is left out, unless runs are to be repeated. Without a seed, the
+    A seed that makes no other inputs than one before is left out, unless runs are to be repeated. Without a seed, the
     model is only opened, for what it says of its outputs.
     """
     from epkit.candidates import Feed, made
@@ -38,12 +38,12 @@ def run(request: Mapping[str, Any]) -> dict[str, object]:
         wanted = Feed(**request["feed"])
         inputs = made(session.inputs, wanted)
         for seed in request["seeds"]:
-            inputs = made(session.inputs, wanted, seed)
-            sha256 = digest(inputs.feed)
-            if runs and runs[0]["inputs_sha256"] == sha256 and not request["repeats"]:
+            feed = made(session.inputs, wanted, seed).feed
+            sha256 = digest(feed)
+            if any(one["inputs_sha256"] == sha256 for one in runs) and not request["repeats"]:
                 continue
             file = Path(request["into"]) / f"{len(runs)}.npz"
-            write(flat(session.run(inputs.feed)), file)
+            write(flat(session.run(feed)), file)
             runs.append({"seed": seed, "inputs_sha256": sha256, "file": str(file)})
         sizes = bound(session.inputs, {name: getattr(value, "shape", ()) for name, value in inputs.feed.items()})
         return {

@@ -257,9 +257,15 @@ class _Bound:
         trusts = caller.writes_in_place(model.place) and model.place in (CPU, model.runs_at)
         # Buffers for the outputs, once their shapes are known; until then, ONNX Runtime makes new ones in each run.
         self._fixes = captures or (trusts and settled(model.wanted, model.outputs))
-        names = [one.name for one in model.outputs]
         self.results = Results(
-            session, self.binding, model.place, model.runs_at, names, model.targets, trusts=trusts, turn=caller.turn
+            session,
+            self.binding,
+            model.place,
+            model.runs_at,
+            model.outputs,
+            model.targets,
+            trusts=trusts,
+            turn=caller.turn,
         )
         self.feeds = Feeds(
             session,
@@ -311,7 +317,7 @@ class _Bound:
         except RuntimeError as error:
             raise self._misfit(error) from error
         results = self.results.taken(self.feeds.holds)
-        if not self._fixes:
+        if not self._fixes or not self.results.as_declared(results):
             return results
         fixed = self.results.fix(results)
         if self.graph is not None:

@@ -17,7 +17,7 @@ from epkit._cause import cause
 from epkit.errors import RunError
 from epkit.model import TensorInfo
 from epkit.run.dtypes import Array, DType, numpy_dtype
-from epkit.run.settled import OTHER_SHAPE, settled
+from epkit.run.settled import OTHER_SHAPE, as_declared, settled
 
 _NDARRAY = np.ndarray  # looked up once
 Key: TypeAlias = tuple[Any, ...]
@@ -68,7 +68,7 @@ class Leases:
         self._session = session
         self._run_bound = session.run_with_iobinding
         self._running = running
-        self._outputs = [one.name for one in outputs]
+        self._outputs = outputs
         self._idle: dict[Key, list[Lease]] = {}
         self._lock = threading.Lock()
         self._lends = bool(inputs) and settled(inputs, outputs)
@@ -149,7 +149,7 @@ class Leases:
                 if len(self._idle) >= MOST_SHAPES:
                     del self._idle[next(iter(self._idle))]
                 self._idle[key] = []
-            elif len(idle) < MOST_IDLE:
+            elif len(idle) < MOST_IDLE and all(as_declared(one, results[one.name].shape) for one in self._outputs):
                 idle.append(Lease(self._session, feed, results))
 
     def stop(self) -> None:

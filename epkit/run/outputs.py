@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from epkit.errors import InputError
 from epkit.model import TensorInfo, parse_ort_type
 from epkit.run.device import CPU, DeviceArray, dlpack_place, overlap, taken
 from epkit.run.dtypes import Array, name_of, numpy_dtype
-from epkit.run.settled import PLAIN
+from epkit.run.settled import PLAIN, as_declared
 from epkit.run.values import kind_of, sized
 
 
@@ -25,6 +25,8 @@ class Target:
     array: Array
     """On the CPU; of a device, an empty stand-in."""
     value: Any = None
+    declared: bool = True
+    """Whether the model declares such a shape: ONNX Runtime writes into no other, though it gives others."""
 
     @property
     def address(self) -> int | None:
@@ -75,10 +77,10 @@ def check(output: TensorInfo, given: object, place: str, runtime: Any, session: 
         dtype, shape = parse_ort_type(target.value.data_type()), tuple(target.value.shape())
     else:
         dtype, shape = name_of(target.array.dtype), target.array.shape
-    if dtype != output.dtype or not _fits(output, shape):
+    if dtype != output.dtype or (output.shape is not None and len(shape) != len(output.shape)):
         told = f"output {output.name!r} is {sized(output.dtype, output.shape)}, its buffer {sized(dtype, shape)}"
         raise InputError(told, hint="give a buffer of that type and shape, or none")
-    return target
+    return replace(target, declared=as_declared(output, shape))
 
 
 def _on_cpu(output: TensorInfo, given: object, runtime: Any) -> Target:
@@ -115,11 +117,3 @@ def _on_device(output: TensorInfo, given: object, place: str, runtime: Any, sess
         raise InputError(told, hint=hint)
     value = taken(runtime, session, given, output.name)
     return Target(output.name, given, np.empty(0, np.uint8), value)
-
-
-def _fits(output: TensorInfo, shape: tuple[int, ...]) -> bool:
-    if output.shape is None:
-        return True
-    return len(shape) == len(output.shape) and all(
-        not isinstance(size, int) or size == given for size, given in zip(output.shape, shape, strict=True)
-    )

@@ -12,11 +12,13 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from epkit.errors import RunError
+from epkit.model import TensorInfo
 from epkit.run.copies import Copy
 from epkit.run.device import CPU, DeviceArray, overlap, parts
 from epkit.run.dtypes import Array
 from epkit.run.feeds import allocated
 from epkit.run.outputs import Target
+from epkit.run.settled import as_declared
 
 Result: TypeAlias = "Array | DeviceArray | Any"
 
@@ -32,7 +34,7 @@ class Results:
         binding: Any,
         place: str,
         runs_at: str,
-        names: Sequence[str],
+        outputs: Sequence[TensorInfo],
         targets: Mapping[str, Target],
         *,
         trusts: bool,
@@ -47,7 +49,8 @@ class Results:
         self._binding = binding
         self._place = place
         self._runs_at = runs_at
-        self._names = names
+        self._outputs = outputs
+        self._names = [one.name for one in outputs]
         self._targets = targets
         self._trusts = trusts
         self._turn = turn
@@ -65,7 +68,7 @@ class Results:
         self._binding.clear_binding_outputs()
         for name in self._names:
             target = self._targets.get(name)
-            if target is not None and self._trusts:
+            if target is not None and self._trusts and target.declared:
                 target.bind(self._binding)
             else:
                 self._binding.bind_output(name, *parts(self._place))
@@ -99,6 +102,13 @@ class Results:
             target.array[...] = found
             self._copied(target.name, found.nbytes, _UNTRUSTED)
         return target.given
+
+    def as_declared(self, results: Mapping[str, Result]) -> bool:
+        """Whether the model declares the shapes of these results: into buffers of any other, no run would write."""
+        own = [one for one in self._outputs if one.name not in self._targets]
+        return all(target.declared for target in self._targets.values()) and all(
+            as_declared(one, results[one.name].shape) for one in own
+        )
 
     def fix(self, results: Mapping[str, Result]) -> dict[str, Result]:
         """Bind buffers of these results' shapes, for every further run of these inputs' shapes, and return them."""

@@ -14,6 +14,14 @@ OTHER_SHAPE = "but the computed output shape for this run is"
 """ONNX Runtime's words for a bound output whose shape came out differently."""
 
 
+def as_declared(tensor: TensorInfo, shape: Sequence[int]) -> bool:
+    """Whether a model declares such a shape; a bound output of any other is refused, though a plain run gives it."""
+    if tensor.shape is None:
+        return True
+    sizes = zip(tensor.shape, shape, strict=False)
+    return len(shape) == len(tensor.shape) and all(size == found for size, found in sizes if isinstance(size, int))
+
+
 def unbindable(tensors: Iterable[TensorInfo]) -> str:
     """Say which of a model's tensors cannot be bound; empty when all can."""
     found = next((one for one in tensors if one.dtype not in PLAIN), None)

@@ -127,8 +127,17 @@ def _is_safe(source: DType, wanted: DType) -> bool:
 
 def _is_same_kind(source: DType, wanted: DType) -> bool:
     # ml_dtypes knows no way from uint4 to int4 at all.
-    can = np.can_cast(source, wanted, "unsafe")
+    can = np.can_cast(source, wanted, "unsafe") and not (source.kind == "u" and _may_be_bits(source, wanted))
     return can and bool(_kind(source)) and _KINDS.find(_kind(source)) <= _KINDS.find(_kind(wanted))
+
+
+def _may_be_bits(source: DType, wanted: DType) -> bool:
+    """Whether what is given may hold the bits of bfloat16 or float8, for which NumPy has no type of its own.
+
+    Unsigned integers and NumPy's files hold nothing else as a rule; signed integers may.
+    """
+    carries = source.kind in "ui" or (source.kind == "V" and not source.names and not is_foreign(source))
+    return is_foreign(wanted) and _kind(wanted) == "f" and carries and source.itemsize == wanted.itemsize
 
 
 def _kind(dtype: DType) -> str:
@@ -139,7 +148,11 @@ def _kind(dtype: DType) -> str:
 
 
 def _advice(source: DType, wanted: DType) -> str:
-    by_hand = f"convert it with .astype({f'ml_dtypes.{wanted.name}' if is_foreign(wanted) else repr(wanted.name)})"
+    name = f"ml_dtypes.{wanted.name}" if is_foreign(wanted) else repr(wanted.name)
+    by_hand = f"convert it with .astype({name})"
+    if _may_be_bits(source, wanted):
+        by_hand = f"if it holds the bits of {name_of(wanted)}, give it as .view({name})"
+        by_hand += "" if source.kind == "V" else f"; if it holds numbers, as .astype({name})"
     return f"{by_hand}, or set `cast = true` in the target" if _is_same_kind(source, wanted) else by_hand
 
 

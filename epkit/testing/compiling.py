@@ -89,7 +89,8 @@ class Compiling(Running):
                     self.check(sample, feed, session.run(feed), f"({row.outcome})")
 
     def _forgets_old_weights(self) -> None:
-        old, new = samples.of("float32")[-1], samples.retrained()
+        provider = self.subject.provider
+        old, new = samples.networks("float32", provider)[-1], samples.networks("retrained", provider)[-1]
         with _empty_cache() as folder:
             file = folder / "model.onnx"
             for sample in (old, new):

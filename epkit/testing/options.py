@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -87,9 +87,21 @@ class Optioned(Promises):
                 if extra:
                     name, text = next(iter(extra.items()))
                     told = f"encode() sends {name} = {text!r} though nobody set it"
-                    raise Broken(
-                        told, "send options.written() only; say a default of your own in the option's sentence"
-                    )
+                    raise Broken(told, "send options.written() only; what right results need goes into always_sent")
+
+    @promise()
+    def test_what_is_always_sent_may_be_set_otherwise(self) -> None:
+        """`always_sent` holds texts under the names of its options; what the user sets is sent in their place."""
+        provider = self.subject.provider
+        settable = {name for name, _, _ in written(provider)}
+        for device in devices(provider):
+            always = provider.always_sent(device)
+            if not isinstance(always, Mapping) or not all(isinstance(text, str) for text in always.values()):
+                raise Broken(f"always_sent() returned {always!r}", 'return texts under names: {"sticky": "0"}')
+            for name in always:
+                if name not in settable:
+                    told = f"always_sent() returned {name!r}, which is none of its options: nobody can set it otherwise"
+                    raise Broken(told, f"add {name} to its options, with a sentence that says why it is always sent")
 
     @promise()
     def test_options_that_onnx_runtime_would_ignore_are_refused(self) -> None:

@@ -62,47 +62,47 @@ class Running(Promises):
 
     @promise(of="float32", apart=True)
     def test_float32_models_agree_with_the_cpu(self) -> None:
-        """An MLP, convolutions, and two outputs of two inputs give the CPU's numbers."""
-        self._agree(samples.of("float32"))
+        """Networks of the kinds that it is for, and two outputs of two inputs, give the CPU's numbers."""
+        self._agree(samples.of("float32", self.subject.provider))
 
     @promise(of="float16", apart=True)
     def test_float16_models_agree_with_the_cpu(self) -> None:
         """An MLP in float16 gives the CPU's numbers within 1 %."""
-        self._agree(samples.of("float16"))
+        self._agree(samples.of("float16", self.subject.provider))
 
     @promise(of="float64", apart=True)
     def test_float64_models_agree_with_the_cpu(self) -> None:
         """An MLP in float64 gives the CPU's numbers to the ninth digit: what is computed in float32 does not."""
-        self._agree(samples.of("float64"))
+        self._agree(samples.of("float64", self.subject.provider))
 
     @promise(of="int64", apart=True)
     def test_int64_models_agree_with_the_cpu(self) -> None:
         """Whole numbers of more than 32 bits are added exactly."""
-        self._agree(samples.of("int64"))
+        self._agree(samples.of("int64", self.subject.provider))
 
     @promise(of="int8", apart=True)
     def test_quantized_models_agree_with_the_cpu(self) -> None:
         """A matrix product of 8-bit integers in QDQ form gives the CPU's numbers."""
-        self._agree(samples.of("int8"))
+        self._agree(samples.of("int8", self.subject.provider))
 
     @promise(of="strings", apart=True)
     def test_texts_come_through(self) -> None:
         """Texts pass through beside numbers that are computed, empty and not ASCII ones too."""
-        self._agree(samples.of("strings"))
+        self._agree(samples.of("strings", self.subject.provider))
 
     @promise(of="dynamic-shapes", apart=True)
     def test_shapes_may_change_from_run_to_run(self) -> None:
-        """Batches and images of many sizes, one after the other in one session and in one binding, are right."""
+        """Batches, images and texts of many sizes, one after the other in a session and in a binding, are right."""
         # A provider that compiles for shapes may take seconds for each.
         turns = 3 if self.subject.provider.compiles == "shapes" else TURNS
         random = np.random.default_rng(1)
-        sizes = [{name: int(random.integers(1, 9)) for name in ("batch", "side")} for _ in range(turns)]
-        self._agree(samples.of("dynamic-shapes"), [*sizes, sizes[0]])
+        sizes = [{name: int(random.integers(1, 9)) for name in ("batch", "side", "tokens")} for _ in range(turns)]
+        self._agree(samples.of("dynamic-shapes", self.subject.provider), [*sizes, sizes[0]])
 
     @promise(of="data-shapes", apart=True)
     def test_outputs_whose_shape_depends_on_the_data_come_back_whole(self) -> None:
         """Positions of positive numbers, as many as there are; none of an earlier, longer result is left."""
-        self._agree(samples.of("data-shapes"), [{}] * TURNS)
+        self._agree(samples.of("data-shapes", self.subject.provider), [{}] * TURNS)
 
     def open(self, sample: Sample, file: Path | None = None, **keys: object) -> epkit.Session:
         """Open a model strictly on the provider, and look where ONNX Runtime put it."""
@@ -115,9 +115,10 @@ class Running(Promises):
         return session
 
     def carried(self) -> Sequence[Sample]:
-        """Return two models that the provider carries, or the one that it is proven by."""
-        claimed = "float32" in self.subject.provider.capabilities
-        return samples.of("float32")[1:] if claimed else [samples.proof_of(self.subject.provider)]
+        """Return networks of the kinds that the provider is for, or the model that it is proven by."""
+        provider = self.subject.provider
+        claimed = "float32" in provider.capabilities
+        return samples.networks("float32", provider) if claimed else [samples.proof_of(provider)]
 
     def check(self, sample: Sample, feed: Feed, found: Mapping[str, Any], how: str) -> None:
         """Hold results to the CPU's; raises Broken, which says how they were come by."""
@@ -137,10 +138,12 @@ class Running(Promises):
 
     def _is_warm(self) -> None:
         dynamic = "dynamic-shapes" in self.subject.provider.capabilities
-        sample = samples.of("dynamic-shapes")[0] if dynamic else self.carried()[-1]
-        feeds = [sample.feed(0, {"batch": batch, "side": 8}) for batch in ((1, 3) if dynamic else (1,))]
+        sample = samples.networks("dynamic-shapes", self.subject.provider)[0] if dynamic else self.carried()[-1]
+        sizes = {str(size): 8 for one in sample.inputs for size in one.shape or () if isinstance(size, str)}
+        feeds = [sample.feed(0, sizes | {"batch": batch}) for batch in ((1, 3) if dynamic else (1,))]
         need = self.subject.provider.warmup
-        warmup: dict[str, object] = {"dimensions": {"side": 8}} if dynamic else {}
+        fixed = {name: size for name, size in sizes.items() if name != "batch"}
+        warmup: dict[str, object] = {"dimensions": fixed} if fixed else {}
         if need.shapes == "each" and dynamic:
             warmup = {"shapes": [{name: array.shape for name, array in feed.items()} for feed in feeds]}
         session = self.open(sample, warmup=warmup)

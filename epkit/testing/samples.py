@@ -1,7 +1,8 @@
 """Which tiny models does the kit run, with which inputs, and what must come out?
 
-The models lie beside this file, named after the capability that they ask for; `benchmarks/make_testing_models.py` makes
-them. What must come out is what ONNX Runtime's own CPU gives without optimizing.
+The models lie beside this file, named after the capability that they ask for and what they are, a kind of network or
+something smaller; `benchmarks/make_testing_models.py` makes them. What must come out is what ONNX Runtime's own CPU
+gives without optimizing.
 """
 
 from __future__ import annotations
@@ -10,16 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-from epkit import _runtime
-from epkit._proof import CONVOLUTION
+from epkit import _proof, _runtime
 from epkit.model import TensorInfo, read
 from epkit.parity.metrics import measure
 from epkit.parity.tolerance import BY_DTYPE, Tolerance, judge
-from epkit.provider import Capability, Provider
+from epkit.provider import Capability, Network, Provider
 from epkit.run.dtypes import numpy_dtype
 from epkit.testing.promise import Broken
 
@@ -40,6 +40,8 @@ class Sample:
     contents: bytes
     whole: bool = False
     """Whether its floats are whole numbers, so that every step of a quantized model is exact."""
+    network: Network | None = None
+    """The kind of network that it is; None for what is smaller than one."""
 
     @property
     def inputs(self) -> Sequence[TensorInfo]:
@@ -61,20 +63,29 @@ class Sample:
         }
 
 
-def of(capability: Capability) -> list[Sample]:
-    """Return the models that ask for a capability."""
-    files = sorted(MODELS.glob(f"{capability}.*.onnx"))
-    return [Sample(file.stem, file.read_bytes(), whole=capability == "int8") for file in files]
+def of(claim: Capability | Literal["retrained"], provider: Provider | None = None) -> list[Sample]:
+    """Return the models that ask for a capability, without the kinds of network that `provider` is not for.
+
+    Where none would be left, all are: what is claimed is tried. `retrained` are those of `float32` with other weights.
+    """
+    every = [_read(file, whole=claim == "int8") for file in sorted(MODELS.glob(f"{claim}.*.onnx"))]
+    return [one for one in every if provider is None or one.network in (None, *provider.networks)] or every
+
+
+def networks(claim: Capability | Literal["retrained"], provider: Provider) -> list[Sample]:
+    """Return the networks among them, one for each kind that `provider` is for and that there is a model of."""
+    found = of(claim, provider)
+    return [one for one in found if one.network] or found
+
+
+def _read(file: Path, *, whole: bool) -> Sample:
+    kind = file.stem.partition(".")[2]
+    return Sample(file.stem, file.read_bytes(), whole, next((one for one in get_args(Network) if one == kind), None))
 
 
 def proof_of(provider: Provider) -> Sample:
     """Return the model by which epkit proves the provider."""
-    return Sample("proof", (provider.proof or CONVOLUTION).model, whole=True)
-
-
-def retrained() -> Sample:
-    """Return the MLP of `float32` with other weights."""
-    return Sample("retrained", (MODELS / "retrained.onnx").read_bytes())
+    return Sample("proof", _proof.proof_of(provider).model, whole=True)
 
 
 def wanted(sample: Sample, feed: Feed) -> dict[str, Any]:

@@ -118,7 +118,7 @@ class Sessions(Running):
     @promise(of="dynamic-shapes", apart=True)
     def test_an_output_buffer_of_another_shape_is_refused(self) -> None:
         """A result is never written into a buffer that is smaller or larger: `checks_outputs` says who looks."""
-        sample = samples.of("dynamic-shapes")[-1]
+        sample = samples.networks("dynamic-shapes", self.subject.provider)[-1]
         session, feed = self.open(sample), sample.feed(sizes={"batch": 3})
         output = session.outputs[0]
         for rows in (1, 5):
@@ -177,7 +177,7 @@ class Sessions(Running):
         return f"it declares concurrency {declared!r}: declare {stricter}" if stricter else "try it in one thread"
 
     def _replays(self) -> None:
-        sample = samples.of("float32")[-1]
+        sample = samples.networks("float32", self.subject.provider)[-1]
         session = self.open(sample, cuda_graph=True)
         graph = session.report.graph
         if graph is None or not graph.possible:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from epkit import wheels
+from epkit import files, wheels
 from epkit.errors import EpkitError, RunError
 from epkit.probe import Answer
 from epkit.provider import Usable
@@ -75,7 +75,7 @@ class SuitePlugin:
         selected = sum(isinstance(one, CaseItem) for one in session.items)
         if self._report is not None and 0 < len(self.judged) == selected:
             self._report.parent.mkdir(parents=True, exist_ok=True)
-            self._report.write_text(self.summed().as_json(), encoding="utf-8")
+            files.write(self._report, self.summed().as_json())
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Show the sums."""

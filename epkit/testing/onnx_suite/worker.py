@@ -71,6 +71,7 @@ def _arm(name: str, provider: str) -> Open:
 
 def _plain(provider: Provider) -> Open:
     from epkit import _runtime
+    from epkit.target import encoded
 
     runtime = _runtime.load()
     _runtime.prepare(provider)
@@ -78,7 +79,7 @@ def _plain(provider: Provider) -> Open:
     if provider.library() is not None:
         every = runtime.get_ep_devices()
         chosen = [every[one.index] for one in provider.devices(_runtime.found_devices(provider), None)]
-    sent = provider.encode(provider.options(), None)
+    sent = encoded(provider, provider.options(), None)
 
     @contextmanager
     def open_model(model: str) -> Iterator[tuple[Run, Placed]]:

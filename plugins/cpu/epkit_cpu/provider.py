@@ -25,6 +25,7 @@ class Cpu(Provider):
     rank = 100
     automatic = True
     options = CpuOptions
+    networks = ("convolutions", "mlp", "attention")
     capabilities = frozenset(
         {"float32", "float16", "float64", "int64", "int8", "strings", "dynamic-shapes", "data-shapes"}
     )

@@ -14,5 +14,5 @@ from epkit_faulty.over import over_cpu
 
 @hookimpl
 def epkit_providers() -> Iterable[Provider]:
-    """Offer `faulty-creation-fails` and the others, one for each fault."""
+    """Offer `faulty-creation-fails` and the others, one for each fault, and for each limit that accelerators have."""
     return over_cpu()

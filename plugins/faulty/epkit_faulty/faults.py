@@ -15,9 +15,9 @@ from typing import Any, ClassVar, NoReturn
 
 from pydantic import Field
 
-from epkit._proof import CONVOLUTION
+from epkit._proof import proof_of
 from epkit.provider import Availability, Options, Provider, Usable, WarmupNeed
-from epkit_faulty.disguise import CPU, OWNER, allow_cpu, entry, rename, takers, was_forbidden
+from epkit_faulty.disguise import CPU, OWNER, allow_cpu, entry, rename, takers, took_node, was_forbidden
 from epkit_faulty.sessions import Changed, Failing, Leaking, Slowed, any_nan, off
 
 SOON = 3.0
@@ -59,11 +59,12 @@ class Fault(Provider):
         else:
             self.before_model()
         session = super().open(model, options, create)
-        return session if proves or self.ort_name not in takers(session) else self.around(session, options)
+        taken = not proves and took_node(session, self.ort_name, model)
+        return self.around(session, options) if taken else session
 
     def proves(self, model: str | bytes) -> bool:
         """Whether it is the tiny model of the proof that is opened."""
-        return model == (self.proof or CONVOLUTION).model
+        return model == proof_of(self).model
 
     def hint(self, cause: str) -> str:  # noqa: ARG002
         """Say that nothing is broken."""

@@ -11,8 +11,9 @@ from pydantic import create_model, model_validator
 
 from epkit.errors import PluginError
 from epkit.provider import Concurrency, Device, Options, Provider, WarmupNeed
-from epkit_faulty.disguise import CPU, OWNER, allow_cpu, entry, rename
+from epkit_faulty.disguise import CPU, HEIR, OWNER, allow_cpu, entry, rename
 from epkit_faulty.faults import FAULTS, Fault
+from epkit_faulty.limits import LIMITS
 
 
 class OverCpuOptions(Options):
@@ -47,6 +48,8 @@ class OverCpu(Provider):
             allow_cpu(session_options)
             session_options.add_provider(CPU, {})
             session_options.add_session_config_entry(OWNER, self.name)
+        elif not entry(session_options, HEIR):
+            session_options.add_session_config_entry(HEIR, self.ort_name)
 
     def open(self, model: str | bytes, options: Options, create: Callable[[], Any]) -> Any:  # noqa: ARG002
         """Put this provider's name for the CPU's into the record of who took which node."""
@@ -67,7 +70,7 @@ class OverInstalled(Provider):
 
 
 def over_cpu() -> list[Provider]:
-    """Return a provider for each fault, with ONNX Runtime's CPU below it."""
+    """Return a provider for each fault and each limit, with ONNX Runtime's CPU below it."""
     return [
         _made(
             fault,
@@ -76,12 +79,12 @@ def over_cpu() -> list[Provider]:
             ort_name=f"Faulty{_camel(fault)}ExecutionProvider",
             options=_combined(fault, OverCpuOptions),
         )
-        for fault in FAULTS
+        for fault in (*FAULTS, *LIMITS)
     ]
 
 
 def over_installed(name: str) -> list[Provider]:
-    """Return a provider for each fault, with an installed provider below it; raises PluginError without that."""
+    """Return a provider for each of them, with an installed provider below it; raises PluginError without that."""
     points = importlib.metadata.entry_points(group="epkit", name=name)
     offered = [one for point in points for one in point.load().epkit_providers() if one.name == name]
     if not offered:
@@ -97,7 +100,7 @@ def over_installed(name: str) -> list[Provider]:
             options=_combined(fault, below.options),
             own=tuple(fault.options.model_fields.keys() - Options.model_fields.keys()),
         )
-        for fault in FAULTS
+        for fault in (*FAULTS, *LIMITS)
     ]
 
 

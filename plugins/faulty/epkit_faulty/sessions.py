@@ -58,6 +58,33 @@ def off(array: Any) -> Any:
     return (array * 1.1 + 1).astype(array.dtype) if array.dtype.kind == "f" else array + 1
 
 
+_NARROW = {"i": "int32", "u": "int32", "f": "float32"}
+
+
+def narrowed(array: Any) -> Any:
+    """Send numbers of 64 bits through 32, as a provider does that has no wider ones."""
+    import numpy as np
+
+    with np.errstate(over="ignore"):
+        return array.astype(_NARROW[array.dtype.kind]).astype(array.dtype) if array.dtype.itemsize == 8 else array
+
+
+class Fused(Wrapped):
+    """Does not heed that a run is to stop, once it has begun: ONNX Runtime looks between two nodes."""
+
+    def run(self, names: Sequence[str] | None, feed: Mapping[str, Any], options: Any = None) -> Any:
+        """Run to the end."""
+        return self._session.run(names, feed, _unstoppable(options))
+
+    def run_with_iobinding(self, binding: Any, options: Any = None) -> None:
+        """Run to the end."""
+        self._session.run_with_iobinding(binding, _unstoppable(options))
+
+
+def _unstoppable(options: Any) -> Any:
+    return options if options is not None and options.terminate else None
+
+
 class Failing(Wrapped):
     """Fails in one run, or in all."""
 

@@ -23,7 +23,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 from pydantic import ValidationError
 from texts import says
 
-from epkit import wheels
+from epkit import target, wheels
 from epkit.errors import ProviderUnavailable
 from epkit.provider import FoundDevice, Unusable, Usable
 
@@ -92,7 +92,7 @@ def result(of: onnxruntime.InferenceSession) -> np.ndarray[Any, Any]:
 
 
 def encoded(device: str | None = None, **written: object) -> dict[str, str]:
-    return OPENVINO.encode(OpenVinoOptions.model_validate(written), device)
+    return target.encoded(OPENVINO, OpenVinoOptions.model_validate(written), device)
 
 
 def properties(sent: dict[str, str]) -> dict[str, Any]:
@@ -272,11 +272,10 @@ def test_properties_become_one_json_text_under_the_device():
     [
         ({}, {"INFERENCE_PRECISION_HINT": "f32"}),
         ({"INFERENCE_PRECISION_HINT": "bf16"}, {"INFERENCE_PRECISION_HINT": "bf16"}),
-        ({"EXECUTION_MODE_HINT": "PERFORMANCE"}, {"EXECUTION_MODE_HINT": "PERFORMANCE"}),
-        ({"extra": {"EXECUTION_MODE_HINT": "ACCURACY"}}, {"EXECUTION_MODE_HINT": "ACCURACY"}),
+        ({"extra": {"INFERENCE_PRECISION_HINT": "f16"}}, {"INFERENCE_PRECISION_HINT": "f16"}),
     ],
 )
-def test_the_cpu_computes_in_float32_unless_the_options_say_something_of_precision(
+def test_the_cpu_computes_in_float32_unless_the_options_name_another_precision(
     written: dict[str, object], sent: dict[str, str]
 ):
     assert properties(encoded(**written)) == {"CPU": sent}

@@ -47,6 +47,7 @@ class TensorRTRTX(Provider):
     rank = 15
     options = TensorRTRTXOptions
     environment = ("NVIDIA_TF32_OVERRIDE",)
+    writing_options = ("nv_profiling_output_file",)
     compiles = "opening"
     warmup = WarmupNeed(
         runs=2,

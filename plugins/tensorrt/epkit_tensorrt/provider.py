@@ -31,6 +31,7 @@ class TensorRT(Provider):
     environment = ("ORT_TENSORRT_*", "ORT_DUMP_EP_CONTEXT_MODEL", "ORT_EP_CONTEXT_*", "NVIDIA_TF32_OVERRIDE")
     compiles = "shapes"
     native_options = ("trt_extra_plugin_lib_paths", "trt_engine_decryption_lib_path")
+    writing_options = ("trt_ep_context_file_path",)
     # What ONNX Runtime documents; quantized models need an option, and outputs by data are left to CUDA.
     capabilities = frozenset({"float32", "float16", "int64", "dynamic-shapes"})
     warmup = WarmupNeed(
