@@ -66,6 +66,7 @@ def read(file: Path) -> np.ndarray[Any, Any]:
         hint = "write it with numpy.save(file, array)"
         raise InputError(f"{file} is not an array that NumPy can read: {error}", hint=hint) from error
     if not isinstance(array, np.ndarray):
+        array.close()
         raise InputError(f"{file} holds several arrays", hint="write one with numpy.save(file, array)")
     return array
 

@@ -119,7 +119,7 @@ def test_a_run_that_fails_leaves_the_next_one_right():
     with epkit.open(gather, "cpu") as session:
         for _ in range(3):
             assert session.run([2])["y"].tolist() == [2]
-            with says(RunError, match="out of data bounds"):
+            with says(RunError):
                 session.run([7])
 
 

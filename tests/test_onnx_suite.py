@@ -141,7 +141,7 @@ def test_a_case_that_hangs_is_ended_and_the_next_one_gets_a_new_process(arm, fau
 def test_a_worker_that_cannot_start_is_an_error_not_a_failure_of_every_case(arm):
     plain = arm("plain", "cpu", "epkit.no_such_worker")
     plain.send(case("test_abs"))
-    with says(RunError, match="the worker of the plain arm ended with exit code 1"):
+    with says(RunError):
         plain.receive(60)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from models import mlp
+from texts import says
 
 import epkit
 from epkit.errors import ConfigError, ProviderDropped
@@ -65,7 +66,7 @@ DEMANDS = {
 
 @pytest.mark.parametrize("name", DEMANDS)
 def test_what_is_asked_of_the_placement_is_refused_where_it_is_not_known(converted, name, faulty):
-    with pytest.raises(ProviderDropped, match="ORT format") as error:
+    with says(ProviderDropped) as error:
         opened(converted, **DEMANDS[name])
     assert error.value.hint
 
@@ -129,7 +130,7 @@ def test_explaining_it_takes_nothing_for_none(converted, command, empty):
 
 def test_batch_sizes_of_unknown_inputs_are_an_error_that_says_so(converted):
     config = {"targets": {"t": {"provider": "cpu", "warmup": {"batches": [2]}}}}
-    with pytest.raises(ConfigError, match="ORT format"):
+    with says(ConfigError):
         epkit.compare(converted, ["cpu", "t"], config=config)
 
 
@@ -138,7 +139,7 @@ WEIGHTS = "session.use_ort_model_bytes_for_initializers"
 
 
 def test_weights_that_would_point_into_bytes_which_are_gone_are_refused(converted):
-    with pytest.raises(ConfigError, match=WEIGHTS) as error:
+    with says(ConfigError) as error:
         epkit.open(
             converted.read_bytes(), "cpu", config={}, session_options={"config": {DIRECTLY: True, WEIGHTS: True}}
         )

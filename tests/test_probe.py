@@ -208,7 +208,7 @@ def test_quick_trusts_the_cheap_part_and_starts_no_process(ask, monkeypatch):
 
 def test_an_unknown_probe_mode_is_an_error(monkeypatch):
     monkeypatch.setenv("EPKIT_PROBE", "qick")
-    with says(ConfigError, match="qick"):
+    with says(ConfigError):
         probe.ask([], registry.discover())
 
 

@@ -8,8 +8,8 @@ After a change of words, `uv run pytest -m "" --update-texts` writes them anew, 
 
 from __future__ import annotations
 
-import collections
 import contextlib
+import functools
 import os
 import re
 import tempfile
@@ -25,47 +25,52 @@ FOLDER = Path(__file__).parent / "texts"
 
 _Kind = TypeVar("_Kind", bound=EpkitError)
 _TEMPORARY = re.compile(rf"{re.escape(tempfile.gettempdir())}/[^\s'\":,;)]*/")
-_ENTRY = re.compile(r"^=== (.+)\n", re.MULTILINE)
 
-_updated: dict[str, dict[str, str]] | None = None
-_counts: collections.Counter[str] = collections.Counter()
+_updated: dict[str, dict[str, set[str]]] | None = None
 
 
 @contextlib.contextmanager
-def says(kind: type[_Kind], match: str | None = None) -> Iterator[pytest.ExceptionInfo[_Kind]]:
-    """Expect an error of this class with the words that are kept for this place of this test."""
-    with pytest.raises(kind, match=match) as error:
+def says(kind: type[_Kind]) -> Iterator[pytest.ExceptionInfo[_Kind]]:
+    """Expect an error of this class, with words that are kept for the test that runs."""
+    with pytest.raises(kind) as error:
         yield error
-    assert error.value.exit_code == kind.exit_code
     check(f"{type(error.value).__name__}: {error.value}")
 
 
 def check(text: str) -> None:
-    """Compare a text with what is kept for this place of the test that runs, or keep it."""
+    """Look for a text among those that are kept for the test that runs, or keep it."""
     module, name = _place()
-    _counts[f"{module} {name}"] += 1
-    key = f"{name} {_counts[f'{module} {name}']}"
-    text = _TEMPORARY.sub("<folder>/", text).strip()
+    text = _plain(text)
     if _updated is not None:
-        _updated.setdefault(module, {})[key] = text
+        _updated.setdefault(module, {}).setdefault(name, set()).add(text)
         return
-    assert text == kept(module).get(key, "nothing: --update-texts"), f"tests/texts/{module}.txt: {key}"
+    assert text in kept(module).get(name, ()), f"tests/texts/{module}.txt has other words for {name}: {text}"
+
+
+def _plain(text: str) -> str:
+    """Leave out what is another in each run, and what an editor would spoil."""
+    text = re.sub(r"\n\s*\n", "\n", _TEMPORARY.sub("<folder>/", text))
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else f"\\x{ord(letter):02x}" for letter in text
+    ).strip()
 
 
 def _place() -> tuple[str, str]:
     """Return the module and the name of the test that runs."""
-    place = os.environ["PYTEST_CURRENT_TEST"].rpartition(" (")[0]
-    file, _, name = place.partition("::")
-    return Path(file).stem, name
+    file, _, name = os.environ["PYTEST_CURRENT_TEST"].partition("::")
+    return Path(file).stem, name.partition("[")[0].rpartition(" (")[0] or name.partition("[")[0]
 
 
-def kept(module: str) -> dict[str, str]:
-    """Return the texts of a module of tests."""
+@functools.cache
+def kept(module: str) -> dict[str, set[str]]:
+    """Return the texts of a module, by test: each stands once, however many cases say it."""
     file = FOLDER / f"{module}.txt"
     if not file.is_file():
         return {}
-    _, *parts = _ENTRY.split(file.read_text(encoding="utf-8"))
-    return {key: text.strip() for key, text in zip(parts[::2], parts[1::2], strict=True)}
+    _, *parts = re.split(r"^=== (.+)\n", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {
+        name: {one.strip() for one in texts.split("\n\n")} for name, texts in zip(parts[::2], parts[1::2], strict=True)
+    }
 
 
 def start_update() -> None:
@@ -75,10 +80,10 @@ def start_update() -> None:
 
 
 def finish_update() -> None:
-    """Write what was said; what was not asked this time stays."""
+    """Write what was said; tests that did not run keep their texts."""
     FOLDER.mkdir(exist_ok=True)
-    for module, found in (_updated or {}).items():
-        asked = {key.rpartition(" ")[0] for key in found}
-        rest = {key: text for key, text in kept(module).items() if key.rpartition(" ")[0] not in asked}
-        lines = [f"=== {key}\n{text}\n" for key, text in sorted((rest | found).items())]
-        (FOLDER / f"{module}.txt").write_text("\n".join(lines), encoding="utf-8")
+    for module, said in (_updated or {}).items():
+        parts = [
+            f"=== {name}\n" + "\n\n".join(sorted(texts)) + "\n" for name, texts in sorted((kept(module) | said).items())
+        ]
+        (FOLDER / f"{module}.txt").write_text("\n".join(parts), encoding="utf-8")

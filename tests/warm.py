@@ -195,7 +195,7 @@ def _request(asked: Mapping[str, Any]) -> dict[str, object] | None:
     if not isinstance(program, _Warm) and (module.split(".")[0] != "epkit" or module in COLD):
         return None
     environ = dict(os.environ if asked["env"] is None else asked["env"])
-    if fixed(environ) != _running().fixed:
+    if fixed(environ) != _running().fixed or environ.get("ORT_DISABLE_TELEMETRY") != "1":
         return None
     mask = os.umask(0)
     os.umask(mask)

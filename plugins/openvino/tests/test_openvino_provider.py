@@ -381,7 +381,7 @@ def test_a_missing_wheel_is_a_reason_with_the_command(monkeypatch: pytest.Monkey
     assert isinstance(answer, Unusable)
     assert "x86-64" in answer.reason
     assert OPENVINO.fingerprint()
-    with says(ProviderUnavailable, match="not installed"):
+    with says(ProviderUnavailable):
         OPENVINO.library()
 
 
