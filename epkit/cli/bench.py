@@ -13,6 +13,7 @@ import click
 from epkit.cli import _options, _show
 from epkit.cli._bench_files import diff, verify
 from epkit.cli._bench_show import show
+from epkit.printable import printable
 
 if TYPE_CHECKING:
     from epkit.benchmark.document import Benchmark
@@ -213,8 +214,9 @@ def _progress() -> Iterator[Callable[[str, float], None] | None]:
         yield None
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("starting", total=1.0)
-        yield lambda doing, share: bar.update(task, description=doing, completed=share)
+        yield lambda doing, share: bar.update(task, description=escape(printable(doing)), completed=share)
