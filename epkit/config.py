@@ -54,7 +54,7 @@ def load(
     Raises ConfigError with the file, the key, and line and column where the parser knows them.
     """
     environ = os.environ if environ is None else environ
-    written, place, named = _read(source, environ, directory or Path.cwd())
+    written, place, named = _read(source, environ, directory or _working_directory())
     strangers = [key for key in (*written, *_keys(written.get("targets"))) if not isinstance(key, str)]
     if strangers:
         raise ConfigError(f"{place}: the key {strangers[0]!r} is not a text", hint="write it in quotes")
@@ -79,6 +79,14 @@ def load(
         automatic=Value(tuple(automatic), f"{place}: automatic"),
         targets=_overridden(tables, environ, place),
     )
+
+
+def _working_directory() -> Path | None:
+    """Return the working directory; None where it was deleted or may not be read, and so holds no file."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return None
 
 
 def _keys(table: object) -> list[object]:
@@ -128,7 +136,9 @@ def leaves(table: Value | Table, path: tuple[str, ...] = ()) -> Iterator[tuple[t
         yield from leaves(value, (*path, key))
 
 
-def _read(source: ConfigSource, environ: Mapping[str, str], start: Path) -> tuple[Mapping[str, object], str, bool]:
+def _read(
+    source: ConfigSource, environ: Mapping[str, str], start: Path | None
+) -> tuple[Mapping[str, object], str, bool]:
     if isinstance(source, Mapping):
         return source, "call", True
     if source == "":
@@ -140,8 +150,8 @@ def _read(source: ConfigSource, environ: Mapping[str, str], start: Path) -> tupl
             return _tool_table(path, start), _place(path, start), True
         return _parse(path, start), _place(path, start), True
     for folder in _search_path(start):
-        if (folder / "epkit.toml").is_file():
-            found = folder / "epkit.toml"
+        found = folder / "epkit.toml"
+        if os.path.isfile(found):  # noqa: PTH113 - what may not be looked at is no file, and no error
             return _parse(found, start), _place(found, start), False
         project = folder / "pyproject.toml"
         if _speaks_of_epkit(project):
@@ -156,20 +166,21 @@ def _speaks_of_epkit(project: Path) -> bool:
         return False
 
 
-def _search_path(start: Path) -> Iterator[Path]:
+def _search_path(start: Path | None) -> Iterator[Path]:
     """Yield the directory and its parents, up to the project's root or the home directory."""
     home = Path(os.path.expanduser("~"))  # noqa: PTH111 - a process may have no home, which is no error here
-    for folder in (start, *start.parents):
+    for folder in () if start is None else (start, *start.parents):
         yield folder
-        if folder == home or (folder / ".git").exists() or (folder / "pyproject.toml").exists():
+        # Path.exists raises where a folder may not be looked into.
+        if folder == home or any(os.path.exists(folder / name) for name in (".git", "pyproject.toml")):  # noqa: PTH110
             return
 
 
-def _place(path: Path, start: Path) -> str:
-    return str(path.relative_to(start)) if path.is_relative_to(start) else str(path)
+def _place(path: Path, start: Path | None) -> str:
+    return str(path.relative_to(start)) if start is not None and path.is_relative_to(start) else str(path)
 
 
-def _parse(path: Path, start: Path) -> dict[str, object]:
+def _parse(path: Path, start: Path | None) -> dict[str, object]:
     place = _place(path, start)
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -186,7 +197,7 @@ def _parse(path: Path, start: Path) -> dict[str, object]:
         raise ConfigError(f"{place}{spot}: not valid TOML: {what}") from error
 
 
-def _tool_table(path: Path, start: Path) -> Mapping[str, object]:
+def _tool_table(path: Path, start: Path | None) -> Mapping[str, object]:
     tool = _parse(path, start).get("tool")
     table = tool.get("epkit", {}) if isinstance(tool, Mapping) else {}
     if not isinstance(table, Mapping):

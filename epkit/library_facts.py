@@ -14,6 +14,7 @@ from pathlib import Path
 
 from epkit import wheels
 from epkit._child import Child, Parent
+from epkit.errors import RunError
 
 SECONDS = 60.0
 """How long the module of a wheel may take to be imported."""
@@ -51,8 +52,8 @@ def ask(module: str) -> LibraryFacts:
     """Import the module in a child process and ask it; raises NotALibrary, or NotKnown with what went wrong."""
     try:
         child = Child("epkit.library_facts")
-    except OSError as error:
-        raise NotKnown(str(error)) from error
+    except RunError as error:
+        raise NotKnown(error.message) from error
     with child:
         child.send({"module": module})
         reply = child.receive(SECONDS)

@@ -37,7 +37,7 @@ from epkit.model import Source, digest
 from epkit.model import read as read_model
 from epkit.parity.tolerance import tolerance_of
 from epkit.registry import discover
-from epkit.scratch import scratch
+from epkit.scratch import scratch, write
 from epkit.session import check_fit
 
 Progress = Callable[[str, float], None]
@@ -238,7 +238,7 @@ def _model_request(source: Path | bytes, folder: Path) -> dict[str, object]:
     if not isinstance(source, bytes):
         return located(Path(source), in_memory=False)
     file = folder / "model"
-    file.write_bytes(source)
+    write(file, source)
     return located(file, in_memory=True)
 
 

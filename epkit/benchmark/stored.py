@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import re
@@ -9,8 +11,10 @@ import time
 from pathlib import Path
 
 from epkit.benchmark.document import SCHEMA, Benchmark, Findings, Measured
+from epkit.cache import users_folder
 from epkit.errors import ConfigError
 
+VARIABLE = "EPKIT_BENCH_DIR"
 KEPT = 50
 """How many documents are kept in the folder of those that nobody gave a name."""
 
@@ -19,15 +23,28 @@ def folder() -> Path:
     """Return the folder for documents that nobody gave a name: EPKIT_BENCH_DIR, or the user's data directory."""
     import platformdirs
 
-    return Path(os.environ.get("EPKIT_BENCH_DIR") or Path(platformdirs.user_data_dir("epkit")) / "benchmarks")
+    named = os.environ.get(VARIABLE)
+    if named:
+        return Path(named)
+    return users_folder(lambda: platformdirs.user_data_dir("epkit")) / "benchmarks"
 
 
 def new_file(model: str) -> Path:
-    """Name a new document after the time and the model, and let go of the oldest; those that were named stay."""
+    """Name a new document after the time and the model, and let go of the oldest; those that were named stay.
+
+    Raises ConfigError where nothing can be written.
+    """
     its_folder = folder()
-    its_folder.mkdir(parents=True, exist_ok=True)
+    try:
+        its_folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(its_folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        told = f"no benchmark can be kept in {its_folder}: {error.strerror or error}"
+        raise ConfigError(told, hint="--output FILE.json, or: export EPKIT_BENCH_DIR=FOLDER") from error
     for old in _documents(its_folder)[: -KEPT + 1]:
-        old.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            old.unlink()
     name = re.sub(r"[^\w.-]+", "-", Path(model).stem) or "model"
     return its_folder / f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}-{name}.json"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -154,13 +155,13 @@ def _measure(
     refresh: bool,
     as_json: bool,
 ) -> None:
-    from epkit.benchmark import formats, stored
+    from epkit.benchmark import formats
     from epkit.cli._bench_table import show as print_tables
     from epkit.cli._inputs import named_files
 
     others = [(file, formats.ready(formats.of(file), file)) for file in outputs]
     named = [file for file, its in others if its == "json"]
-    document = named[0] if named else stored.new_file(model or "sample")
+    document, unkept = (named[0], "") if named else _new_document(model or "sample")
     from epkit.benchmark.measure import bench as measure
 
     with _progress() as progress:
@@ -189,14 +190,29 @@ def _measure(
         _show.document(found.as_json())
     else:
         print_tables(found)
-        for file in dict.fromkeys((*outputs, document)):
+        for file in dict.fromkeys((*outputs, *([document] if document else ()))):
             _show.line(str(file))
+        if unkept:
+            _show.line(f"note: {unkept}")
     context.exit(found.exit_code or (1 if require_verdict and not _decided(found) else 0))
 
 
 bench.measure = _measure
 for _command in (show, verify, diff):
     bench.add_command(_command)
+
+
+def _new_document(model: str) -> tuple[Path | None, str]:
+    """Return where the document is kept that nobody named; none, and why, where the user's own folder is not there."""
+    from epkit.benchmark import stored
+    from epkit.errors import ConfigError
+
+    try:
+        return stored.new_file(model), ""
+    except ConfigError as error:
+        if os.environ.get(stored.VARIABLE):
+            raise
+        return None, f"{error.message}; {error.hint}"
 
 
 def _decided(found: Benchmark) -> bool:
