@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -14,6 +18,12 @@ from epkit.dimensions import bound
 from epkit.errors import ConfigError, InputError, nearest
 from epkit.model import TensorInfo
 from epkit.stand_in import stand_in
+
+UNREADABLE = (
+    *(OSError, ValueError, EOFError, NotImplementedError, RecursionError, SyntaxError),
+    *(BadZipFile, TokenError, struct.error, zlib.error),
+)
+"""What reading an array or JSON from a file raises when it is none."""
 
 
 def load_inputs(given: Sequence[str], inputs: Sequence[TensorInfo]) -> tuple[dict[str, object], tuple[str, ...]]:
@@ -46,10 +56,11 @@ def load_inputs(given: Sequence[str], inputs: Sequence[TensorInfo]) -> tuple[dic
 def read(file: Path) -> np.ndarray[Any, Any]:
     """Read one .npy file; raises InputError."""
     try:
-        array = np.load(file, allow_pickle=False)
+        with file.open("rb") as opened:  # NumPy leaves open what is no archive
+            array = np.load(opened, allow_pickle=False)
     except FileNotFoundError:
         raise InputError(f"the input file {file} does not exist", hint="check the path after --input NAME=") from None
-    except (OSError, ValueError, EOFError) as error:
+    except UNREADABLE as error:
         hint = "write it with numpy.save(file, array)"
         raise InputError(f"{file} is not an array that NumPy can read: {error}", hint=hint) from error
     if not isinstance(array, np.ndarray):

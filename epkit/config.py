@@ -6,6 +6,7 @@ keeps the place it came from. What the values mean is decided in `target`.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import tomllib
@@ -15,7 +16,10 @@ from pathlib import Path
 from typing import TypeAlias, cast
 
 from epkit.errors import ConfigError, UnknownTarget, nearest
+from epkit.nesting import is_deeper
 
+MOST_BYTES = 16 << 20
+"""How large a config file may be."""
 TOP_KEYS = ("default", "automatic", "targets")
 
 
@@ -183,18 +187,38 @@ def _place(path: Path, start: Path | None) -> str:
 def _parse(path: Path, start: Path | None) -> dict[str, object]:
     place = _place(path, start)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return _tables(_contents(path))
     except FileNotFoundError:
         raise ConfigError(f"the config file {place} does not exist", hint="check --config and EPKIT_CONFIG") from None
     except OSError as error:
         raise ConfigError(f"the config file {place} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"the config file {place} is not UTF-8 text (byte {error.start})") from error
+    except RecursionError as error:
+        raise ConfigError(f"the config file {place} is nested too deep", hint="[targets.NAME]") from error
     except tomllib.TOMLDecodeError as error:
         what = re.sub(r" \(at (line \d+, column \d+|end of document)\)$", "", str(error))
         where = re.search(r"\(at (line \d+, column \d+|end of document)\)$", str(error))
         spot = f", {where[1]}" if where else ""
         raise ConfigError(f"{place}{spot}: not valid TOML: {what}") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise ConfigError(f"{place}: not valid TOML: {error}") from error
+
+
+def _contents(path: Path) -> str:
+    with path.open("rb") as file:
+        contents = file.read(MOST_BYTES + 1)
+    if len(contents) > MOST_BYTES:
+        raise OSError(errno.EFBIG, f"it has more than {MOST_BYTES:,} bytes")
+    return contents.decode("utf-8")
+
+
+def _tables(text: str) -> dict[str, object]:
+    """Parse TOML; raises TOMLDecodeError, and RecursionError for what is nested too deep to be walked over."""
+    found = tomllib.loads(text)
+    if is_deeper(found):
+        raise RecursionError
+    return found
 
 
 def _tool_table(path: Path, start: Path | None) -> Mapping[str, object]:
@@ -235,8 +259,8 @@ def _folded(name: str) -> str:
 
 def _toml_value(text: str) -> object:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return _tables(f"value = {text}")["value"]
+    except (ValueError, RecursionError):
         return text
 
 

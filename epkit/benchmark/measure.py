@@ -20,7 +20,7 @@ from epkit.benchmark.budget import Budget
 from epkit.benchmark.cases import combined, fed
 from epkit.benchmark.contender import Contender, of_calls, of_targets
 from epkit.benchmark.contest import Contest
-from epkit.benchmark.document import Benchmark, Case, Request
+from epkit.benchmark.document import Benchmark, Case, Request, too_many
 from epkit.benchmark.environment import look
 from epkit.benchmark.findings import BEYOND_DOUBT, CONFIDENCE, differences, is_settled, level_of
 from epkit.benchmark.inside import look_inside, profiling_s
@@ -102,7 +102,7 @@ def bench(
     ConfigError before anything is probed, ModelError before any process is started; and the error that all candidates
     have met, when it is the model's or the inputs': ModelError, RunError, ConfigError.
     """
-    _check(budget, callers, smallest_effect)
+    _check(budget, callers, smallest_effect, seed)
     within = tolerance_of(tolerance)
     time_left, before = Budget(time.monotonic(), budget), look()
     written, registry = load(config), discover()
@@ -112,6 +112,9 @@ def bench(
     for target in wanted:
         check_fit(contents, target)
     cases = combined(contents, batches, dimensions or {})
+    many = too_many(len(wanted), len(cases))
+    if many:
+        raise ConfigError(many, hint="name fewer targets or fewer sizes")
     given = feed(inputs or {}, wanted, contents)
     seed = secrets.randbits(32) if seed is None else seed
     request = Request(
@@ -165,7 +168,7 @@ def bench_calls(
     process, and returns what is called in each run, by `callers` threads. What the calls return is compared, place by
     place; None is not.
     """
-    _check(budget, callers, smallest_effect)
+    _check(budget, callers, smallest_effect, seed)
     for name, where in calls.items():
         if not Path(where.rpartition(":")[0]).is_file():
             raise ConfigError(f"{name}: {where!r} names no function in a file", hint="as in arms.py:plain")
@@ -225,13 +228,15 @@ def _measured(
     return record.keep(complete=True)
 
 
-def _check(budget: float, callers: int, smallest_effect: float) -> None:
+def _check(budget: float, callers: int, smallest_effect: float, seed: int | None) -> None:
     if not (math.isfinite(budget) and budget > 0):
         raise ConfigError(f"the budget is {budget!r}", hint="give seconds above 0: --budget 90")
     if callers < 1:
         raise ConfigError(f"the number of callers is {callers}", hint="give a number from 1 on: --callers 4")
     if not 0 < smallest_effect < 1:
         raise ConfigError(f"the smallest effect is {smallest_effect!r}", hint="give a share above 0: 0.02")
+    if seed is not None and abs(seed) >= 2**63:
+        raise ConfigError("the seed has more than 64 bits", hint="give a smaller one: --seed 1")
 
 
 def _model_request(source: Path | bytes, folder: Path) -> dict[str, object]:
