@@ -74,13 +74,15 @@ def saved(outputs: Mapping[str, object], folder: Path) -> dict[str, Path]:
     bfloat16 and float8, which .npy cannot name, are written as float32, which holds their values exactly.
     """
     files: dict[str, Path] = {}
+    stems: set[str] = set()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, value in outputs.items():
             # An output's name may hold a path; the file stays in the folder.
             stem = re.sub(r"[^\w.+-]", "_", name).lstrip(".") or "output"
-            while any(file.stem == stem for file in files.values()):
+            while stem in stems:
                 stem += "_"
+            stems.add(stem)
             files[name] = _write(folder / stem, value)
     except OSError as error:
         raise ConfigError(f"the outputs cannot be written to {folder}: {error.strerror or error}") from error

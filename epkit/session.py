@@ -34,6 +34,7 @@ from epkit.registry import Registry, discover
 from epkit.report import Report, WarmedUp, tried
 from epkit.resolve import Plan, resolve
 from epkit.run.caller import Caller
+from epkit.run.deadline import Deadline
 from epkit.target import Candidate, Target
 from epkit.target import read as read_target
 from epkit.warmup import WarmupFault, check_warmup, course, suspicious, warm_up
@@ -223,22 +224,29 @@ def _warmed_up(session: Session, opening: Opening) -> tuple[tuple[WarmedUp, ...]
     active = [one for one in opening.remaining if one.name in opening.placed]
     shrinks = target.shrink_above is not None
     planned = course(session.inputs, target.warmup, [one.provider for one in active], shrinks=shrinks)
+    seconds = target.warmup.timeout
     try:
-        return warm_up(session.run, planned, session.inputs, session.outputs), planned.why, planned.notes, None
+        with Deadline(seconds) as deadline:
+            done = warm_up(session.stoppable(deadline), planned, session.inputs, session.outputs)
+        return done, planned.why, planned.notes, None
     except WarmupFault as fault:
+        said = f"it took longer than {seconds:g} s and was stopped" if deadline.passed else fault.cause
         culprit = next((one for one in active if not is_cpu(one)), None)
-        if culprit is not None and _sane_on_cpu(opening, session, fault):
-            return (), planned.why, (), (culprit, fault.cause)
-        note = f"warm-up said {fault.cause!r}, and so does the CPU: the inputs made up for it do not suit the model"
+        if culprit is not None and _sane_on_cpu(opening, session, fault, seconds):
+            return (), planned.why, (), (culprit, said)
+        note = f"warm-up said {said!r}, and so does the CPU: the inputs made up for it do not suit the model"
+        if deadline.passed:
+            note = f"warm-up took longer than {seconds:g} s and was stopped: say warmup.timeout, or warmup.shapes"
         return (), planned.why, (*planned.notes, note), None
 
 
-def _sane_on_cpu(opening: Opening, session: Session, fault: WarmupFault) -> bool:
+def _sane_on_cpu(opening: Opening, session: Session, fault: WarmupFault, seconds: float) -> bool:
     try:
         reference = Caller(
             on_cpu(opening), _runtime.load(), session.inputs, session.outputs, exotic=session._inputs.exotic
         )
-        results = reference.run(fault.feed)
+        with Deadline(seconds) as deadline:
+            results = reference.run(fault.feed, None, deadline.options(reference))
     except (_runtime.OpenFault, RunError):
         return False
     return not suspicious(results, session.outputs)

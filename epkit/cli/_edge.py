@@ -36,6 +36,14 @@ class ReaderGone(Exception):
     """The answer is written into a pipe that nobody reads any more."""
 
 
+class Expired(BaseException):
+    """The time of the command is over; nothing that catches errors on the way may keep it."""
+
+    def __init__(self, error: EpkitError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
 class Answer:
     """Standard output: a write that fails is an error of epkit's."""
 
@@ -67,6 +75,8 @@ def call(command: click.Command) -> int:
             code = report(error)
         except click.ClickException as error:
             code = _report_usage(error)
+        except Expired as expired:
+            code = report(expired.error)
         except ReaderGone:
             code = READER_GONE
         except (OSError, UnicodeError, MemoryError) as error:
@@ -74,7 +84,7 @@ def call(command: click.Command) -> int:
         except (click.Abort, KeyboardInterrupt):
             complain("epkit: interrupted")
             code = INTERRUPTED
-        _flush_or_discard()
+        flush_or_discard()
     return code if isinstance(code, int) else 0
 
 
@@ -166,7 +176,7 @@ def _unwritten(reason: str) -> ConfigError:
     return ConfigError(f"the answer cannot be written to stdout: {reason}", hint="direct it to a file")
 
 
-def _flush_or_discard() -> None:
+def flush_or_discard() -> None:
     """Write what is left in the buffers; where that fails, Python must not try again when it ends, and say so."""
     for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
         try:

@@ -10,6 +10,7 @@ from epkit.cli import _options, _show
 @click.command()
 @click.argument("model")
 @_options.target
+@_options.timeout
 @_options.config
 @_options.refresh
 @_options.as_json
