@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
+import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
@@ -23,6 +27,12 @@ from epkit.units import size as size_text
 MAGIC = b"\x93NUMPY"
 """How a .npy file begins."""
 _HEADERS = {(1, 0): read_array_header_1_0, (2, 0): read_array_header_2_0}
+
+UNREADABLE = (
+    *(OSError, ValueError, EOFError, MemoryError, NotImplementedError, RecursionError, SyntaxError),
+    *(BadZipFile, TokenError, struct.error, zlib.error),
+)
+"""What reading an array or JSON from a file raises when it is none."""
 
 
 def load_inputs(given: Sequence[str], inputs: Sequence[TensorInfo]) -> tuple[dict[str, object], tuple[str, ...]]:
@@ -55,14 +65,15 @@ def load_inputs(given: Sequence[str], inputs: Sequence[TensorInfo]) -> tuple[dic
 def read(file: Path) -> np.ndarray[Any, Any]:
     """Read one .npy file; raises InputError."""
     try:
-        with file.open("rb") as stored:
-            if stored.read(len(MAGIC)) == MAGIC:
-                stored.seek(0)
-                check_length(stored, file.stat().st_size)
-        array = np.load(file, allow_pickle=False)
+        with file.open("rb") as opened:  # NumPy leaves open what is no archive
+            if opened.read(len(MAGIC)) == MAGIC:
+                opened.seek(0)
+                check_length(opened, file.stat().st_size)
+            opened.seek(0)
+            array = np.load(opened, allow_pickle=False)
     except FileNotFoundError:
         raise InputError(f"the input file {file} does not exist", hint="check the path after --input NAME=") from None
-    except (OSError, ValueError, EOFError, MemoryError) as error:
+    except UNREADABLE as error:
         hint = "write it with numpy.save(file, array)"
         raise InputError(f"{file} is not an array that NumPy can read: {error}", hint=hint) from error
     if not isinstance(array, np.ndarray):
@@ -93,13 +104,15 @@ def saved(outputs: Mapping[str, object], folder: Path) -> dict[str, Path]:
     bfloat16 and float8, which .npy cannot name, are written as float32, which holds their values exactly.
     """
     files: dict[str, Path] = {}
+    stems: set[str] = set()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, value in outputs.items():
             # An output's name may hold a path; the file stays in the folder.
             stem = _stem(re.sub(r"[^\w.+-]", "_", name).lstrip(".") or "output")
-            while any(file.stem == stem for file in files.values()):
+            while stem in stems:
                 stem = _stem(f"{stem}_")
+            stems.add(stem)
             files[name] = _write(folder / stem, value)
     except OSError as error:
         raise ConfigError(f"the outputs cannot be written to {folder}: {error.strerror or error}") from error

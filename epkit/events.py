@@ -155,6 +155,9 @@ def tell(event: Event) -> None:
     for one in tuple(_at_work):
         try:
             one.call(event)
+        except OSError as error:  # what it writes to is full or gone: its code is not at fault
+            one.stop()
+            logging.getLogger("epkit").error("an observer failed, and is called no more: %r: %s", one.observer, error)
         except Exception:
             one.stop()
             logging.getLogger("epkit").exception("an observer failed, and is called no more: %r", one.observer)

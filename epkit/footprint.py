@@ -17,7 +17,7 @@ from epkit.errors import ConfigError, ProviderUnavailable
 from epkit.faults import Fault, lost, told
 from epkit.inspection import Inspection, Measured
 from epkit.inspection import inspect as read_and_estimate
-from epkit.scratch import scratch
+from epkit.scratch import scratch, write
 
 if TYPE_CHECKING:
     from epkit.config import ConfigSource
@@ -83,7 +83,7 @@ def _as_file(model: Source) -> Iterator[str]:
         return
     with scratch() as folder:
         file = folder / "model.onnx"
-        file.write_bytes(model)
+        write(file, model)
         yield str(file)
 
 

@@ -24,9 +24,13 @@ class JsonLines:
     def __init__(self, file: str | os.PathLike[str]) -> None:
         """Open the file; raises OSError."""
         # One write a line at the end of the file, so that processes and threads do not mix theirs.
+        self._name = os.fspath(file)
         self._file = os.open(Path(file), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         # Not at exit: other threads may still tell of something then.
         weakref.finalize(self, os.close, self._file).atexit = False
+
+    def __repr__(self) -> str:
+        return f"JsonLines({self._name!r})"
 
     def __call__(self, event: events.Event) -> None:
         """Write one line; `at` is in seconds since 1970."""

@@ -12,17 +12,19 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
-from typing import Literal, TypeAlias
+from typing import BinaryIO, Literal, TypeAlias
 
 from epkit._onnx import BITS, CONTROL_FLOW, Contents, Stored, TensorInfo, read_into
+from epkit._pages import Pages
 from epkit._signature import HEAD, identify
 from epkit._wire import Buffer, Message, TruncatedError, WireError
 from epkit.errors import ConfigError, ModelError
 
 __all__ = ["BITS", "UNTOLD", "ExternalFile", "Model", "Source", "TensorInfo", "digest", "parse_ort_type", "read"]
+
+SMALL_BYTES = 4 << 20
 
 Source: TypeAlias = str | os.PathLike[str] | bytes
 """A model's path, or its bytes."""
@@ -93,8 +95,13 @@ def read(model: Source, *, folder: str | os.PathLike[str] | None = None) -> Mode
         hint = "bytes(model)" if isinstance(model, bytearray | memoryview) else "give the path of an .onnx file"
         raise ConfigError(f"a model is a path or bytes, not {type(model).__name__}", hint=hint)
     path = Path(os.fsdecode(model))
-    with _mapped(path) as buffer:
-        return _read(buffer, path, f"the model file '{path}'", Path(folder or path.parent))
+    with _opened(path) as file:
+        try:
+            return _read(_buffer(file), path, f"the model file '{path}'", Path(folder or path.parent))
+        except OSError as cause:
+            reason = cause.strerror or cause
+            hint = "wait until it is copied, and try again"
+            raise ModelError(f"the model file '{path}' cannot be read: {reason}", hint=hint) from cause
 
 
 def digest(model: Source | Model) -> str:
@@ -219,8 +226,13 @@ def _size(path: Path) -> int:
     return found.st_size if S_ISREG(found.st_mode) else -1
 
 
-def _mapped(path: Path) -> mmap:
-    """Map a file into memory, so that only the pages that are looked at are read."""
+def _buffer(file: BinaryIO) -> Buffer:
+    """Return the contents of a file: a small one at once, of a large one only the pages that are looked at."""
+    pages = Pages(file)
+    return pages[:] if len(pages) <= SMALL_BYTES else pages
+
+
+def _opened(path: Path) -> BinaryIO:
     try:
         found = path.stat()
         if S_ISDIR(found.st_mode):
@@ -229,8 +241,7 @@ def _mapped(path: Path) -> mmap:
             raise ModelError(f"'{path}' is not a regular file", hint="give the path of an .onnx file")
         if not found.st_size:
             raise ModelError(f"the model file '{path}' is empty", hint="copy, download or export it again")
-        with path.open("rb") as file:
-            return mmap(file.fileno(), 0, access=ACCESS_READ)
+        return path.open("rb", buffering=0)
     except FileNotFoundError as cause:
         raise _not_found(path) from cause
     except (OSError, ValueError) as cause:

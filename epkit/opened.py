@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from epkit.report import Report
 from epkit.run.background import Background
 from epkit.run.binding import Bindable, Binding
 from epkit.run.caller import Caller
+from epkit.run.deadline import Deadline
 from epkit.run.graph import Graphs
 from epkit.run.inputs import Inputs
 from epkit.run.memory import Shrink
@@ -90,6 +91,18 @@ class Session:
             return self._caller.run(feed, names)
         return self._background.run(feed, names, timeout)
 
+    def stoppable(self, deadline: Deadline) -> Callable[[Mapping[str, object]], dict[str, Output]]:
+        """Return what runs the model as `run` does, until the deadline tells it to stop."""
+
+        def run(inputs: Mapping[str, object]) -> dict[str, Output]:
+            results = self._caller.lent(inputs)
+            if results is not None:
+                return results
+            feed, names = self._fed(inputs, None)
+            return self._caller.run(feed, names, deadline.options(self._caller))
+
+        return run
+
     async def run_async(
         self,
         inputs: Mapping[str, object] | object,
@@ -162,8 +175,9 @@ class Session:
         wanted = (outputs,) if isinstance(outputs, str) else tuple(outputs)
         if not wanted:
             raise InputError("no output is asked for", hint=f"outputs: {', '.join(self._names)}")
+        known = self._names if len(wanted) < len(self._names) else frozenset(self._names)
         for name in wanted:
-            if name not in self._names:
+            if name not in known:
                 raise InputError(
                     f"the model has no output {name!r}", hint=nearest(str(name), self._names, what="outputs")
                 )

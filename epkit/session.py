@@ -35,6 +35,7 @@ from epkit.registry import Registry, discover
 from epkit.report import Report, WarmedUp, tried
 from epkit.resolve import Plan, resolve
 from epkit.run.caller import Caller
+from epkit.run.deadline import Deadline
 from epkit.target import Candidate, Target
 from epkit.target import read as read_target
 from epkit.warmup import WarmupFault, check_warmup, course, suspicious, warm_up
@@ -258,28 +259,36 @@ def _warmed_up(session: Session, opening: Opening) -> tuple[tuple[WarmedUp, ...]
     active = opening.active
     shrinks = target.shrink_above is not None
     planned = course(session.inputs, target.warmup, [one.provider for one in active], shrinks=shrinks)
+    seconds = target.warmup.timeout
     outputs, notes = session.outputs, planned.notes
     while True:
         try:
-            return warm_up(session.run, planned, session.inputs, outputs), planned.why, notes, None
+            with Deadline(seconds) as deadline:
+                done = warm_up(session.stoppable(deadline), planned, session.inputs, outputs)
+            return done, planned.why, notes, None
         except WarmupFault as fault:
+            said = f"it took longer than {seconds:g} s and was stopped" if deadline.passed else fault.cause
             culprit = next((one for one in active if not is_cpu(one)), None)
-            if culprit is not None and _sane_on_cpu(opening, session, fault):
-                return (), planned.why, (), (culprit, fault.cause)
+            if culprit is not None and _sane_on_cpu(opening, session, fault, seconds):
+                return (), planned.why, (), (culprit, said)
+            if deadline.passed:
+                note = f"warm-up took longer than {seconds:g} s and was stopped: say warmup.timeout, or warmup.shapes"
+                return (), planned.why, (*notes, note), None
             if not fault.misdeclared:
-                note = f"warm-up said {fault.cause!r}, and so does the CPU"
+                note = f"warm-up said {said!r}, and so does the CPU"
                 return (), planned.why, (*notes, f"{note}: the inputs made up for it do not suit the model"), None
             # Outputs come out as they are, whatever the model declares.
             notes = (*notes, f"{fault.cause}, on the CPU too")
             outputs = tuple(replace(one, shape=None) for one in outputs)
 
 
-def _sane_on_cpu(opening: Opening, session: Session, fault: WarmupFault) -> bool:
+def _sane_on_cpu(opening: Opening, session: Session, fault: WarmupFault, seconds: float) -> bool:
     try:
         reference = Caller(
             on_cpu(opening), _runtime.load(), session.inputs, session.outputs, exotic=session._inputs.exotic
         )
-        results = reference.run(fault.feed)
+        with Deadline(seconds) as deadline:
+            results = reference.run(fault.feed, None, deadline.options(reference))
     except (_runtime.OpenFault, RunError):
         return False
     return not suspicious(results, session.outputs)

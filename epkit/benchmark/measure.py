@@ -21,7 +21,7 @@ from epkit.benchmark.cases import combined, fed
 from epkit.benchmark.contender import Contender, of_calls, of_targets
 from epkit.benchmark.contest import Contest
 from epkit.benchmark.cpu_settings import cpu_settings, let_settings_take_part
-from epkit.benchmark.document import Benchmark, Case, Request
+from epkit.benchmark.document import Benchmark, Case, Request, too_many
 from epkit.benchmark.environment import look
 from epkit.benchmark.findings import BEYOND_DOUBT, CONFIDENCE, differences, is_settled, level_of
 from epkit.benchmark.inside import look_inside, profiling_s
@@ -38,7 +38,7 @@ from epkit.model import Source, digest
 from epkit.model import read as read_model
 from epkit.parity.tolerance import tolerance_of
 from epkit.registry import discover
-from epkit.scratch import scratch
+from epkit.scratch import scratch, write
 from epkit.session import check_fit
 
 Progress = Callable[[str, float], None]
@@ -105,7 +105,7 @@ def bench(
     have met, when it is the model's or the inputs': ModelError, RunError, ConfigError. When the document cannot be
     written in the end, the ConfigError holds it: `error.benchmark`.
     """
-    _check(budget, callers, smallest_effect)
+    _check(budget, callers, smallest_effect, seed)
     within = tolerance_of(tolerance)
     time_left, before = Budget(time.monotonic(), budget), look()
     written, registry = load(config), discover()
@@ -115,6 +115,9 @@ def bench(
     for target in wanted:
         check_fit(contents, target)
     cases = combined(contents, batches, dimensions or {})
+    many = too_many(len(wanted), len(cases))
+    if many:
+        raise ConfigError(many, hint="name fewer targets or fewer sizes")
     given = feed(inputs or {}, wanted, contents)
     seed = secrets.randbits(32) if seed is None else seed
     request = Request(
@@ -171,7 +174,7 @@ def bench_calls(
     process, and returns what is called in each run, by `callers` threads. What the calls return is compared, place by
     place; None is not.
     """
-    _check(budget, callers, smallest_effect)
+    _check(budget, callers, smallest_effect, seed)
     for name, where in calls.items():
         if not Path(where.rpartition(":")[0]).is_file():
             raise ConfigError(f"{name}: {where!r} names no function in a file", hint="as in arms.py:plain")
@@ -247,20 +250,22 @@ def _measuring(contest: Contest, *, profiling: bool) -> Contest:
     return replace(contest, budget=Budget(budget.started, budget.seconds - aside))
 
 
-def _check(budget: float, callers: int, smallest_effect: float) -> None:
+def _check(budget: float, callers: int, smallest_effect: float, seed: int | None) -> None:
     if not (math.isfinite(budget) and budget > 0):
         raise ConfigError(f"the budget is {budget!r}", hint="give seconds above 0: --budget 90")
     if callers < 1:
         raise ConfigError(f"the number of callers is {callers}", hint="give a number from 1 on: --callers 4")
     if not 0 < smallest_effect < 1:
         raise ConfigError(f"the smallest effect is {smallest_effect!r}", hint="give a share above 0: 0.02")
+    if seed is not None and abs(seed) >= 2**63:
+        raise ConfigError("the seed has more than 64 bits", hint="give a smaller one: --seed 1")
 
 
 def _model_request(source: Path | bytes, folder: Path) -> dict[str, object]:
     if not isinstance(source, bytes):
         return located(Path(source), in_memory=False)
     file = folder / "model"
-    file.write_bytes(source)
+    write(file, source)
     return located(file, in_memory=True)
 
 

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import click
 
+from epkit.cli import _limit
+
 target = click.option("-t", "--target", metavar="NAME", help="A target of the config, or a provider (then strictly).")
 config = click.option("--config", metavar="FILE", help="The config file, instead of the nearest epkit.toml.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 refresh = click.option("--refresh", is_flag=True, help="Probe anew instead of trusting remembered answers.")
+timeout = click.option(
+    "--timeout",
+    type=float,
+    callback=_limit.limited,
+    expose_value=False,
+    metavar="SECONDS",
+    help="How long the command may take; then it ends with exit code 4.",
+)
 
 
 def sizes(context: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...]:  # noqa: ARG001

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     metavar="NAME|SHARE",
     help="auto, images, exact, or a share of an output's largest magnitude, as 0.001.",
 )
+@_options.timeout
 @_options.config
 @_options.refresh
 @_options.as_json

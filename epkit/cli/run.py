@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @_options.target
 @click.option("--input", "given", multiple=True, metavar="NAME=FILE.npy", help="An input; the others are made up.")
 @click.option("--output-dir", metavar="D", help="Write each output to D/<name>.npy.")
+@_options.timeout
 @_options.config
 @_options.as_json
 def run(

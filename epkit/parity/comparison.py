@@ -21,7 +21,7 @@ from epkit.parity.side import Ran, Task, run
 from epkit.parity.tolerance import AUTO, Tolerance, determined, judge, tolerance_of
 from epkit.parity.tracing import Divergence, Tensors, tensors, trace
 from epkit.registry import discover
-from epkit.scratch import scratch
+from epkit.scratch import scratch, write
 from epkit.session import check_fit
 from epkit.target import CPU
 from epkit.target import read as read_target
@@ -104,7 +104,7 @@ def _file(contents: Model, folder: Path) -> tuple[Path, bool]:
     if not isinstance(contents.source, bytes):
         return contents.source, False
     file = folder / "model"
-    file.write_bytes(contents.source)
+    write(file, contents.source)
     return file, True
 
 
