@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from epkit import _platform, _runtime
 from epkit._foreign import asked
-from epkit.errors import InputError, nearest
+from epkit.errors import InputError, ModelError, nearest
 from epkit.model import Model, TensorInfo, parse_ort_type
 from epkit.opening import Opening
 from epkit.provider import Concurrency
@@ -39,12 +39,12 @@ class Session:
 
     def __init__(self, opening: Opening, model: Model) -> None:
         declared = {one.name: one for one in (*model.inputs, *model.outputs)}
-        self.inputs = tuple(_info(one, declared) for one in opening.session.get_inputs())
+        self.inputs = _described(opening.session.get_inputs(), declared)
         """Name, dtype and shape of each input."""
-        self.outputs = tuple(_info(one, declared) for one in opening.session.get_outputs())
+        self.outputs = _described(opening.session.get_outputs(), declared)
         """Name, dtype and shape of each output."""
         self._names = tuple(one.name for one in self.outputs)
-        overridable = [_info(one, declared) for one in opening.session.get_overridable_initializers()]
+        overridable = _described(opening.session.get_overridable_initializers(), declared)
         self._inputs = Inputs(self.inputs, cast=opening.plan.target.cast, overridable=overridable)
         self._narrowed = Narrowed(self.inputs, narrows(opening))
         active = next((one for one in opening.remaining if one.name == opening.provider), None)
@@ -211,6 +211,15 @@ def _strictest(chain: Sequence[Candidate], *, captures: bool) -> Concurrency:
         declared.add("per-session")  # ONNX Runtime bears no run beside one that captures or replays
     order: tuple[Concurrency, ...] = ("per-process", "per-session")
     return next((one for one in order if one in declared), "free")
+
+
+def _described(nodes: Iterable[Any], declared: Mapping[str, TensorInfo]) -> tuple[TensorInfo, ...]:
+    """Describe inputs or outputs; raises ModelError for names that Python cannot be told."""
+    try:
+        return tuple(_info(one, declared) for one in nodes)
+    except UnicodeDecodeError as error:
+        told = f"the model names an input, an output or a dimension {error.object!r}, which is not UTF-8"
+        raise ModelError(told, hint="export the model again, with names in UTF-8") from error
 
 
 def _info(node: Any, declared: Mapping[str, TensorInfo]) -> TensorInfo:

@@ -144,6 +144,18 @@ def test_names_in_errors_reach_a_terminal_as_text(command, named):
         assert not any(line.startswith("forged") for line in err.splitlines())
 
 
+@pytest.mark.parametrize("part", [b"inQput", b"outQput", b"dimQension"])
+def test_names_that_are_not_utf_8_are_an_error_of_the_model(command, empty, part):
+    nodes = [helper.make_node("Identity", ["inQput"], ["outQput"], name="noQde")]
+    contents = model(nodes, [value("inQput", ["dimQension"])], [value("outQput", ["dimQension"])])
+    (empty / "m.onnx").write_bytes(contents.replace(part, part.replace(b"Q", b"\xe8")))
+    for words in (("run", "m.onnx", "-t", "cpu"), ("compare", "m.onnx", "-t", "cpu", "-t", "cpu")):
+        code, _, err = command(*words)
+        assert (code, err.isascii(), "Traceback" in err) == (4, True, False)
+        assert "hint" in err
+    assert command("inspect", "m.onnx")[0] == 0
+
+
 def test_a_text_is_one_line_without_commands_for_a_terminal():
     assert printable("plain text, \xe8 and \u2603") == "plain text, \xe8 and \u2603"
     shown = printable("a\x1b[2J\r\nb\u2028c\u202ed\udce8\x00\ufeff")
