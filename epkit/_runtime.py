@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib.util
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
+from epkit import _fork
 from epkit._cause import cause
 from epkit._foreign import asked
 from epkit._hush import hushed
@@ -39,7 +39,7 @@ ENUMS = {
 }
 """The properties of SessionOptions that are enums, and the enums' names."""
 
-_lock = threading.RLock()
+_lock = _fork.lock()
 _prepared: set[str] = set()
 _registered: set[Path] = set()
 _silence = True
