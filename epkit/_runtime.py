@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import importlib.util
 import os
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from epkit import telemetry
+from epkit import _fork, telemetry
 from epkit._cause import cause
 from epkit._foreign import asked
 from epkit._hush import hushed
@@ -41,7 +40,7 @@ ENUMS = {
 }
 """The properties of SessionOptions that are enums, and the enums' names."""
 
-_lock = threading.RLock()
+_lock = _fork.lock()
 _prepared: set[str] = set()
 _registered: set[Path] = set()
 _silence = True

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import threading
 import time
 import weakref
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from epkit import events
+from epkit import _fork, events
 from epkit.errors import ConfigError
 
 VARIABLE = "EPKIT_EVENTS"
@@ -40,7 +39,7 @@ class JsonLines:
 
 
 _begun: dict[str, events.Observation] = {}
-_lock = threading.Lock()
+_lock = _fork.lock()
 
 
 def begin(environ: Mapping[str, str] | None = None) -> None:

@@ -14,7 +14,8 @@ from epkit.opening import Opening
 from epkit.provider import Concurrency
 from epkit.report import Report
 from epkit.run.background import Background
-from epkit.run.binding import Bindable, Binding
+from epkit.run.bindable import Bindable
+from epkit.run.binding import Binding
 from epkit.run.caller import Caller
 from epkit.run.deadline import Deadline
 from epkit.run.graph import Graphs
@@ -61,6 +62,7 @@ class Session:
             lends=not self._narrowed,
             graphs=Graphs(opening.session, runtime) if opening.captures else None,
             shrink=_shrink(opening),
+            place=self._place,
         )
         self._background = Background(self._caller)
 
@@ -150,7 +152,12 @@ class Session:
         return Binding(self._caller, model, inputs)
 
     def close(self) -> None:
-        """Wait for the runs in flight, then give the memory back; later calls raise SessionClosed."""
+        """Wait for the runs in flight, then give the memory back; later calls raise SessionClosed.
+
+        Runs with a time limit are waited for no longer than that. A run in the middle of which this very thread closes
+        the session (in a signal handler, an observer, a `__del__`) is not waited for: it ends, or raises SessionClosed.
+        """
+        self._caller.refuse()
         self._background.close()
         self._caller.close()
         _platform.trim()
