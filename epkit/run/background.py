@@ -29,10 +29,12 @@ class Background:
         self._caller = caller
         self._pool = ThreadPoolExecutor(thread_name_prefix="epkit-run")
 
-    def run(self, feed: Mapping[str, Any], names: Sequence[str] | None, seconds: float) -> dict[str, Any]:
+    def run(
+        self, feed: Mapping[str, Any], names: Sequence[str] | None, seconds: float, options: Any = None
+    ) -> dict[str, Any]:
         """Run once, and wait `seconds` at most; raises RunTimeout, and what `Caller.run` raises."""
         seconds = _limit(seconds)
-        options, future = self._begun(feed, names)
+        options, future = self._begun(feed, names, options)
         try:
             wait([future], seconds)
             if future.done():
@@ -44,11 +46,11 @@ class Background:
         raise _too_long(seconds, future)
 
     async def run_async(
-        self, feed: Mapping[str, Any], names: Sequence[str] | None, seconds: float | None
+        self, feed: Mapping[str, Any], names: Sequence[str] | None, seconds: float | None, options: Any = None
     ) -> dict[str, Any]:
         """Run once, while the event loop goes on; a cancelled task tells the run to stop."""
         seconds = None if seconds is None else _limit(seconds)
-        options, future = self._begun(feed, names)
+        options, future = self._begun(feed, names, options)
         waiting = asyncio.wrap_future(future)
         try:
             await asyncio.wait([waiting], timeout=seconds)
@@ -69,8 +71,10 @@ class Background:
         """Begin no further run; those that are waiting for a thread fail as the session is closed."""
         self._pool.shutdown(wait=False)
 
-    def _begun(self, feed: Mapping[str, Any], names: Sequence[str] | None) -> tuple[Any, Future[dict[str, Any]]]:
-        options = self._caller.options()
+    def _begun(
+        self, feed: Mapping[str, Any], names: Sequence[str] | None, options: Any
+    ) -> tuple[Any, Future[dict[str, Any]]]:
+        options = self._caller.options() if options is None else options
         try:
             return options, self._pool.submit(self._caller.run, feed, names, options)
         except RuntimeError as error:  # the pool is shut down, or Python is
