@@ -22,6 +22,7 @@ import onnxruntime as ort
 import pytest
 from models import identity, mlp, model, value
 from onnx import helper, numpy_helper
+from texts import says
 
 import epkit
 from epkit import registry, sample, wheels
@@ -107,7 +108,7 @@ def test_misspelt_config_entries_are_accepted(entry):
     options = ort.SessionOptions()
     options.add_session_config_entry(*entry)
     ort.InferenceSession(mlp(), options)
-    with pytest.raises(ConfigError, match=re.escape(entry[0])):
+    with says(ConfigError, match=re.escape(entry[0])):
         epkit.open(mlp(), "cpu", session_options={"config": dict([entry])})
 
 
@@ -291,7 +292,7 @@ print(json.dumps(tried("CUDAExecutionProvider", enable_fallback=0)))
     )
     assert answers == [CPU, CPU]
     assert "Failed to load library" in said
-    with pytest.raises(ProviderUnavailable, match="cannot open shared object file"):
+    with says(ProviderUnavailable, match="cannot open shared object file"):
         epkit.open(mlp(), "cuda")
 
 
@@ -340,9 +341,9 @@ print(json.dumps(tried(("TensorrtExecutionProvider", {"trt_nonsense": "1"}))))
 """
     )
     assert answers == [CPU, CPU]
-    with pytest.raises(ConfigError, match="gpu_mem_limit"):
+    with says(ConfigError, match="gpu_mem_limit"):
         epkit.open(mlp(), "cuda", options={"gpu_mem_limit": "2GB"})
-    with pytest.raises(ConfigError, match="trt_nonsense"):
+    with says(ConfigError, match="trt_nonsense"):
         epkit.open(mlp(), "tensorrt", options={"trt_nonsense": True})
 
 

@@ -4,7 +4,7 @@ import json
 
 import ml_dtypes
 import numpy as np
-import pytest
+from texts import says
 
 from epkit.arrays import load_inputs, saved
 from epkit.errors import InputError
@@ -54,5 +54,5 @@ def test_for_one_input_the_name_may_be_left_out(tmp_path):
 
 def test_several_arrays_in_a_file_are_refused(tmp_path):
     np.savez(tmp_path / "x.npz", np.ones(1), np.ones(2))
-    with pytest.raises(InputError, match="several arrays"):
+    with says(InputError, match="several arrays"):
         load_inputs([f"a={tmp_path / 'x.npz'}"], [TensorInfo("a", "float32", (1,))])

@@ -16,6 +16,7 @@ from documents import made_up
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
+from texts import says
 
 from epkit.benchmark import stored
 from epkit.benchmark.change import changes, labels, subtracted
@@ -413,7 +414,7 @@ def test_the_same_target_twice_has_two_names():
 
 def test_a_damaged_document_is_a_wrong_request():
     damaged = read(changed(DOCUMENT, ("measured", "blocks", 0, "process"), 99))
-    with pytest.raises(ConfigError, match=r"the second document is damaged: measured.blocks\[0\].process is 99"):
+    with says(ConfigError, match=r"the second document is damaged: measured.blocks\[0\].process is 99"):
         changes(SMALL, damaged)
 
 

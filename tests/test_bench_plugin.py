@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from capabilities import SECOND, needs
 from documents import made_up
 
 from epkit.benchmark import measure, stored
@@ -171,6 +172,7 @@ def test_nothing_heavy_is_imported_where_no_test_measures():
     assert done.stdout.strip() == "[]"
 
 
+@needs(SECOND)
 def test_two_functions_are_really_measured_side_by_side(pytester):
     pytester.makepyfile(
         arms="""

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from capabilities import SECOND, needs
 from models import mlp, model, value
 from onnx import TensorProto, helper
 from processes import alive
+from texts import says
 
 from epkit.benchmark import budget as times
 from epkit.benchmark import runner, stored
@@ -70,13 +72,14 @@ def real(small: Path, _short: None, tmp_path_factory: pytest.TempPathFactory) ->
     return found, file, heard
 
 
+@needs(SECOND)
 def test_cpu_and_openvino_are_compared_on_every_case(real: tuple[Benchmark, Path, list[float]]) -> None:
     found, _, heard = real
     cpu, openvino, cuda = found.candidates
     assert (cpu.status, cpu.provider, cpu.agreements) == ("ok", "cpu", ())
-    assert (openvino.status, openvino.provider) == ("ok", "openvino")
+    assert (openvino.status, openvino.provider) == ("ok", SECOND)
     assert openvino.placement is not None
-    assert openvino.placement["openvino"]["share"] == 1.0
+    assert openvino.placement[SECOND]["share"] == 1.0
     assert [one is not None and one.agree for one in openvino.agreements] == [True, True]
     assert (cuda.status, bool(cuda.reason), bool(cuda.hint)) == ("unusable", True, True)
     assert [(one.name, one.inputs[0]["shape"]) for one in found.measured.cases] == [
@@ -91,6 +94,7 @@ def test_cpu_and_openvino_are_compared_on_every_case(real: tuple[Benchmark, Path
     assert heard[-1] == 1.0
 
 
+@needs(SECOND)
 def test_figures_rest_on_several_fresh_processes(real: tuple[Benchmark, Path, list[float]]) -> None:
     measured, found = real[0].measured, real[0].findings
     assert [(one.candidate, one.case) for one in found.figures] == [(0, 0), (1, 0), (0, 1), (1, 1)]
@@ -109,6 +113,7 @@ def test_figures_rest_on_several_fresh_processes(real: tuple[Benchmark, Path, li
     assert states[1, True] == "warm", "all but the first start from what that one compiled"
 
 
+@needs(SECOND)
 def test_in_a_meeting_every_candidate_runs_once_and_nobody_is_favoured(
     real: tuple[Benchmark, Path, list[float]],
 ) -> None:
@@ -124,6 +129,7 @@ def test_in_a_meeting_every_candidate_runs_once_and_nobody_is_favoured(
     assert abs(first[0] - first[1]) <= 2
 
 
+@needs(SECOND)
 def test_the_document_says_the_same_as_what_was_returned(real: tuple[Benchmark, Path, list[float]]) -> None:
     found, file, _ = real
     assert stored.read(file) == found
@@ -132,6 +138,7 @@ def test_the_document_says_the_same_as_what_was_returned(real: tuple[Benchmark, 
     json.dumps(found.as_json(), allow_nan=False)
 
 
+@pytest.mark.slow
 def test_targets_of_a_config_and_bound_buffers_reach_the_processes(empty: Path) -> None:
     config = {
         "targets": {
@@ -163,7 +170,7 @@ def test_callables_are_measured_by_the_same_method(tmp_path: Path) -> None:
     found = bench_calls({name: f"{arms}:{name}" for name in ("one", "two", "three")}, budget=90, seed=0)
     assert [row.status for row in found.candidates] == ["ok", "ok", "differs"]
     assert found.comparison("one", "two") is not None
-    with pytest.raises(ConfigError, match="names no function"):
+    with says(ConfigError, match="names no function"):
         bench_calls({"a": "nowhere.py:f"})
 
 
@@ -187,6 +194,8 @@ def epkit_providers():
 """
 
 
+@pytest.mark.slow
+@needs(SECOND)
 def test_a_candidate_that_crashes_hangs_raises_or_computes_something_else_is_a_row_and_the_others_go_on(
     small: Path, empty: Path, install: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,6 +257,7 @@ def test_processes_that_start_slowly_are_measured_all_the_same(tmp_path: Path, m
     assert [one.processes for one in found.findings.figures] == [2], found.measured.notes
 
 
+@pytest.mark.slow
 def test_sessions_that_want_other_inputs_are_not_compared(empty: Path) -> None:
     sizes = {name: {"free_dimension_overrides": {"batch": size}} for name, size in (("one", 1), ("eight", 8))}
     config = {"targets": {name: {"provider": "cpu", "session_options": one} for name, one in sizes.items()}}
@@ -257,6 +267,7 @@ def test_sessions_that_want_other_inputs_are_not_compared(empty: Path) -> None:
     assert "other inputs" in found.candidates[1].reason
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_while_it_measures_is_a_row(small: Path, empty: Path) -> None:
     killed: list[int] = []
 
@@ -277,6 +288,7 @@ def test_a_process_that_is_killed_while_it_measures_is_a_row(small: Path, empty:
     assert lost in by, "what was measured is kept"
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_no_process_and_keeps_what_was_measured(small: Path, empty: Path, tmp_path: Path) -> None:
     seen: list[int] = []
     calls: list[str] = []
@@ -295,6 +307,7 @@ def test_an_interrupt_leaves_no_process_and_keeps_what_was_measured(small: Path,
     assert kept.measured.blocks
 
 
+@pytest.mark.slow
 def test_a_benchmark_that_is_killed_leaves_no_process_and_its_document(
     small: Path, empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,41 +345,42 @@ def test_a_wrong_request_is_said_before_anything_is_probed(small: Path, empty: P
 
     wide = tmp_path / "wide.npy"
     np.save(wide, np.zeros((1, 65), np.float32))
-    with pytest.raises(UnknownTarget, match="openvin"):
+    with says(UnknownTarget, match="openvin"):
         bench(small, ["openvin"], progress=never)
-    with pytest.raises(ModelError, match="no file"):
+    with says(ModelError, match="no file"):
         bench(tmp_path / "no.onnx", ["cpu"], progress=never)
-    with pytest.raises(ConfigError, match="budget"):
+    with says(ConfigError, match="budget"):
         bench(small, ["cpu"], budget=float("nan"), progress=never)
-    with pytest.raises(ConfigError, match="callers"):
+    with says(ConfigError, match="callers"):
         bench(small, ["cpu"], callers=0, progress=never)
-    with pytest.raises(ConfigError, match="smallest effect"):
+    with says(ConfigError, match="smallest effect"):
         bench(small, ["cpu"], smallest_effect=0, progress=never)
-    with pytest.raises(ConfigError, match="no tolerance"):
+    with says(ConfigError, match="no tolerance"):
         bench(small, ["cpu"], tolerance="imagez", progress=never)
-    with pytest.raises(ConfigError, match="'height' is not a dynamic dimension"):
+    with says(ConfigError, match="'height' is not a dynamic dimension"):
         bench(small, ["cpu"], dimensions={"height": [1]}, progress=never)
-    with pytest.raises(ConfigError, match="size of 1"):
+    with says(ConfigError, match="size of 1"):
         bench(small, ["cpu"], batches=[0], progress=never)
-    with pytest.raises(InputError, match="does not exist"):
+    with says(InputError, match="does not exist"):
         bench(small, ["cpu"], inputs={"x": str(tmp_path / "no.npy")}, progress=never)
-    with pytest.raises(InputError, match=r"\[1, 65\]"):
+    with says(InputError, match=r"\[1, 65\]"):
         bench(small, ["cpu"], inputs={"x": str(wide)}, progress=never)
-    with pytest.raises(InputError, match="no input 'y'"):
+    with says(InputError, match="no input 'y'"):
         bench(small, ["cpu"], inputs={"y": str(wide)}, progress=never)
 
 
 def test_a_model_that_no_candidate_can_open_or_run_is_an_error_and_no_table(empty: Path, tmp_path: Path) -> None:
     unknown = model([helper.make_node("Nonsense", ["x"], ["y"])], [value("x", [2])], [value("y", [2])])
-    with pytest.raises(ModelError, match="Nonsense"):
+    with says(ModelError, match="Nonsense"):
         bench(unknown, ["cpu", "cpu"], budget=60, output=tmp_path / "none.json")
     assert not (tmp_path / "none.json").exists()
     indices = value("i", [1], TensorProto.INT64)
     gather = model([helper.make_node("Gather", ["x", "i"], ["y"])], [value("x", [1]), indices], [value("y", [1])])
-    with pytest.raises(RunError, match="out of"):
+    with says(RunError, match="out of"):
         bench(gather, ["cpu"], budget=60)
 
 
+@needs(SECOND)
 def test_inputs_from_files_are_what_is_measured_and_a_short_budget_is_said(empty: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((3, 8), np.float32))
     found = bench(mlp(width=8), ["cpu"], inputs={"x": str(tmp_path / "x.npy")}, budget=1)

@@ -21,11 +21,13 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import warm
 from epkit_tensorrt.options import TensorRTOptions
 from epkit_tensorrt.provider import TensorRT
 from hypothesis import given
 from hypothesis import strategies as st
 from models import mlp
+from texts import says
 from together import together
 
 import epkit
@@ -137,7 +139,7 @@ def builds(noted: Path) -> int:
 
 def child(model: Path, *, wait: bool = True, written: dict[str, Any] | None = None, **environment: str) -> Any:
     """Open a model in a process of its own; its outcomes, or the process itself."""
-    arguments = [sys.executable, "-c", CHILD, str(model), "t", json.dumps(written or config())]
+    arguments = [warm.PYTHON, "-c", CHILD, str(model), "t", json.dumps(written or config())]
     path = os.pathsep.join(sys.path)
     started = subprocess.Popen(
         arguments, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path} | environment
@@ -202,7 +204,7 @@ def test_cache_false_never_looks(slow, file):
 
 
 def test_cache_false_contradicts_an_option_that_asks_for_one(slow, file, tmp_path):
-    with pytest.raises(ConfigError, match="says cache = false, and the options of slow ask for a cache"):
+    with says(ConfigError, match="says cache = false, and the options of slow ask for a cache"):
         opened(file, cache=False, options={"folder": str(tmp_path)})
 
 
@@ -534,7 +536,7 @@ def test_what_was_used_longest_ago_makes_room(slow, tmp_path, monkeypatch):
 
 def test_a_limit_that_is_no_number_of_bytes_is_an_error_before_anything_is_built(slow, file, monkeypatch):
     monkeypatch.setenv("EPKIT_CACHE_LIMIT", "much")
-    with pytest.raises(ConfigError, match="EPKIT_CACHE_LIMIT is 'much'"):
+    with says(ConfigError, match="EPKIT_CACHE_LIMIT is 'much'"):
         opened(file)
     assert builds(slow) == 0
 
@@ -622,7 +624,7 @@ def test_explain_says_what_would_be_started_from_and_builds_nothing(slow, file):
 
 
 def test_a_target_without_a_provider_that_compiles_cannot_be_compiled(slow, file):
-    with pytest.raises(ConfigError, match="'cpu' has no provider that compiles") as error:
+    with says(ConfigError, match="'cpu' has no provider that compiles") as error:
         compilation.compile(file, "cpu")
     assert "slow" in error.value.hint
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from texts import says
 
 from epkit import config
 from epkit.errors import ConfigError, UnknownTarget
@@ -58,10 +59,10 @@ def test_the_argument_comes_before_the_environment_and_that_before_the_search(tm
 
 def test_a_syntax_error_names_file_line_and_column(tmp_path):
     write(tmp_path, 'default = "gpu"\n[targets.gpu\nprovider = "cuda"\n')
-    with pytest.raises(ConfigError, match=r"^epkit\.toml, line 2, column 13: not valid TOML"):
+    with says(ConfigError, match=r"^epkit\.toml, line 2, column 13: not valid TOML"):
         load(tmp_path)
     write(tmp_path, "default = ")
-    with pytest.raises(ConfigError, match="not valid TOML"):
+    with says(ConfigError, match="not valid TOML"):
         load(tmp_path)
 
 
@@ -77,7 +78,7 @@ def test_a_syntax_error_names_file_line_and_column(tmp_path):
 )
 def test_a_wrong_shape_is_an_error_that_names_the_key(text, told, tmp_path):
     write(tmp_path, text)
-    with pytest.raises(ConfigError, match=told):
+    with says(ConfigError, match=told):
         load(tmp_path)
 
 
@@ -89,12 +90,12 @@ def test_a_misspelt_top_key_suggests_the_nearest(tmp_path):
 
 
 def test_files_that_cannot_be_read_are_errors(tmp_path):
-    with pytest.raises(ConfigError, match="does not exist"):
+    with says(ConfigError, match="does not exist"):
         load(tmp_path, tmp_path / "none.toml")
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with says(ConfigError, match="cannot be read"):
         load(tmp_path, tmp_path)
     (tmp_path / "latin.toml").write_bytes(b'default = "\xe9"')
-    with pytest.raises(ConfigError, match="not UTF-8"):
+    with says(ConfigError, match="not UTF-8"):
         load(tmp_path, tmp_path / "latin.toml")
 
 
@@ -132,10 +133,10 @@ def test_options_and_device_are_inherited_only_by_the_same_provider():
 
 def test_extends_in_a_circle_is_an_error_that_shows_the_circle():
     found = config.load({"targets": {"a": {"extends": "b"}, "b": {"extends": "c"}, "c": {"extends": "a"}}}, environ={})
-    with pytest.raises(ConfigError, match="a -> b -> c -> a"):
+    with says(ConfigError, match="a -> b -> c -> a"):
         found.target("a")
     itself = config.load({"targets": {"a": {"extends": "a"}}}, environ={})
-    with pytest.raises(ConfigError, match="a -> a"):
+    with says(ConfigError, match="a -> a"):
         itself.target("a")
 
 
@@ -167,10 +168,10 @@ def test_the_environment_overrides_one_key_and_says_so():
 
 
 def test_the_environment_cannot_override_what_is_not_there():
-    with pytest.raises(UnknownTarget, match="EPKIT_TARGETS__GUP__DEVICE") as told:
+    with says(UnknownTarget, match="EPKIT_TARGETS__GUP__DEVICE") as told:
         config.load({"targets": {"gpu": {"provider": "cuda"}}}, environ={"EPKIT_TARGETS__GUP__DEVICE": "1"})
     assert "did you mean 'gpu'" in told.value.hint
-    with pytest.raises(ConfigError, match="names no key"):
+    with says(ConfigError, match="names no key"):
         config.load({"targets": {"gpu": {}}}, environ={"EPKIT_TARGETS__GPU": "1"})
 
 
@@ -211,12 +212,12 @@ def test_a_process_without_a_home_finds_its_config(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("written", [{1: 2}, {"targets": {1: {"provider": "cpu"}}}])
 def test_a_key_that_is_no_text_is_an_error(written):
-    with pytest.raises(ConfigError, match="the key 1 is not a text"):
+    with says(ConfigError, match="the key 1 is not a text"):
         config.load(written, environ={})
 
 
 def test_an_empty_name_is_no_file():
-    with pytest.raises(ConfigError, match="empty name"):
+    with says(ConfigError, match="empty name"):
         config.load("", environ={})
 
 

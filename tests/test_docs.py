@@ -24,8 +24,11 @@ import sys
 import tomllib
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import warm
+from capabilities import SECOND, needs
 
 from epkit import (
     catalogue,
@@ -56,6 +59,11 @@ from epkit.warmup import PlannedRun
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md")), *ROOT.glob("plugins/*/README.md")]
+WITH_A_SECOND_ENGINE = (
+    "README.md",
+    *(f"docs/{page}.md" for page in ("benchmarking", "caches", "comparing", "rehearsing-failures", "writing-a-plugin")),
+)
+SLOW = ("docs/rehearsing-failures.md", "docs/comparing.md", "docs/warmup-and-memory.md")
 _BLOCK = re.compile(r"^```(python|toml|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# (\S+\.(?:py|toml))\n")
 
@@ -64,7 +72,14 @@ def _name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if _BLOCK.search(page.read_text())], ids=_name)
+def _shown(page: Path) -> Any:
+    """Return the page as a parameter; what its examples run on is needed."""
+    marks = [needs(SECOND)] if _name(page) in WITH_A_SECOND_ENGINE else []
+    marks += [pytest.mark.slow] if _name(page) in SLOW else []
+    return pytest.param(page, marks=marks, id=_name(page))
+
+
+@pytest.mark.parametrize("page", [_shown(page) for page in PAGES if _BLOCK.search(page.read_text())])
 def test_the_examples_of_a_page_work_one_after_the_other(page, empty, monkeypatch, capfd):
     shutil.copy(sample.path(), empty / "model.onnx")
     if "tensorrt-rtx" in str(page):  # the one plugin that is not installed for development
@@ -153,7 +168,7 @@ def _cut(words: list[str]) -> list[str]:
 
 def _pytest(directory: Path, where: str) -> None:
     path = os.pathsep.join(filter(None, sys.path))
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(directory)]
+    command = [warm.PYTHON, "-m", "pytest", "-p", "no:cacheprovider", str(directory)]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{where}: pytest {directory}\n{done.stdout}"
 

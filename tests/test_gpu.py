@@ -7,10 +7,10 @@ with the probe's own reason, and the same bodies run on the CPU and, where it is
 from __future__ import annotations
 
 import subprocess
-import sys
 
 import gpu_promises
 import pytest
+import warm
 from gpu_promises import NVIDIA, PROMISES, RTX, SKIPPED
 
 import epkit
@@ -38,7 +38,7 @@ def skip_unless_usable(on: str, rows: dict[str, catalogue.Row]) -> None:
 
 def kept(on: str, *names: str) -> None:
     """Keep promises in a child; fail with what it printed, and how it ended."""
-    command = [sys.executable, gpu_promises.__file__, on, *names]
+    command = [warm.PYTHON, gpu_promises.__file__, on, *names]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
     except subprocess.TimeoutExpired as slow:

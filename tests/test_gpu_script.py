@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import runpy
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 
 import epkit
 
@@ -18,13 +18,14 @@ SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
 
 def written(folder: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
     out = folder / "gpu.json"
-    command = [sys.executable, str(SCRIPT), "--out", str(out), *arguments]
+    command = [warm.PYTHON, str(SCRIPT), "--out", str(out), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
     assert out.is_file(), done.stderr
     assert [one.name for one in folder.iterdir()] == ["gpu.json"]
     return done.returncode, json.loads(out.read_text())
 
 
+@pytest.mark.slow
 def test_a_rehearsal_on_the_cpu_writes_samples_of_every_section(tmp_path: Path):
     code, document = written(tmp_path, "--provider", "cpu", "--budget", "25")
     assert code == 0, [row for row in document["sections"] if row["status"] not in ("ok", "left out")]

@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as npst
 from models import identity, model, value
 from onnx import TensorProto, helper
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
+from texts import says
 
 from epkit.errors import InputError, ModelError
 from epkit.model import TensorInfo
@@ -556,7 +557,7 @@ def test_a_shape_is_checked_anew_at_every_call():
         if fits:
             assert session.feed({"x": x})["x"] is x
         else:
-            with pytest.raises(InputError, match="wants float32"):
+            with says(InputError, match="wants float32"):
                 session.feed({"x": x})
 
 
@@ -594,7 +595,7 @@ def test_wrong_names_are_told_with_the_right_ones(asked, message, hint):
 
 def test_a_model_without_inputs_takes_none():
     assert Inputs([]).feed({}) == {}
-    with pytest.raises(InputError, match="0 inputs"):
+    with says(InputError, match="0 inputs"):
         Inputs([]).feed([1.0])
 
 
@@ -611,7 +612,7 @@ def test_an_initializer_may_be_overridden_or_left_alone():
     ready = inputs("float32", ("N",), overridable=[TensorInfo("w", "float32", (1,))])
     for given_, wanted in (({}, 6), ({"w": None}, 6), ({"w": [2]}, 3)):
         assert session.run(None, ready.feed({"x": [1], **given_}))[0].tolist() == [wanted]
-    with pytest.raises(InputError, match=r"input 'w' wants float32 \[1\]"):
+    with says(InputError, match=r"input 'w' wants float32 \[1\]"):
         ready.feed({"x": [1], "w": [1, 2]})
 
 
@@ -747,5 +748,5 @@ def test_without_ml_dtypes_the_error_names_it(monkeypatch):
 
 
 def test_a_type_that_no_array_holds_is_a_model_error():
-    with pytest.raises(ModelError, match="sparse_tensor"):
+    with says(ModelError, match="sparse_tensor"):
         inputs("sparse_tensor(float32)")

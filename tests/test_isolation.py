@@ -14,11 +14,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import warm
+from capabilities import COMPILER, SECOND, needs
 from hypothesis import given
 from hypothesis import strategies as st
 from models import mlp, model, value
 from onnx import helper
 from processes import alive
+from texts import says
 
 import epkit
 from epkit.candidates import strictly
@@ -131,12 +134,13 @@ def test_the_child_opens_with_what_the_file_and_the_environment_say(witnessed, e
     assert (here["sent"], here["model"]) == ({"level": "5"}, "path")
 
 
+@needs(SECOND)
 def test_weights_beside_a_model_are_found_from_the_working_directory(empty):
     weights = onnx.load_from_string(mlp())
     onnx.save(weights, empty / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
     for contents in ("m.onnx", Path("m.onnx").read_bytes()):
-        with epkit.open(contents, "t", config=chain("openvino")) as session:
-            assert session.report.provider == "openvino"
+        with epkit.open(contents, "t", config=chain(SECOND)) as session:
+            assert session.report.provider == SECOND
 
 
 def test_the_report_says_what_it_cost_and_explain_who_asked_for_it():
@@ -152,7 +156,7 @@ def test_observers_hear_of_one_opening(tmp_path):
     (tmp_path / "m.onnx").write_bytes(mlp())
     code = f"import epkit; epkit.open('m.onnx', 't', config={chain('cpu')}).close()"
     environ = {**os.environ, "EPKIT_EVENTS": str(tmp_path / "events")}
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environ, check=True)
+    subprocess.run([warm.PYTHON, "-c", code], cwd=tmp_path, env=environ, check=True)
     told = [json.loads(line) for line in (tmp_path / "events").read_text().splitlines()]
     assert len({one["pid"] for one in told}) == 1
     assert [one["event"] for one in told].count("opened") == 1
@@ -167,37 +171,41 @@ def test_processes_that_are_apart_already_start_no_further_one():
 # -- what goes wrong
 
 
+@needs(SECOND)
 def test_each_fault_of_a_chain_is_told_apart(faulty):
-    config = chain("faulty-creation-fails", "faulty-creation-crashes", "faulty-nan", "openvino")
+    config = chain("faulty-creation-fails", "faulty-creation-crashes", "faulty-nan", SECOND)
     with epkit.open(mlp(), "t", config=config) as session:
-        assert session.report.provider == "openvino"
+        assert session.report.provider == SECOND
         told = rows(session)
     assert told["faulty-creation-fails"] == "faulty-creation-fails opens no model but that of its proof"
     assert told["faulty-creation-crashes"] == "opening it in a process of its own crashed (SIGSEGV)"
     assert told["faulty-nan"] == "output 'y' holds NaN"
 
 
+@pytest.mark.slow
+@needs(SECOND)
 def test_a_provider_is_not_blamed_for_the_crash_of_a_later_one(faulty):
     for keys in ({}, {"strict": True}, {"cpu": False}):
-        with epkit.open(mlp(), "t", config=chain("openvino", "faulty-creation-crashes", **keys)) as session:
-            assert session.report.provider == "openvino"
+        with epkit.open(mlp(), "t", config=chain(SECOND, "faulty-creation-crashes", **keys)) as session:
+            assert session.report.provider == SECOND
             told = rows(session)
-        assert told["openvino"].startswith("took 3 nodes")
+        assert told[SECOND].startswith("took 3 nodes")
         assert told["faulty-creation-crashes"] == "opening it in a process of its own crashed (SIGSEGV)"
 
 
+@needs(SECOND)
 def test_an_ordinary_fault_is_found_here(faulty):
     unknown = model([helper.make_node("Bogus", ["x"], ["y"])], [value("x", [1])], [value("y", [1])])
-    for config in (chain("cpu"), chain("openvino"), chain("openvino", strict=True), chain("openvino", cpu=False)):
-        with pytest.raises(ModelError, match="Bogus"):
+    for config in (chain("cpu"), chain(SECOND), chain(SECOND, strict=True), chain(SECOND, cpu=False)):
+        with says(ModelError, match="Bogus"):
             epkit.open(unknown, "t", config=config)
-    with pytest.raises(ProviderDropped, match="opens no model but that of its proof"):
+    with says(ProviderDropped, match="opens no model but that of its proof"):
         epkit.open(mlp(), "t", config=chain("faulty-creation-fails", strict=True))
 
 
 def test_what_not_even_the_cpu_opens_in_time_is_the_models_fault():
     for names in (["cpu"], ["openvino"]):
-        with pytest.raises(ModelError, match=r"not even by the CPU alone: .* ended \(limit: 0.001 s\)") as error:
+        with says(ModelError, match=r"not even by the CPU alone: .* ended \(limit: 0.001 s\)") as error:
             epkit.open(mlp(), "t", config=chain(*names, isolate_open=0.001))
         assert error.value.exit_code == 4
 
@@ -210,14 +218,14 @@ def test_what_cannot_be_told_to_another_process_is_an_error(install, monkeypatch
     install("witness", source)
     monkeypatch.setenv("EPKIT_PROBE", "quick")
     monkeypatch.setenv("WITNESSED", os.devnull)
-    with pytest.raises(ConfigError, match=r"says isolate_open, but its process could not open it: .*level"):
+    with says(ConfigError, match=r"says isolate_open, but its process could not open it: .*level"):
         epkit.open(mlp(), "t", options={"level": print}, config=chain("witness"))
 
 
 def test_without_a_process_to_start_it_is_an_error(monkeypatch):
     monkeypatch.setenv("EPKIT_PROBE", "quick")
     monkeypatch.setattr(sys, "executable", "")
-    with pytest.raises(ConfigError, match="says isolate_open, but no process can be started") as error:
+    with says(ConfigError, match="says isolate_open, but no process can be started") as error:
         epkit.open(mlp(), "t", config=chain("cpu"))
     assert error.value.hint == "leave isolate_open out of the target"
 
@@ -225,23 +233,25 @@ def test_without_a_process_to_start_it_is_an_error(monkeypatch):
 # -- the cache
 
 
+@needs(COMPILER)
 def test_the_child_fills_the_cache_and_the_session_starts_from_it(monkeypatch, tmp_path):
     monkeypatch.setenv("EPKIT_CACHE_DIR", str(tmp_path))
     for _ in range(2):
-        with epkit.open(mlp(), "t", config=chain("openvino", cache=True)) as session:
+        with epkit.open(mlp(), "t", config=chain(COMPILER, cache=True)) as session:
             (row,) = session.report.cache
             assert row.outcome == "hit"
             session.run(np.ones((1, 16), np.float32))
-    report = epkit.compile(mlp(4), "t", config=chain("openvino"))
+    report = epkit.compile(mlp(4), "t", config=chain(COMPILER))
     assert [row.outcome for row in report.cache] == ["hit"]
 
 
+@needs(COMPILER)
 def test_a_crash_leaves_no_unfinished_entry_and_no_lock(faulty, monkeypatch, tmp_path):
     monkeypatch.setenv("EPKIT_CACHE_DIR", str(tmp_path))
-    config = chain("faulty-openvino-creation-crashes", "faulty-openvino-nan", "openvino", cache=True)
+    config = chain("faulty-openvino-creation-crashes", "faulty-openvino-nan", COMPILER, cache=True)
     with epkit.open(mlp(), "t", config=config) as session:
-        assert session.report.provider == "openvino"
-    assert {one.parent.name for one in tmp_path.glob("compiled/*/*") if one.is_dir()} == {"openvino"}
+        assert session.report.provider == COMPILER
+    assert {one.parent.name for one in tmp_path.glob("compiled/*/*") if one.is_dir()} == {COMPILER}
 
 
 # -- nothing is left

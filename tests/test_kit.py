@@ -16,6 +16,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+from tiers import slow_but
 
 from epkit._child import Parent
 from epkit.provider import Capability, Options, Provider
@@ -134,7 +135,10 @@ def test_every_broken_plugin_that_is_shipped_is_tried():
     assert {module.name for module in pkgutil.iter_modules(broken.__path__)} == set(BROKEN)
 
 
-@pytest.mark.parametrize("module", BROKEN)
+QUICK = ("imports_numpy", "probe_raises", "not_in_this_build", "says_nothing_to_do", "runs_on_the_cpu", "name_taken")
+
+
+@pytest.mark.parametrize("module", slow_but(BROKEN, *QUICK))
 def test_a_broken_plugin_breaks_one_promise_and_is_told_which_and_what_mends_it(module, pytester, monkeypatch):
     promise, found, mend = BROKEN[module]
     name = f"epkit.testing.broken.{module}"

@@ -14,10 +14,13 @@ import ml_dtypes
 import numpy as np
 import onnxruntime
 import pytest
+from capabilities import SECOND
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import identity, mlp, model, value
 from onnx import TensorProto, helper
+from texts import says
+from tiers import slow_but
 from together import together
 
 import epkit
@@ -69,7 +72,7 @@ def large_run(*, keys: object = {}, options: object = {}, sizes: object = (64,))
 
 
 @linux
-@pytest.mark.parametrize("sizes", [(64,), (8, 16, 32, 64)])
+@pytest.mark.parametrize("sizes", slow_but([(64,), (8, 16, 32, 64)], (64,)))
 def test_a_large_run_holds_its_memory_unless_it_is_told_to_give_it_back(sizes):
     held, _ = large_run(sizes=sizes)
     assert held > 32 * MIB
@@ -77,6 +80,7 @@ def test_a_large_run_holds_its_memory_unless_it_is_told_to_give_it_back(sizes):
     assert later < held / 2
 
 
+@pytest.mark.slow
 @linux
 def test_without_an_arena_what_was_freed_is_given_back_too():
     held, _ = large_run()
@@ -234,7 +238,7 @@ def test_an_arena_that_a_session_does_not_have_would_fail_the_run():
             session.run(None, feed, options)
 
 
-@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+@pytest.mark.parametrize("provider", slow_but(["cpu", SECOND], "cpu"))
 def test_a_session_shrinks_only_the_arenas_that_it_has(provider):
     for cpu in (True, False) if provider == "openvino" else (True,):
         config = {"targets": {"t": {"provider": provider, "cpu": cpu, "shrink_above": 16}}}
@@ -264,7 +268,7 @@ def test_the_limit_is_bytes_or_text_with_a_unit():
     for written, held in (("64 MiB", 64 * MIB), ("1KB", 1000), (4096, 4096)):
         assert read("t", load(chain(shrink_above=written)), discover()).shrink_above == held
     for wrong in (0, -1, "many", "", True, [1]):
-        with pytest.raises(ConfigError, match="shrink_above"):
+        with says(ConfigError, match="shrink_above"):
             read("t", load(chain(shrink_above=wrong)), discover())
 
 
@@ -288,6 +292,7 @@ def test_memory_entries_reach_the_session(key):
         assert session.run(np.ones((1, 16), np.float32))["y"].shape == (1, 16)
 
 
+@pytest.mark.slow
 @linux
 def test_a_memory_pattern_takes_a_piece_of_its_own_from_the_second_run_of_a_shape_on():
     planned, _ = large_run(sizes=(64, 64))
@@ -316,7 +321,7 @@ print(json.dumps([min(opened), max(opened), closed[0], max(closed), closed[-1]])
 
 
 @linux
-@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+@pytest.mark.parametrize("provider", slow_but(["cpu", SECOND], "cpu"))
 def test_thirty_sessions_opened_and_closed_take_no_more_than_a_few(provider):
     least, most, first, highest, last = child(THIRTY.format(provider=provider))
     assert least > 24 * MIB  # the weights were there
@@ -387,19 +392,19 @@ def test_a_first_dimension_without_a_name_is_the_batch():
     ],
 )
 def test_batch_sizes_that_cannot_be_are_config_errors(contents, arguments, told):
-    with pytest.raises(ConfigError, match=told):
+    with says(ConfigError, match=told):
         epkit.inspect(contents, **arguments)
 
 
 def test_what_a_machine_does_not_have_cannot_be_measured_on_it():
     if next(row for row in epkit.providers().rows if row.name == "tensorrt").status == "usable":
         pytest.skip("this machine has tensorrt")
-    with pytest.raises(ProviderUnavailable, match="tensorrt is not usable"):
+    with says(ProviderUnavailable, match="tensorrt is not usable"):
         epkit.inspect(mlp(), (1,), "tensorrt")
 
 
 @linux
-@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+@pytest.mark.parametrize("provider", slow_but(["cpu", SECOND], "cpu"))
 def test_what_was_measured_stands_beside_the_estimate(provider, tmp_path):
     (tmp_path / "m.onnx").write_bytes(mlp(width=256))
     found = epkit.inspect(tmp_path / "m.onnx", (1, 20_000), provider)

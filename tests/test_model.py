@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from texts import says
 
 from epkit.errors import ConfigError, ModelError
 from epkit.model import Model, TensorInfo, digest, parse_ort_type, read
@@ -321,7 +322,7 @@ def test_external_data_of_bytes_is_looked_for_in_the_working_directory_or_the_fo
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = with_external_data(tmp_path).read_bytes()
-    with pytest.raises(ModelError, match=r"'w' lies in 'w\.bin', which is not in"):
+    with says(ModelError, match=r"'w' lies in 'w\.bin', which is not in"):
         read(source)
     assert read(source, folder=tmp_path).external[0].bytes >= 4160
     monkeypatch.chdir(tmp_path)
@@ -331,18 +332,18 @@ def test_external_data_of_bytes_is_looked_for_in_the_working_directory_or_the_fo
 def test_missing_external_data_is_a_model_error_that_names_file_and_tensor(tmp_path: Path) -> None:
     path = with_external_data(tmp_path)
     (tmp_path / "w.bin").unlink()
-    with pytest.raises(ModelError, match=r"'w' lies in 'w\.bin'") as caught:
+    with says(ModelError, match=r"'w' lies in 'w\.bin'") as caught:
         read(path)
     assert caught.value.hint == "put 'w.bin' beside the model"
     (tmp_path / "w.bin").mkdir()
-    with pytest.raises(ModelError, match=r"which is not in"):
+    with says(ModelError, match=r"which is not in"):
         read(path)
 
 
 def test_external_data_that_is_too_short_is_a_model_error(tmp_path: Path) -> None:
     path = with_external_data(tmp_path)
     os.truncate(tmp_path / "w.bin", 4100)
-    with pytest.raises(ModelError, match=r"'v' lies in 'w\.bin', which has 4,100 bytes where [\d,]+ are needed"):
+    with says(ModelError, match=r"'v' lies in 'w\.bin', which has 4,100 bytes where [\d,]+ are needed"):
         read(path)
 
 
@@ -356,7 +357,7 @@ def test_a_place_of_external_data_that_makes_no_sense_is_a_model_error(tmp_path:
     for entry in proto.graph.initializer[0].external_data:
         entry.value = value if entry.key == key else entry.value
     path.write_bytes(proto.SerializeToString())
-    with pytest.raises(ModelError, match="external data of"):
+    with says(ModelError, match="external data of"):
         read(path)
 
 
@@ -380,7 +381,7 @@ def test_a_model_that_went_away_has_no_digest(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(BRANCHES)
     found = read(tmp_path / "m.onnx")
     (tmp_path / "m.onnx").unlink()
-    with pytest.raises(ModelError, match="cannot be read any more"):
+    with says(ModelError, match="cannot be read any more"):
         digest(found)
 
 
@@ -389,22 +390,22 @@ def test_a_model_that_went_away_has_no_digest(tmp_path: Path) -> None:
 
 def test_no_such_file_names_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "resnet50.onnx").write_bytes(BRANCHES)
-    with pytest.raises(ModelError, match=r"no file is named '.*resnet5\.onnx'") as caught:
+    with says(ModelError, match=r"no file is named '.*resnet5\.onnx'") as caught:
         read(tmp_path / "resnet5.onnx")
     assert caught.value.hint == f"did you mean '{tmp_path / 'resnet50.onnx'}'?"
     assert caught.value.exit_code == 4
-    with pytest.raises(ModelError, match=r"no file is named") as caught:
+    with says(ModelError, match=r"no file is named") as caught:
         read(tmp_path / "quite another")
     assert caught.value.hint == "check the path"
 
 
 def test_no_such_folder_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"there is no folder '.*nowhere' for the model 'm\.onnx'"):
+    with says(ModelError, match=r"there is no folder '.*nowhere' for the model 'm\.onnx'"):
         read(tmp_path / "nowhere" / "m.onnx")
 
 
 def test_a_directory_is_a_model_error_that_names_the_models_in_it(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="is a directory"):
+    with says(ModelError, match="is a directory"):
         read(tmp_path)
     (tmp_path / "m.onnx").write_bytes(BRANCHES)
     with pytest.raises(ModelError) as caught:
@@ -414,18 +415,18 @@ def test_a_directory_is_a_model_error_that_names_the_models_in_it(tmp_path: Path
 
 def test_an_empty_file_is_a_model_error(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").touch()
-    with pytest.raises(ModelError, match=r"m\.onnx' is empty"):
+    with says(ModelError, match=r"m\.onnx' is empty"):
         read(tmp_path / "m.onnx")
 
 
 def test_empty_bytes_are_a_model_error() -> None:
-    with pytest.raises(ModelError, match="the model given as bytes is empty"):
+    with says(ModelError, match="the model given as bytes is empty"):
         read(b"")
 
 
 @pytest.mark.parametrize("path", [os.devnull, "a\0b", "a" * 5000, f"{__file__}/m.onnx"])
 def test_a_path_that_cannot_be_a_file_is_a_model_error(path: str) -> None:
-    with pytest.raises(ModelError, match=r"is not a regular file|cannot be read"):
+    with says(ModelError, match=r"is not a regular file|cannot be read"):
         read(path)
 
 
@@ -435,14 +436,14 @@ def test_a_file_that_may_not_be_read_is_a_model_error(tmp_path: Path, monkeypatc
 
     (tmp_path / "m.onnx").write_bytes(BRANCHES)
     monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(ModelError, match=r"m\.onnx' cannot be read: Permission denied") as caught:
+    with says(ModelError, match=r"m\.onnx' cannot be read: Permission denied") as caught:
         read(tmp_path / "m.onnx")
     assert caught.value.hint.startswith("ls -l")
 
 
 @pytest.mark.parametrize("wrong", [None, 3, bytearray(BRANCHES), memoryview(BRANCHES), onnx.ModelProto()])
 def test_what_is_neither_path_nor_bytes_is_a_config_error(wrong: object) -> None:
-    with pytest.raises(ConfigError, match=f"a model is a path or bytes, not {type(wrong).__name__}"):
+    with says(ConfigError, match=f"a model is a path or bytes, not {type(wrong).__name__}"):
         read(wrong)  # type: ignore[arg-type]
 
 
@@ -470,36 +471,36 @@ def zipped(path: Path) -> bytes:
     ],
 )
 def test_a_file_of_another_kind_is_called_by_its_name(source: bytes, kind: str) -> None:
-    with pytest.raises(ModelError, match=f"is {kind}.*, not an ONNX model") as caught:
+    with says(ModelError, match=f"is {kind}.*, not an ONNX model") as caught:
         read(source)
     assert caught.value.hint
 
 
 def test_a_zip_archive_is_called_by_its_name(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="is a zip archive"):
+    with says(ModelError, match="is a zip archive"):
         read(zipped(tmp_path))
 
 
 def test_a_message_of_another_kind_is_not_an_onnx_model() -> None:
     weight = numpy_helper.from_array(np.ones(100, np.float32), "w")
-    with pytest.raises(ModelError, match="is not an ONNX model"):
+    with says(ModelError, match="is not an ONNX model"):
         read(weight.SerializeToString())
 
 
 def test_a_model_without_graph_or_operator_sets_is_a_model_error() -> None:
     proto = branches()
     proto.ClearField("graph")
-    with pytest.raises(ModelError, match="has no graph"):
+    with says(ModelError, match="has no graph"):
         read(proto.SerializeToString())
     proto = branches()
     del proto.opset_import[:]
-    with pytest.raises(ModelError, match="names no operator set"):
+    with says(ModelError, match="names no operator set"):
         read(proto.SerializeToString())
 
 
 def test_half_a_download_is_truncated(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(BRANCHES[: len(BRANCHES) // 2])
-    with pytest.raises(ModelError, match=r"m\.onnx' is truncated: [\d,]+ bytes are announced") as caught:
+    with says(ModelError, match=r"m\.onnx' is truncated: [\d,]+ bytes are announced") as caught:
         read(tmp_path / "m.onnx")
     assert caught.value.hint == "copy, download or export it again"
 
@@ -561,19 +562,19 @@ def test_types_nested_without_end_are_a_model_error() -> None:
     kind = b""
     for _ in range(2000):
         kind = field(4, field(1, kind))
-    with pytest.raises(ModelError, match="is damaged: types are nested deeper"):
+    with says(ModelError, match="is damaged: types are nested deeper"):
         read(hostile(field(11, field(2, kind))))
 
 
 @pytest.mark.parametrize("dimensions", [field(1, 2**63 - 1) * 10_000, field(1, 2**64 - 1), field(1, b"\x02" * 65)])
 def test_a_tensor_of_impossible_dimensions_is_a_model_error(dimensions: bytes) -> None:
-    with pytest.raises(ModelError, match="is damaged: the tensor 'w' cannot have"):
+    with says(ModelError, match="is damaged: the tensor 'w' cannot have"):
         read(hostile(field(5, dimensions + field(2, 1) + field(8, b"w"))))
 
 
 def test_a_value_of_impossible_rank_is_a_model_error() -> None:
     shape = field(1, field(1, 2**62)) * 1000
-    with pytest.raises(ModelError, match="a tensor cannot have 1000 dimensions"):
+    with says(ModelError, match="a tensor cannot have 1000 dimensions"):
         read(hostile(field(11, field(2, field(1, field(2, shape))))))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from capabilities import needs
 from documents import made_up
 from hypothesis import given
 from hypothesis import strategies as st
@@ -104,6 +105,7 @@ def test_every_operator_that_the_cpu_ran_is_there_and_none_fell_back():
     assert TypeAdapter(Operators).validate_json(TypeAdapter(Operators).dump_json(found)) == found
 
 
+@needs("openvino")
 def test_openvino_runs_the_whole_model_as_one_part_and_tells_what_is_inside():
     found = profiled(light("squeezenet"), "openvino", bound=True)
     assert isinstance(found, Operators)
@@ -115,6 +117,7 @@ def test_openvino_runs_the_whole_model_as_one_part_and_tells_what_is_inside():
     assert [one.title for one in tables(found)][-1] == "Inside the compiled parts, as the provider tells it"
 
 
+@needs("openvino")
 def test_a_node_that_openvino_leaves_to_the_cpu_is_named_and_the_crossings_are_counted(tmp_path):
     found = profiled(kept(tmp_path, interrupted()), "openvino")
     assert isinstance(found, Operators)

@@ -4,6 +4,7 @@ import onnxruntime
 import pytest
 from epkit_cpu.provider import Cpu
 from models import identity
+from texts import says
 
 from epkit import config, registry, target
 from epkit.errors import ConfigError
@@ -22,6 +23,6 @@ def test_onnx_runtime_ignores_whatever_the_cpu_is_given():
 )
 def test_so_every_option_is_an_error_that_names_session_options(options: dict[str, object], told: str):
     written = config.load({"targets": {"t": {"provider": "cpu", "options": options}}}, environ={})
-    with pytest.raises(ConfigError, match=told) as error:
+    with says(ConfigError, match=told) as error:
         target.read("t", written, registry.discover())
     assert "session_options" in str(error.value)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from texts import says
 
 from epkit.errors import ConfigError, InputError
 from epkit.parity.agreement import agreement, judged, measured
@@ -202,11 +203,11 @@ def test_a_tolerance_is_a_preset_or_a_share():
     assert [judge(half, tolerance_of(said)).agree for said in ("auto", "images", "exact", "0.006", 0.004)] == [
         *(False, True, False, True, False)
     ]
-    with pytest.raises(ConfigError, match="no tolerance is named 'imags'") as error:
+    with says(ConfigError, match="no tolerance is named 'imags'") as error:
         tolerance_of("imags")
     assert "did you mean 'images'?" in error.value.hint
     for wrong in (-1, "nan", "inf"):
-        with pytest.raises(ConfigError, match="the tolerance is"):
+        with says(ConfigError, match="the tolerance is"):
             tolerance_of(wrong)
 
 
@@ -311,8 +312,8 @@ def test_outputs_in_two_folders_are_judged_without_running_anything(tmp_path: Pa
     json.dumps(found.as_json(), allow_nan=False)
     (tmp_path / "empty").mkdir()
     for wrong in ("empty", "missing"):
-        with pytest.raises(ConfigError, match=wrong):
+        with says(ConfigError, match=wrong):
             compare_saved(tmp_path / "a", tmp_path / wrong)
     (tmp_path / "b" / "scores.json").write_text("{")
-    with pytest.raises(InputError, match="scores"):
+    with says(InputError, match="scores"):
         compare_saved(tmp_path / "a", tmp_path / "b")

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from models import model, value
 from onnx import TensorProto, helper
+from texts import says
 
 import epkit
 from epkit.errors import InputError, RunError
@@ -83,7 +84,7 @@ def test_integers_of_a_few_bits_are_packed_and_unpacked(dtype, numbers):
         found = session.run({"x": np.float32(numbers), "s": small})
         listed = session.run({"x": np.float32(numbers), "s": numbers})
         beyond = 2 ** int(dtype[-1])
-        with pytest.raises(InputError, match=f"got {beyond}, which {dtype} cannot hold"):
+        with says(InputError, match=f"got {beyond}, which {dtype} cannot hold"):
             session.run({"x": [1.0], "s": [beyond]})
     assert found["y"].dtype == getattr(ml_dtypes, dtype)
     assert found["y"].astype(int).tolist() == numbers
@@ -132,5 +133,5 @@ def test_text_beside_small_floats_is_a_clear_error():
         [value("s", ["N"], TensorProto.STRING), value("x", ["N"])],
         [value("t", ["N"], TensorProto.STRING), value("y", ["N"], TensorProto.BFLOAT16)],
     )
-    with epkit.open(contents, "cpu") as session, pytest.raises(RunError, match="'s' is text"):
+    with epkit.open(contents, "cpu") as session, says(RunError, match="'s' is text"):
         session.run({"s": ["a"], "x": [1.0]})

@@ -6,6 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from texts import says
 
 from epkit import registry
 from epkit.errors import PluginError, UnknownTarget
@@ -82,7 +83,7 @@ def test_a_broken_plugin_is_a_row_between_healthy_ones(fault, install):
 def test_strict_plugins_raise_for_their_author(fault, install, monkeypatch):
     install("mmm", BROKEN[fault][0].replace("{name}", "mmm"))
     monkeypatch.setenv("EPKIT_STRICT_PLUGINS", "1")
-    with pytest.raises(PluginError, match="mmm"):
+    with says(PluginError, match="mmm"):
         registry.discover()
 
 
@@ -103,14 +104,14 @@ def test_a_disabled_plugin_is_a_row_and_is_not_imported(install, monkeypatch):
 
 
 def test_an_unknown_provider_suggests_the_nearest():
-    with pytest.raises(UnknownTarget, match="cudda") as told:
+    with says(UnknownTarget, match="cudda") as told:
         registry.discover().get("cudda")
     assert "did you mean 'cuda'" in told.value.hint
 
 
 def test_where_a_name_is_unknown_since_a_plugin_is_broken_the_error_says_so(install):
     install("acme", "raise OSError('no licence')")
-    with pytest.raises(UnknownTarget, match=r"no provider is named 'acme-gpu'; the plugin 'acme' is broken: .*licence"):
+    with says(UnknownTarget, match=r"no provider is named 'acme-gpu'; the plugin 'acme' is broken: .*licence"):
         registry.discover().get("acme-gpu")
 
 

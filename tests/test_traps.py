@@ -12,10 +12,12 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
+from capabilities import SECOND, needs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import identity, light, mlp, model, value
 from onnx import TensorProto, helper, numpy_helper
+from texts import says
 from together import together
 
 import epkit
@@ -65,7 +67,7 @@ def test_tensorrt_cuda_cpu_opens_on_the_cpu_printing_an_error_to_stdout(capfd):
 
 
 def test_a_cuda_session_opens_on_the_cpu_without_an_exception(capfd):
-    with pytest.raises(ProviderUnavailable, match=r"libcu.*cannot open shared object file"):
+    with says(ProviderUnavailable, match=r"libcu.*cannot open shared object file"):
         epkit.open(mlp(), "cuda")
     with epkit.open(mlp(), "t", config=target("cuda")) as session:
         assert session.report.provider == "cpu"
@@ -74,7 +76,7 @@ def test_a_cuda_session_opens_on_the_cpu_without_an_exception(capfd):
 
 
 def test_a_tensorrt_session_opens_on_the_cpu(capfd):
-    with pytest.raises(ProviderUnavailable, match=r"lib.*cannot open shared object file"):
+    with says(ProviderUnavailable, match=r"lib.*cannot open shared object file"):
         epkit.open(mlp(), "tensorrt")
     assert capfd.readouterr() == ("", "")
 
@@ -86,17 +88,17 @@ def test_no_provider_at_all_means_the_cpu_and_never_the_gpu():
 
 
 def test_forbidding_the_cpu_is_only_noticed_when_the_session_is_created():
-    with pytest.raises(ProviderUnavailable, match="cuda is not usable"):
+    with says(ProviderUnavailable, match="cuda is not usable"):
         epkit.open(mlp(), "t", config=target("cuda", cpu=False))
 
 
 def test_forbidding_the_cpu_and_listing_it_is_a_conflict():
-    with pytest.raises(ConfigError, match="falls back to cpu and says cpu = false"):
+    with says(ConfigError, match="falls back to cpu and says cpu = false"):
         epkit.open(mlp(), "t", config=target("cuda", fallback=["cpu"], cpu=False))
 
 
 def test_an_unknown_provider_becomes_the_cpu():
-    with pytest.raises(UnknownTarget, match="CUDAExecutionProvidr"):
+    with says(UnknownTarget, match="CUDAExecutionProvidr"):
         epkit.open(mlp(), "CUDAExecutionProvidr")
 
 
@@ -112,7 +114,7 @@ def epkit_providers():
     return [Elsewhere()]
 """
     install("elsewhere", source)
-    with pytest.raises(ProviderUnavailable, match=r"elsewhere is not usable on this machine: .*Dml"):
+    with says(ProviderUnavailable, match=r"elsewhere is not usable on this machine: .*Dml"):
         epkit.open(mlp(), "elsewhere")
 
 
@@ -121,35 +123,37 @@ def epkit_providers():
     [("cuda", {"cuda_mem_limit": 1}), ("cuda", {"gpu_mem_limit": "2GB"}), ("tensorrt", {"trt_fp16": True})],
 )
 def test_a_wrong_option_is_not_looked_at_while_libraries_are_missing(provider, options):
-    with pytest.raises(ConfigError, match=next(iter(options))):
+    with says(ConfigError, match=next(iter(options))):
         epkit.open(mlp(), provider, options=options)
 
 
 def test_unknown_options_of_the_cpu_are_ignored():
-    with pytest.raises(ConfigError, match="no such option of cpu"):
+    with says(ConfigError, match="no such option of cpu"):
         epkit.open(mlp(), "cpu", options={"use_arena": "1"})
 
 
+@needs("plugin openvino")
 def test_unknown_options_of_openvino_are_ignored_and_echoed():
-    with pytest.raises(ConfigError, match="nope"):
+    with says(ConfigError, match="nope"):
         epkit.open(mlp(), "openvino", options={"nope": "1"})
 
 
+@needs("plugin openvino")
 def test_options_that_openvino_only_warns_about_are_refused():
-    with pytest.raises(ConfigError, match="device_type"):
+    with says(ConfigError, match="device_type"):
         epkit.open(mlp(), "openvino", options={"device_type": "NPU"})
 
 
 @pytest.mark.parametrize("entry", [{"session.nonsense": "1"}, {"session.intra_op.allow_spinning": "banana"}])
 def test_unknown_session_keys_and_nonsense_values_are_ignored(entry):
-    with pytest.raises(ConfigError, match=next(iter(entry))):
+    with says(ConfigError, match=next(iter(entry))):
         epkit.open(mlp(), "cpu", session_options={"config": entry})
 
 
 def test_a_duplicate_provider_is_only_a_warning():
-    with pytest.raises(ConfigError, match="names cuda twice"):
+    with says(ConfigError, match="names cuda twice"):
         epkit.open(mlp(), "t", config=target("cuda", fallback=["cuda"]))
-    with pytest.raises(ConfigError, match="names cpu twice"):
+    with says(ConfigError, match="names cpu twice"):
         epkit.open(mlp(), "t", config=target("cpu", fallback=["cpu"]))
 
 
@@ -165,13 +169,13 @@ class OnTheGpu:
 
 def test_buffers_on_a_device_that_no_provider_has_quietly_live_on_the_host():
     with epkit.open(identity(), "cpu") as session:
-        with pytest.raises(InputError, match="cuda"):
+        with says(InputError, match="cuda"):
             session.run(OnTheGpu())
-        with pytest.raises(InputError, match="cuda"):
+        with says(InputError, match="cuda"):
             session.bind(OnTheGpu())
-        with pytest.raises(InputError, match="not on the CPU"):
+        with says(InputError, match="not on the CPU"):
             session.bind([1.0], {"y": OnTheGpu()})
-        with pytest.raises(InputError, match="device is 'cuda:0'"):
+        with says(InputError, match="device is 'cuda:0'"):
             session.bind([1.0], device="cuda:0")
         assert type(session.run([1.0])["y"]) is np.ndarray
 
@@ -197,7 +201,7 @@ def _changed(change) -> bytes:
 def test_an_operator_without_a_kernel_is_the_models_fault(chain):
     node = helper.make_node("Tan", ["x"], ["y"])
     contents = model([node], [value("x", [2], TensorProto.DOUBLE)], [value("y", [2], TensorProto.DOUBLE)])
-    with pytest.raises(ModelError, match="Tan"):
+    with says(ModelError, match="Tan"):
         epkit.open(contents, "t", config=target(chain[0], fallback=list(chain[1:])))
 
 
@@ -236,12 +240,12 @@ def test_missing_external_data_looks_like_any_other_failure(chain, tmp_path):
     with epkit.open(tmp_path / "m.onnx", chain[0]) as session:
         assert session.report.provider == chain[0]
     (tmp_path / "weights.bin").unlink()
-    with pytest.raises(ModelError, match=r"weights\.bin"):
+    with says(ModelError, match=r"weights\.bin"):
         epkit.open(tmp_path / "m.onnx", chain[0])
 
 
 def test_a_directory_is_an_invalid_protobuf(tmp_path):
-    with pytest.raises(ModelError, match="director"):
+    with says(ModelError, match="director"):
         epkit.open(tmp_path, "cpu")
 
 
@@ -264,6 +268,7 @@ def test_a_chain_with_the_cpu_named_at_its_end_adds_it_once():
         assert [row.provider for row in session.report.tried] == ["openvino", "cpu"]
 
 
+@needs("openvino")
 def test_openvino_stands_first_in_get_providers_even_where_it_has_no_node():
     """A model that folds to a constant."""
     constant = model([], [], [value("y", [1])], [numpy_helper.from_array(np.ones(1, np.float32), "y")])
@@ -275,6 +280,7 @@ def test_openvino_stands_first_in_get_providers_even_where_it_has_no_node():
         np.testing.assert_array_equal(session.run({})["y"], [1])
 
 
+@needs("openvino")
 def test_openvino_with_the_cpu_beside_it_takes_a_whole_network_and_eight_threads(capfd):
     array = np.ones((1, 3, 224, 224), np.float32)
     with epkit.open(light("resnet50"), "openvino") as session:
@@ -344,10 +350,11 @@ def test_big_endian_arrays_are_read_as_garbage():
 
 
 def test_none_is_accepted_and_dies_inside_a_kernel():
-    with epkit.open(identity(), "cpu") as session, pytest.raises(InputError, match="None"):
+    with epkit.open(identity(), "cpu") as session, says(InputError, match="None"):
         session.run({"x": None})
 
 
+@needs("openvino")
 def test_what_a_preparation_prints_reaches_stdout(install, capfd):
     source = """
 import sys
@@ -368,12 +375,13 @@ def epkit_providers():
     assert capfd.readouterr() == ("", "")
 
 
+@needs("plugin openvino")
 def test_a_device_that_the_plugin_library_does_not_offer_becomes_another(tmp_path: Path):
     found = registry.discover()
     answer = ask([(found.providers["openvino"], "NPU")], found)["openvino"]
     if answer.usable:
         pytest.skip("this machine has an NPU")
-    with pytest.raises(ProviderUnavailable, match="NPU"):
+    with says(ProviderUnavailable, match="NPU"):
         epkit.open(mlp(), "t", config=target("openvino", device="NPU", strict=True))
 
 
@@ -396,7 +404,7 @@ def way(request):
     return WAYS[request.param]
 
 
-@pytest.fixture(params=["cpu", "openvino"])
+@pytest.fixture(params=["cpu", SECOND])
 def adding(request):
     with epkit.open(TWO_INPUTS, request.param) as session:
         yield session
@@ -414,13 +422,13 @@ def test_filling_a_buffer_checks_the_count_of_elements_alone(adding, way, wrong)
     if np.can_cast(wrong, np.float32):  # then it is converted
         np.testing.assert_array_equal(way(adding)(feed)["y"], feed["a"] + TABLE)
     else:
-        with pytest.raises(InputError, match=r"input 'a' wants float32 \[N, 2\]"):
+        with says(InputError, match=r"input 'a' wants float32 \[N, 2\]"):
             way(adding)(feed)
 
 
 def test_lists_are_converted_silently(adding, way):
     np.testing.assert_array_equal(way(adding)({"a": TABLE.tolist(), "b": TABLE})["y"], 2 * TABLE)
-    with pytest.raises(InputError, match="rows"):
+    with says(InputError, match="rows"):
         way(adding)({"a": [[1.0], [1.0, 2.0]], "b": TABLE})
 
 
@@ -434,16 +442,16 @@ def test_lists_are_converted_silently(adding, way):
     ],
 )
 def test_a_feed_that_does_not_fit_dies_in_one_of_four_exceptions(adding, way, feed, told):
-    with pytest.raises(InputError, match=told):
+    with says(InputError, match=told):
         way(adding)(feed)
 
 
 def test_a_binding_without_an_input_crashes_the_process_on_webgpu(adding):
     """On the CPU and OpenVINO it is an error of the run, of two kinds."""
     for feed in ({}, {"a": TABLE}):
-        with pytest.raises(InputError, match="missing"):
+        with says(InputError, match="missing"):
             adding.run(feed)
-        with pytest.raises(InputError, match="missing"):
+        with says(InputError, match="missing"):
             adding.bind(feed)
 
 
@@ -469,7 +477,7 @@ def test_an_output_that_is_bound_without_a_buffer_keeps_the_one_it_got_and_no_ot
 
 @pytest.mark.parametrize("buffer", [np.empty((3, 2)), np.empty((2, 3), np.float32), np.empty((4, 2), np.float32)])
 def test_an_output_buffer_that_does_not_fit_is_an_error_of_a_run_at_best(adding, buffer):
-    with pytest.raises(EpkitError, match="buffer"):
+    with says(EpkitError, match="buffer"):
         adding.bind({"a": TABLE, "b": TABLE}, {"y": buffer}).run()
 
 
@@ -483,7 +491,7 @@ def test_an_unknown_output_only_fails_at_the_run_and_none_at_all_too(adding):
 
 @pytest.mark.parametrize("device", ["cuda:0", "cuda", "webgpu:0", "dml", "nowhere"])
 def test_an_output_on_a_device_that_no_provider_has_quietly_comes_back_on_the_host(adding, device):
-    with pytest.raises(InputError, match="device is"):
+    with says(InputError, match="device is"):
         adding.bind({"a": TABLE, "b": TABLE}, device=device)
 
 
@@ -504,7 +512,7 @@ def test_a_zero_batch_can_break_a_model_that_reshapes():
     with epkit.open(contents, "cpu") as session:
         empty = np.empty((0, 2, 2), np.float32)
         for run in (lambda: session.run(empty), lambda: session.bind(empty).run()):
-            with pytest.raises(RunError, match="the run failed"):
+            with says(RunError, match="the run failed"):
                 run()
         np.testing.assert_array_equal(session.run(np.ones((1, 2, 2), np.float32))["y"], np.ones((1, 4)))
 
@@ -515,7 +523,7 @@ def test_texts_cannot_be_bound_and_bytes_are_decoded_by_chance(texts):
         assert session.run(texts)["y"].tolist() == ["ä", "b"]
         assert session.bind(texts).run()["y"].tolist() == ["ä", "b"]
         for run in (session.run, session.bind):
-            with pytest.raises(InputError, match="UTF-8"):
+            with says(InputError, match="UTF-8"):
                 run(np.array([b"\xff"]))
 
 
@@ -531,7 +539,7 @@ def test_four_bit_integers_have_no_array():
     with epkit.open(contents, "cpu") as session:
         assert session.run(given)["y"].tolist() == [-8, 7, 1]
         assert session.bind(given).run()["y"].tolist() == [-8, 7, 1]
-    with pytest.raises(ModelError, match="Identity"):
+    with says(ModelError, match="Identity"):
         epkit.open(identity(TensorProto.INT4, opset=21), "cpu")
 
 
@@ -550,6 +558,7 @@ def test_one_binding_in_two_threads_raises_nothing_and_mixes_their_numbers():
     assert "in another thread" in told[0]
 
 
+@needs("openvino")
 def test_nodes_of_branches_count_on_the_cpu_and_as_one_on_openvino():
     def branch(name: str, operator: str) -> onnx.GraphProto:
         return helper.make_graph([helper.make_node(operator, ["x"], ["z"])], name, [], [value("z", ["N"])])
@@ -590,18 +599,20 @@ def test_a_run_that_was_terminated_poisons_its_options(monkeypatch):
     monkeypatch.setattr("epkit.run.background._GRACE_S", 60.0)  # a busy machine may take its time
     with epkit.open(endless(), "cpu") as session:
         for _ in range(2):
-            with pytest.raises(RunTimeout, match="was stopped"):
+            with says(RunTimeout, match="was stopped"):
                 session.run(np.array(2**40), timeout=0.05)
             assert session.run(np.array(7), timeout=600)["y"].tolist() == [7]
             assert session.run(np.array(7))["y"].tolist() == [7]
 
 
+@pytest.mark.slow
+@needs("openvino")
 def test_a_provider_that_made_one_node_of_a_model_is_not_terminated():
     weight = numpy_helper.from_array(np.eye(768, dtype=np.float32), "w")
     nodes = [helper.make_node("MatMul", [f"h{turn}", "w"], [f"h{turn + 1}"]) for turn in range(300)]
     contents = model(nodes, [value("h0", ["N", 768])], [value("h300", ["N", 768])], [weight])
     array = np.ones((500, 768), np.float32)
     with epkit.open(contents, "openvino") as session:
-        with pytest.raises(RunTimeout, match="goes on"):
+        with says(RunTimeout, match="goes on"):
             session.run(array, timeout=0.02)
         np.testing.assert_array_equal(session.run(array)["h300"], array)

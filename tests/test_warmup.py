@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from models import identity, mlp, model, value
 from onnx import helper
+from texts import says
 
 import epkit
 from epkit.errors import ConfigError
@@ -131,6 +132,7 @@ def test_steady_is_three_runs_that_agree_or_that_no_longer_fall(seconds, at_rest
     assert enough(seconds, 2, 99) is at_rest
 
 
+@pytest.mark.needs("openvino")
 def test_the_bundled_providers_run_no_oftener_than_they_say():
     with epkit.open(mlp(), "cpu") as session:
         (row,) = session.report.warmup
@@ -182,12 +184,12 @@ def test_a_size_that_a_session_option_settles_is_not_guessed_by_explain():
 )
 def test_batch_sizes_that_contradict_the_model_or_the_target_are_config_errors(contents, keys, told):
     for call in (epkit.open, epkit.explain):
-        with pytest.raises(ConfigError, match=told):
+        with says(ConfigError, match=told):
             call(contents, "t", config=target(**{"batches": [1, 2]} | keys))
 
 
 def test_batch_sizes_that_contradict_a_session_option_are_a_config_error():
-    with pytest.raises(ConfigError, match="the size of batch is said already"):
+    with says(ConfigError, match="the size of batch is said already"):
         epkit.open(
             mlp(),
             "t",

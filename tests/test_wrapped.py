@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from models import mlp
 from running import WAYS, check_runs
+from texts import says
 
 import epkit
 from epkit import _runtime
@@ -112,7 +113,7 @@ def epkit_providers():
 def test_what_fails_around_opening_drops_the_provider(install, monkeypatch):
     install("ghost", GHOST)
     monkeypatch.setenv("EPKIT_PROBE", "quick")
-    with pytest.raises(ProviderDropped, match="the card is gone"):
+    with says(ProviderDropped, match="the card is gone"):
         epkit.open(mlp(), "ghost")
     with epkit.open(mlp(), "either", config={"targets": {"either": {"provider": "ghost"}}}) as session:
         assert session.report.provider == "cpu"
@@ -123,14 +124,14 @@ def test_what_fails_around_opening_drops_the_provider(install, monkeypatch):
 
 def test_what_fails_around_opening_fails_the_proof(install):
     install("ghost", GHOST)
-    with pytest.raises(ProviderUnavailable, match="the card is gone"):
+    with says(ProviderUnavailable, match="the card is gone"):
         epkit.open(mlp(), "ghost")
 
 
 def test_a_provider_over_the_cpu_that_fails_is_not_the_models_fault(install, monkeypatch):
     install("talk", TALKER.replace("return Talking(create())", "raise OSError('the card is gone')"))
     monkeypatch.setenv("EPKIT_PROBE", "quick")
-    with pytest.raises(ProviderDropped, match="talk did not open for this model: the card is gone"):
+    with says(ProviderDropped, match="talk did not open for this model: the card is gone"):
         epkit.open(mlp(), "talk")
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from capabilities import needs
 from epkit_openvino import adapter, processor
 from epkit_openvino.provider import OpenVino
 
@@ -212,6 +213,7 @@ def test_the_adapter_can_be_registered_and_unregistered_again_and_again():
     assert in_a_process(code) == ["done"]
 
 
+@needs("plugin openvino")
 @needs_wheel
 @needs_adapter
 def test_the_plain_script_of_explain_runs_through_the_adapter(tmp_path: Path):

@@ -13,11 +13,15 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import warm
+from capabilities import needs
 from epkit_openvino import processor
 from epkit_openvino.options import OpenVinoOptions
 from epkit_openvino.provider import OpenVino
 from models import light, mlp
 from onnx import helper
+from texts import says
+from tiers import slow_but
 from together import together
 
 import epkit
@@ -34,6 +38,8 @@ with epkit.open(sys.argv[1], "t", config=json.loads(sys.argv[2])) as session:
     print(json.dumps([row.outcome, row.reason, float(session.run(np.ones((1, 16), np.float32))["y"].sum())]))
 """
 FEED = np.ones((1, 16), np.float32)
+
+pytestmark = needs("openvino")
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +66,7 @@ def row(model: Path, **keys: object) -> Cached:
 
 
 def child(model: Path, *, paths: tuple[str, ...] = (), **keys: object) -> list[Any]:
-    arguments = [sys.executable, "-c", CHILD, str(model), json.dumps(target(**keys))]
+    arguments = [warm.PYTHON, "-c", CHILD, str(model), json.dumps(target(**keys))]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([*paths, *sys.path])}
     done = subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=120, check=True)
     return list(json.loads(done.stdout))
@@ -84,7 +90,7 @@ def test_two_processes_at_once_build_it_once(tmp_path):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
 
     def work(_: int) -> None:
-        arguments = [sys.executable, "-c", code, str(model), json.dumps(target())]
+        arguments = [warm.PYTHON, "-c", code, str(model), json.dumps(target())]
         done = subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=120, check=True)
         outcomes.extend(json.loads(done.stdout))
 
@@ -129,7 +135,7 @@ def test_cache_dir_is_kept_safe_below_the_folder_that_it_names(file, tmp_path):
     assert found.outcome == "hit"
     assert Path(found.folder).parent == tmp_path / "blobs" / "openvino"
     assert [*(tmp_path / "blobs").glob("*.blob")] == []
-    with pytest.raises(ConfigError, match="cache = false"):
+    with says(ConfigError, match="cache = false"):
         row(file, cache=False, options=options)
 
 
@@ -170,7 +176,7 @@ def test_whoever_may_only_read_the_cache_starts_from_it_and_builds_nothing():
         cache = Path(folder) / "cache"
         cache.mkdir()
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "EPKIT_CACHE_DIR": str(cache)}
-        arguments = [sys.executable, "-c", COMMON, f"{folder}/m.onnx"]
+        arguments = [warm.PYTHON, "-c", COMMON, f"{folder}/m.onnx"]
         done = subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == ["built", "hit", "hit", "failed"]
@@ -182,7 +188,10 @@ def flipped(blob: Path, position: int) -> None:
     blob.write_bytes(bytes(contents))
 
 
-@pytest.mark.parametrize("damage", ["cut off", "empty", "flipped in the weights", "flipped in the header", "garbage"])
+DAMAGES = ("cut off", "empty", "flipped in the weights", "flipped in the header", "garbage")
+
+
+@pytest.mark.parametrize("damage", slow_but(DAMAGES, "cut off", "flipped in the weights"))
 def test_a_damaged_blob_is_never_loaded(file, damage):
     """OpenVINO compiles anew where it notices; a bit that flipped in the weights it does not notice, and uses."""
     _, _, right = child(file)
@@ -270,17 +279,17 @@ def test_a_compiled_model_and_what_it_names_can_be_moved_together(context, tmp_p
     with epkit.open(place / "out.onnx", "openvino") as session:
         assert session.report.provider == "openvino"
     (place / "out_OpenVINOExecutionProvider.bin").unlink()
-    with pytest.raises(ModelError, match=r"out_OpenVINOExecutionProvider\.bin"):
+    with says(ModelError, match=r"out_OpenVINOExecutionProvider\.bin"):
         epkit.open(place / "out.onnx", "openvino")
 
 
 def test_what_is_there_is_not_replaced_unless_forced(file, context):
     before = context.read_bytes()
-    with pytest.raises(ConfigError, match=r"out\.onnx is there already") as error:
+    with says(ConfigError, match=r"out\.onnx is there already") as error:
         epkit.compile(file, "openvino", output=context)
     assert "--force" in error.value.hint
     context.unlink()
-    with pytest.raises(ConfigError, match=r"out_OpenVINOExecutionProvider\.bin is there already"):
+    with says(ConfigError, match=r"out_OpenVINOExecutionProvider\.bin is there already"):
         epkit.compile(file, "openvino", output=context)
     assert epkit.compile(file, "openvino", output=context, force=True).exit_code == 0
     assert len(context.read_bytes()) == len(before)
@@ -288,7 +297,7 @@ def test_what_is_there_is_not_replaced_unless_forced(file, context):
 
 def test_the_original_is_never_replaced(file):
     before = file.read_bytes()
-    with pytest.raises(ConfigError, match="is the model itself"):
+    with says(ConfigError, match="is the model itself"):
         epkit.compile(file, "openvino", output=file.parent / "." / "m.onnx", force=True)
     assert file.read_bytes() == before
 
@@ -299,7 +308,7 @@ def test_a_model_of_which_nothing_can_be_compiled_writes_nothing(tmp_path):
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [x], [y])
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(made, tmp_path / "text.onnx")
-    with pytest.raises(ProviderDropped, match="openvino cannot carry string tensors"):
+    with says(ProviderDropped, match="openvino cannot carry string tensors"):
         epkit.compile(tmp_path / "text.onnx", "openvino", output=tmp_path / "out.onnx")
     assert [*tmp_path.glob("out*")] == []
 
@@ -321,7 +330,7 @@ def test_a_compiler_is_told_the_whole_path_of_its_file(file, tmp_path, monkeypat
 
 @pytest.mark.parametrize("name", [None, "cpu"])
 def test_another_provider_refuses_a_compiled_model_and_names_its_own(context, name):
-    with pytest.raises(ModelError, match=r"was compiled for openvino, which target .* does not have") as error:
+    with says(ModelError, match=r"was compiled for openvino, which target .* does not have") as error:
         epkit.open(context, name)
     assert "-t openvino" in error.value.hint
 
@@ -332,10 +341,10 @@ def test_a_compiled_model_of_another_version_is_refused_before_it_is_opened(cont
     information.value = information.value.replace("ov=20", "ov=19")
     onnx.save(contents, context)
     for open_or_explain in (epkit.open, epkit.explain):
-        with pytest.raises(ModelError, match="was compiled for openvino, but by another version") as error:
+        with says(ModelError, match="was compiled for openvino, but by another version") as error:
             open_or_explain(context, "openvino")
         assert "epkit compile" in error.value.hint
-    with pytest.raises(ModelError, match="another version"):
+    with says(ModelError, match="another version"):
         epkit.open(context.read_bytes(), "openvino", session_options={"config": folder_of(context)})
 
 
@@ -344,7 +353,7 @@ def folder_of(model: Path) -> dict[str, str]:
 
 
 def test_a_compiled_model_is_not_compiled_again(context):
-    with pytest.raises(ModelError, match="compiled already"):
+    with says(ModelError, match="compiled already"):
         epkit.compile(context, "openvino")
 
 

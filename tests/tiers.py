@@ -1,0 +1,13 @@
+"""The two tiers of the tests: what runs each time, and what is slow. Of every promise one case at least is quick."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+
+def slow_but(values: Iterable[Any], *quick: Any) -> list[Any]:
+    """Return these values as parameters, all but `quick` in the second tier."""
+    return [value if value in quick else pytest.param(value, marks=pytest.mark.slow) for value in values]
