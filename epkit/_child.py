@@ -22,7 +22,7 @@ from typing import IO, Any, NoReturn, cast
 
 from epkit import telemetry
 from epkit._platform import end_with_parent
-from epkit.errors import EpkitError
+from epkit.errors import EpkitError, RunError
 
 # How ONNX Runtime writes to a terminal, and how its lines begin that tell of no error: "2026-11-21 08:03 [W:onnx".
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -33,21 +33,20 @@ class Child:
     """A child process running `module`, in a process group of its own."""
 
     def __init__(self, module: str) -> None:
+        """Start it; raises RunError."""
         if not sys.executable or getattr(sys, "frozen", False):
-            raise OSError("this program is not run by a Python interpreter that can be started again")
-        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end()
-        self._process = subprocess.Popen(
-            # -P: the working directory must not shadow what the child imports
-            [sys.executable, "-P", "-m", module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env=os.environ
-            | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path and isinstance(path, str))}
-            | {telemetry.VARIABLE: "1"},
-            start_new_session=True,
-        )
+            told = "this program is not run by a Python interpreter that can be started again"
+            raise RunError(
+                f"no process can be started: {told}", hint="use epkit from a plain Python, as python -m epkit"
+            )
         self.timed_out = False
+        with contextlib.ExitStack() as unless_started:
+            try:
+                self._log = unless_started.enter_context(_log_file())
+                self._process = _started(module, self._log)
+            except OSError as error:
+                raise RunError(f"no process can be started: {error}", hint=f"{sys.executable} -m {module}") from error
+            unless_started.pop_all()  # `end` closes it
 
     @property
     def pid(self) -> int:
@@ -141,6 +140,30 @@ class Child:
         # The group outlives its leader while the leader has children of its own; ESRCH means that nobody is left.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
+
+
+def _started(module: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        # -P: the working directory must not shadow what the child imports
+        [sys.executable, "-P", "-m", module],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        env=os.environ
+        | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path and isinstance(path, str))}
+        | {telemetry.VARIABLE: "1"},
+        start_new_session=True,
+    )
+
+
+def _log_file() -> IO[bytes]:
+    """Return a file for what a child prints: in memory where no folder for temporary files can be written."""
+    try:
+        return cast("IO[bytes]", tempfile.TemporaryFile())
+    except OSError:
+        if not hasattr(os, "memfd_create"):
+            raise
+        return cast("IO[bytes]", os.fdopen(os.memfd_create("epkit-log"), "w+b"))
 
 
 class Parent:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib.util
-import threading
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from epkit import telemetry
+from epkit import _fork, telemetry
 from epkit._cause import cause
 from epkit._foreign import asked
 from epkit._hush import hushed
@@ -40,7 +40,7 @@ ENUMS = {
 }
 """The properties of SessionOptions that are enums, and the enums' names."""
 
-_lock = threading.RLock()
+_lock = _fork.lock()
 _prepared: set[str] = set()
 _registered: set[Path] = set()
 _silence = True
@@ -167,7 +167,9 @@ def create(
     """
     runtime = load()
     options = _given(runtime, candidates, settings, sent)
-    opened: Callable[[], Any] = partial(runtime.InferenceSession, model, sess_options=options, enable_fallback=0)
+    opened: Callable[[], Any] = partial(
+        runtime.InferenceSession, _findable(model), sess_options=options, enable_fallback=0
+    )
     for candidate in reversed(candidates):
         opened = partial(_opened_by, candidate, model, opened)
     one_at_a_time = any(candidate.provider.concurrency == "per-process" for candidate in candidates)
@@ -179,6 +181,28 @@ def create(
         raise
     except Exception as error:
         raise OpenFault(cause(error)) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _NotUtf8:
+    """A path that is not UTF-8, which ONNX Runtime takes from an object that gives it as bytes, and not as text."""
+
+    path: str
+
+    def __fspath__(self) -> bytes:
+        return os.fsencode(self.path)
+
+
+def _findable(model: str | bytes) -> object:
+    return _NotUtf8(model) if isinstance(model, str) and not _is_utf8(model) else model
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _opened_by(candidate: Candidate, model: str | bytes, create: Callable[[], Any]) -> Any:

@@ -5,31 +5,36 @@ from __future__ import annotations
 import json
 import math
 import re
+import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 
 from epkit import files as disk
 from epkit._platform import free_memory
-from epkit.dimensions import bound
 from epkit.errors import ConfigError, InputError, nearest
 from epkit.model import TensorInfo
-from epkit.stand_in import stand_in
 from epkit.units import size as size_text
 
 MAGIC = b"\x93NUMPY"
 """How a .npy file begins."""
 _HEADERS = {(1, 0): read_array_header_1_0, (2, 0): read_array_header_2_0}
 
+UNREADABLE = (
+    *(OSError, ValueError, EOFError, MemoryError, NotImplementedError, RecursionError, SyntaxError),
+    *(BadZipFile, TokenError, struct.error, zlib.error),
+)
+"""What reading an array or JSON from a file raises when it is none."""
 
-def load_inputs(given: Sequence[str], inputs: Sequence[TensorInfo]) -> tuple[dict[str, object], tuple[str, ...]]:
-    """Read `name=file.npy` pairs, and make up the other inputs; returns the feed and the names that were made up.
 
-    For a model with one input the name may be left out. Dimensions of one name get one size: that of a given input.
-    """
+def load_inputs(given: Sequence[str], inputs: Sequence[TensorInfo]) -> dict[str, object]:
+    """Read `name=file.npy` pairs. For a model with one input the name may be left out. Raises InputError."""
     names = [one.name for one in inputs]
     feed: dict[str, object] = {}
     for pair in given:
@@ -45,30 +50,59 @@ def load_inputs(given: Sequence[str], inputs: Sequence[TensorInfo]) -> tuple[dic
             file = pair[len(name) + 1 :]
         if name in feed:
             raise InputError(f"input {name!r} is given twice", hint="give it once")
-        feed[name] = read(Path(file))
-    missing = [one for one in inputs if one.name not in feed]
-    shapes = {name: value.shape for name, value in feed.items() if isinstance(value, np.ndarray)}
-    made = stand_in(missing, dimensions=bound(inputs, shapes)).feed
-    return {**feed, **made}, tuple(made)
+        feed[name] = read(Path(file), next(one.dtype for one in inputs if one.name == name))
+    return feed
 
 
-def read(file: Path) -> np.ndarray[Any, Any]:
-    """Read one .npy file; raises InputError."""
+def read(file: Path, dtype: str = "") -> object:
+    """Read the value of one input of this type; raises InputError.
+
+    It is an array in an .npy file; for a sequence all arrays of an .npz file, and for a map a .json file, as `saved`
+    writes them.
+    """
+    if dtype.startswith("map("):
+        return _map(file, dtype)
     try:
-        with file.open("rb") as stored:
-            if stored.read(len(MAGIC)) == MAGIC:
-                stored.seek(0)
-                check_length(stored, file.stat().st_size)
-        array = np.load(file, allow_pickle=False)
+        with file.open("rb") as opened:  # NumPy leaves open what is no archive
+            if opened.read(len(MAGIC)) == MAGIC:
+                opened.seek(0)
+                check_length(opened, file.stat().st_size)
+            opened.seek(0)
+            array = np.load(opened, allow_pickle=False)
     except FileNotFoundError:
-        raise InputError(f"the input file {file} does not exist", hint="check the path after --input NAME=") from None
-    except (OSError, ValueError, EOFError, MemoryError) as error:
+        raise _absent(file) from None
+    except UNREADABLE as error:
         hint = "write it with numpy.save(file, array)"
         raise InputError(f"{file} is not an array that NumPy can read: {error}", hint=hint) from error
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise InputError(f"{file} holds several arrays", hint="write one with numpy.save(file, array)")
-    return array
+    if isinstance(array, np.ndarray):
+        return array
+    with array:
+        if dtype.startswith("sequence("):
+            return [array[name] for name in array.files]
+    raise InputError(f"{file} holds several arrays", hint="write one with numpy.save(file, array)")
+
+
+def _map(file: Path, dtype: str) -> object:
+    """Read a map from JSON, or the only one of a list, as outputs are written; keys become what the type says."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise _absent(file) from None
+    except (OSError, ValueError, RecursionError) as error:
+        hint = 'write {"key": 0.5} into a .json file'
+        raise InputError(f"{file} is no JSON that can be read: {error}", hint=hint) from error
+    if isinstance(found, list) and len(found) == 1:
+        found = found[0]
+    if not isinstance(found, dict):
+        raise InputError(f"{file} holds no map", hint='write {"key": 0.5} into it')
+    try:
+        return {key if dtype.startswith("map(string") else int(key): number for key, number in found.items()}
+    except ValueError as error:
+        raise InputError(f"{file} has a key that is not a whole number: {error}", hint='write {"1": 0.5}') from error
+
+
+def _absent(file: Path) -> InputError:
+    return InputError(f"the input file {file} does not exist", hint="check the path after --input NAME=")
 
 
 def check_length(stored: IO[bytes], length: int) -> None:
@@ -94,13 +128,15 @@ def saved(outputs: Mapping[str, object], folder: Path) -> dict[str, Path]:
     bfloat16 and float8, which .npy cannot name, are written as float32, which holds their values exactly.
     """
     files: dict[str, Path] = {}
+    stems: set[str] = set()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, value in outputs.items():
             # An output's name may hold a path; the file stays in the folder.
             stem = _stem(re.sub(r"[^\w.+-]", "_", name).lstrip(".") or "output")
-            while any(file.stem == stem for file in files.values()):
+            while stem in stems:
                 stem = _stem(f"{stem}_")
+            stems.add(stem)
             files[name] = _write(folder / stem, value)
     except OSError as error:
         raise ConfigError(f"the outputs cannot be written to {folder}: {error.strerror or error}") from error

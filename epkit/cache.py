@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from epkit import files, trust
@@ -15,7 +16,17 @@ def place(part: str) -> Path:
         return Path(os.path.expanduser(root)) / part  # noqa: PTH111 - a process may have no home
     import platformdirs
 
-    return platformdirs.user_cache_path("epkit", appauthor=False) / part
+    return users_folder(lambda: platformdirs.user_cache_dir("epkit", appauthor=False)) / part
+
+
+def users_folder(find: Callable[[], str]) -> Path:
+    """Return a folder of the user's; for a process without a home, one that cannot be made."""
+    try:
+        found = Path(find())
+    except RuntimeError:
+        found = Path()
+    # Older versions of platformdirs leave "~" as it is, which would become a folder in the working directory.
+    return found if found.is_absolute() else Path(os.devnull, "no home directory")
 
 
 def directory(part: str) -> Path:

@@ -6,6 +6,7 @@ keeps the place it came from. What the values mean is decided in `target`.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import tomllib
@@ -17,7 +18,10 @@ from typing import TypeAlias, cast
 from epkit import trust
 from epkit.built_in import BUILT_IN
 from epkit.errors import ConfigError, UnknownTarget, nearest
+from epkit.nesting import is_deeper
 
+MOST_BYTES = 16 << 20
+"""How large a config file may be."""
 TOP_KEYS = ("default", "automatic", "telemetry", "targets")
 
 
@@ -61,7 +65,7 @@ def load(
     """
     environ = os.environ if environ is None else environ
     ignored: list[str] = []
-    written, place, named = _read(source, environ, directory or Path.cwd(), ignored)
+    written, place, named = _read(source, environ, directory or _working_directory(), ignored)
     strangers = [key for key in (*written, *_keys(written.get("targets"))) if not isinstance(key, str)]
     if strangers:
         raise ConfigError(f"{place}: the key {strangers[0]!r} is not a text", hint="write it in quotes")
@@ -93,6 +97,14 @@ def load(
     )
 
 
+def _working_directory() -> Path | None:
+    """Return the working directory; None where it was deleted or may not be read, and so holds no file."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return None
+
+
 def _keys(table: object) -> list[object]:
     return list(table) if isinstance(table, Mapping) else []
 
@@ -102,7 +114,7 @@ def table_of(written: Mapping[str, object], origin: str) -> Table:
     return {
         str(key): table_of(cast("Mapping[str, object]", value), f"{origin}.{key}")
         if isinstance(value, Mapping)
-        else Value(value, f"{origin}.{key}")
+        else Value(os.fspath(value) if isinstance(value, os.PathLike) else value, f"{origin}.{key}")
         for key, value in written.items()
     }
 
@@ -141,7 +153,7 @@ def leaves(table: Value | Table, path: tuple[str, ...] = ()) -> Iterator[tuple[t
 
 
 def _read(
-    source: ConfigSource, environ: Mapping[str, str], start: Path, ignored: list[str]
+    source: ConfigSource, environ: Mapping[str, str], start: Path | None, ignored: list[str]
 ) -> tuple[Mapping[str, object], str, bool]:
     if isinstance(source, Mapping):
         return source, "call", True
@@ -185,37 +197,60 @@ def _distrust(file: Path) -> str:
         return f"it cannot be looked at: {error.strerror or error}"
 
 
-def _search_path(start: Path) -> Iterator[Path]:
+def _search_path(start: Path | None) -> Iterator[Path]:
     """Yield the directory and its parents, up to the project's root or the home directory."""
     home = Path(os.path.expanduser("~"))  # noqa: PTH111 - a process may have no home, which is no error here
-    for folder in (start, *start.parents):
+    for folder in () if start is None else (start, *start.parents):
         yield folder
-        if folder == home or (folder / ".git").exists() or (folder / "pyproject.toml").exists():
+        # Path.exists raises where a folder may not be looked into.
+        if folder == home or any(os.path.exists(folder / name) for name in (".git", "pyproject.toml")):  # noqa: PTH110
             return
 
 
-def _place(path: Path, start: Path) -> str:
-    return str(path.relative_to(start)) if path.is_relative_to(start) else str(path)
+def _place(path: Path, start: Path | None) -> str:
+    return str(path.relative_to(start)) if start is not None and path.is_relative_to(start) else str(path)
 
 
-def _parse(path: Path, start: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> dict[str, object]:
+Reader: TypeAlias = Callable[[Path], bytes]
+
+
+def _parse(path: Path, start: Path | None, read: Reader | None = None) -> dict[str, object]:
     place = _place(path, start)
     try:
-        return tomllib.loads(read(path).decode().replace("\r\n", "\n"))
+        return _tables(read(path) if read else _contents(path))
     except FileNotFoundError:
         raise ConfigError(f"the config file {place} does not exist", hint="check --config and EPKIT_CONFIG") from None
     except OSError as error:
         raise ConfigError(f"the config file {place} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"the config file {place} is not UTF-8 text (byte {error.start})") from error
+    except RecursionError as error:
+        raise ConfigError(f"the config file {place} is nested too deep", hint="[targets.NAME]") from error
     except tomllib.TOMLDecodeError as error:
         what = re.sub(r" \(at (line \d+, column \d+|end of document)\)$", "", str(error))
         where = re.search(r"\(at (line \d+, column \d+|end of document)\)$", str(error))
         spot = f", {where[1]}" if where else ""
         raise ConfigError(f"{place}{spot}: not valid TOML: {what}") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise ConfigError(f"{place}: not valid TOML: {error}") from error
 
 
-def _tool_table(path: Path, start: Path, read: Callable[[Path], bytes] = Path.read_bytes) -> Mapping[str, object]:
+def _contents(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(MOST_BYTES + 1)
+
+
+def _tables(contents: bytes) -> dict[str, object]:
+    """Parse TOML; raises TOMLDecodeError, and RecursionError for what is nested too deep to be walked over."""
+    if len(contents) > MOST_BYTES:
+        raise OSError(errno.EFBIG, f"it has more than {MOST_BYTES:,} bytes")
+    found = tomllib.loads(contents.decode().replace("\r\n", "\n"))
+    if is_deeper(found):
+        raise RecursionError
+    return found
+
+
+def _tool_table(path: Path, start: Path | None, read: Reader | None = None) -> Mapping[str, object]:
     tool = _parse(path, start, read).get("tool")
     table = tool.get("epkit", {}) if isinstance(tool, Mapping) else {}
     if not isinstance(table, Mapping):
@@ -255,8 +290,8 @@ def _folded(name: str) -> str:
 
 def _toml_value(text: str) -> object:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return _tables(f"value = {text}".encode())["value"]
+    except (ValueError, RecursionError):
         return text
 
 

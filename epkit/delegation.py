@@ -9,6 +9,7 @@ from typing import Any
 from epkit._child import Child
 from epkit.candidates import Candidate, external_folder, strictly
 from epkit.config import load
+from epkit.errors import RunError
 from epkit.faults import Fault, lost, told
 from epkit.model import Model
 from epkit.model import read as read_model
@@ -25,7 +26,11 @@ def ask(
     """Have a new process do one thing with a candidate, and return its reply, or what went wrong while `doing` it."""
     if candidate.refused is not None:
         return candidate.refused
-    with Child(worker) as child:
+    try:
+        started = Child(worker)
+    except RunError as error:
+        return Fault("failed", type(error).__name__, error.message, error.hint)
+    with started as child:
         child.send({**named(candidate), **request})
         reply: Mapping[str, Any] | None = child.receive(limit_s)
         if reply is None:

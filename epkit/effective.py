@@ -53,10 +53,8 @@ def effective(
     properties = target.session_options.properties()
     origins = {name: _origin(target, "session_options", name) for name in properties}
     if "log_severity_level" not in properties:
-        # Without the CPU, or with graphs, ONNX Runtime logs a refusal that epkit puts into words.
-        refuses = captures or not target.cpu
-        properties["log_severity_level"], why = (4, "logs refusals") if refuses else (3, "warns about healthy models")
-        origins["log_severity_level"] = f"epkit: ONNX Runtime {why}"
+        properties["log_severity_level"] = 4
+        origins["log_severity_level"] = "epkit: ONNX Runtime logs what it raises too, and warns about healthy models"
     if "intra_op_num_threads" not in properties and cores is not None:
         properties["intra_op_num_threads"], why = cores
         origins["intra_op_num_threads"] = f"machine: {why}"

@@ -6,6 +6,7 @@ is ONNX Runtime's own, and tells nothing of its runs; so what nobody asked for c
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import threading
@@ -117,8 +118,8 @@ class Observation:
 
     def stop(self) -> None:
         """Call the observer no more."""
-        with _lock:
-            _at_work[:] = [one for one in _at_work if one is not self]
+        with contextlib.suppress(ValueError):
+            _at_work.remove(self)
 
     def __enter__(self) -> Observation:
         return self
@@ -127,8 +128,8 @@ class Observation:
         self.stop()
 
 
+# Added to and taken from in one call each, so that a signal handler in their middle has no lock to wait for.
 _at_work: list[Observation] = []
-_lock = threading.Lock()
 _numbers = itertools.count(1)
 
 
@@ -140,8 +141,7 @@ def observe(observer: Observer) -> Observation:
     more, and the logger `epkit` says so.
     """
     observation = Observation(observer)
-    with _lock:
-        _at_work.append(observation)
+    _at_work.append(observation)
     return observation
 
 
@@ -155,6 +155,9 @@ def tell(event: Event) -> None:
     for one in tuple(_at_work):
         try:
             one.call(event)
+        except OSError as error:  # what it writes to is full or gone: its code is not at fault
+            one.stop()
+            logging.getLogger("epkit").error("an observer failed, and is called no more: %r: %s", one.observer, error)
         except Exception:
             one.stop()
             logging.getLogger("epkit").exception("an observer failed, and is called no more: %r", one.observer)

@@ -19,7 +19,7 @@ from epkit._foreign import asked
 from epkit._runtime import OpenFault
 from epkit.compiled import shelf
 from epkit.config import plain
-from epkit.errors import ConfigError
+from epkit.errors import ConfigError, RunError
 from epkit.model import Model
 from epkit.opening import Before, Opening
 from epkit.probe import Answer
@@ -75,8 +75,8 @@ class _Isolation:
         }
         try:
             started = Child(WORKER)
-        except OSError as error:
-            told = f"target {target.name!r} says isolate_open, but no process can be started: {error}"
+        except RunError as error:
+            told = f"target {target.name!r} says isolate_open, but {error.message}"
             raise ConfigError(told, hint="leave isolate_open out of the target") from error
         with started as child:
             child.send(request, contents)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import threading
 import time
 import weakref
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from epkit import events
+from epkit import _fork, events
 from epkit.errors import ConfigError
 
 VARIABLE = "EPKIT_EVENTS"
@@ -24,9 +23,13 @@ class JsonLines:
     def __init__(self, file: str | os.PathLike[str]) -> None:
         """Open the file; raises OSError."""
         # One write a line at the end of the file, so that processes and threads do not mix theirs.
+        self._name = os.fspath(file)
         self._file = os.open(Path(file), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         # Not at exit: other threads may still tell of something then.
         weakref.finalize(self, os.close, self._file).atexit = False
+
+    def __repr__(self) -> str:
+        return f"JsonLines({self._name!r})"
 
     def __call__(self, event: events.Event) -> None:
         """Write one line; `at` is in seconds since 1970."""
@@ -36,7 +39,7 @@ class JsonLines:
 
 
 _begun: dict[str, events.Observation] = {}
-_lock = threading.Lock()
+_lock = _fork.lock()
 
 
 def begin(environ: Mapping[str, str] | None = None) -> None:

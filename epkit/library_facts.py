@@ -20,6 +20,7 @@ from types import ModuleType
 from epkit import _runtime, wheels
 from epkit._cause import cause
 from epkit._child import Child, Parent
+from epkit.errors import RunError
 
 EXPORT = "CreateEpFactories"
 """What ONNX Runtime calls in a plugin library."""
@@ -65,8 +66,8 @@ def ask(wheel: str, module: str) -> LibraryFacts:
     """Ask the module of a wheel in a child process; raises NotALibrary, or NotKnown with what went wrong."""
     try:
         child = Child("epkit.library_facts")
-    except OSError as error:
-        raise NotKnown(str(error)) from error
+    except RunError as error:
+        raise NotKnown(error.message) from error
     with child:
         child.send({"module": module, "files": [str(file) for file in _libraries(wheel, module)]})
         reply = child.receive(SECONDS)

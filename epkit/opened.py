@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from types import TracebackType
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from epkit import _platform, _runtime
 from epkit._foreign import asked
-from epkit.errors import InputError, nearest
+from epkit.errors import InputError, ModelError, nearest
 from epkit.model import Model, TensorInfo, parse_ort_type
 from epkit.opening import Opening
 from epkit.provider import Concurrency
 from epkit.report import Report
 from epkit.run.background import Background
-from epkit.run.binding import Bindable, Binding
+from epkit.run.bindable import Bindable
+from epkit.run.binding import Binding
 from epkit.run.caller import Caller
+from epkit.run.deadline import Deadline
 from epkit.run.graph import Graphs
 from epkit.run.inputs import Inputs
 from epkit.run.memory import Shrink
 from epkit.run.narrow import Narrowed
+from epkit.run.options import RunOptions
 from epkit.run.outputs import targets_of
 from epkit.run.settled import unbindable
 from epkit.target import Candidate, arenas
@@ -35,15 +39,19 @@ class Session:
 
     report: Report
     """What was tried, what was chosen, where the nodes run, and what warm-up cost."""
+    _again: Callable[[], Session] | None = None
+    """Opens the same model in the same way, as in another process that this session is sent to."""
 
     def __init__(self, opening: Opening, model: Model) -> None:
         declared = {one.name: one for one in (*model.inputs, *model.outputs)}
-        self.inputs = tuple(_info(one, declared) for one in opening.session.get_inputs())
+        self.inputs = _described(opening.session.get_inputs(), declared)
         """Name, dtype and shape of each input."""
-        self.outputs = tuple(_info(one, declared) for one in opening.session.get_outputs())
+        self.outputs = _described(opening.session.get_outputs(), declared)
         """Name, dtype and shape of each output."""
+        self.metadata: Mapping[str, str] = MappingProxyType(_metadata(opening.session, model))
+        """What the exporter wrote beside the graph: class names, image sizes, alphabets."""
         self._names = tuple(one.name for one in self.outputs)
-        overridable = [_info(one, declared) for one in opening.session.get_overridable_initializers()]
+        overridable = _described(opening.session.get_overridable_initializers(), declared)
         self._inputs = Inputs(self.inputs, cast=opening.plan.target.cast, overridable=overridable)
         self._narrowed = Narrowed(self.inputs, narrows(opening))
         active = next((one for one in opening.remaining if one.name == opening.provider), None)
@@ -60,6 +68,7 @@ class Session:
             lends=not self._narrowed,
             graphs=Graphs(opening.session, runtime) if opening.captures else None,
             shrink=_shrink(opening),
+            place=self._place,
         )
         self._background = Background(self._caller)
 
@@ -69,6 +78,7 @@ class Session:
         outputs: Sequence[str] | None = None,
         *,
         timeout: float | None = None,
+        options: RunOptions | None = None,
     ) -> dict[str, Output]:
         """Run the model once and return its outputs by name: arrays, or lists and dicts for sequences and maps.
 
@@ -79,16 +89,38 @@ class Session:
         between two nodes. Where the provider made one node of the model (OpenVINO, TensorRT), the run goes on in the
         background, and closing the session waits for it.
 
+        `options` are for ONNX Runtime's log, adapters, and for cancelling the run from another thread.
+
         Raises InputError when an input does not fit the model, RunError when the run fails, SessionClosed.
         """
-        if outputs is None and timeout is None:
+        if outputs is None and timeout is None and options is None:
             results = self._caller.lent(inputs)
             if results is not None:
                 return results
         feed, names = self._fed(inputs, outputs)
+        if options is not None:
+            given = self._caller.options()
+            with options.applied(given, self._caller.runtime):
+                if timeout is None:
+                    return self._caller.run(feed, names, given)
+                return self._background.run(feed, names, timeout, given)
         if timeout is None:
             return self._caller.run(feed, names)
         return self._background.run(feed, names, timeout)
+
+    def stoppable(self, deadline: Deadline) -> Callable[..., dict[str, Output]]:
+        """Return what runs the model as `run` does, until the deadline tells it to stop."""
+
+        def run(inputs: Mapping[str, object], options: RunOptions | None = None) -> dict[str, Output]:
+            results = self._caller.lent(inputs)
+            if results is not None:
+                return results
+            feed, names = self._fed(inputs, None)
+            given = deadline.options(self._caller)
+            with nullcontext() if options is None else options.applied(given, self._caller.runtime):
+                return self._caller.run(feed, names, given)
+
+        return run
 
     async def run_async(
         self,
@@ -96,6 +128,7 @@ class Session:
         outputs: Sequence[str] | None = None,
         *,
         timeout: float | None = None,
+        options: RunOptions | None = None,
     ) -> dict[str, Output]:
         """Run the model once, as `run` does, while the event loop goes on.
 
@@ -103,6 +136,10 @@ class Session:
         run to stop, as a `timeout` does.
         """
         feed, names = self._fed(inputs, outputs)
+        if options is not None:
+            given = self._caller.options()
+            with options.applied(given, self._caller.runtime):
+                return await self._background.run_async(feed, names, timeout, given)
         return await self._background.run_async(feed, names, timeout)
 
     def bind(
@@ -137,10 +174,21 @@ class Session:
         return Binding(self._caller, model, inputs)
 
     def close(self) -> None:
-        """Wait for the runs in flight, then give the memory back; later calls raise SessionClosed."""
+        """Wait for the runs in flight, then give the memory back; later calls raise SessionClosed.
+
+        Runs with a time limit are waited for no longer than that. A run in the middle of which this very thread closes
+        the session (in a signal handler, an observer, a `__del__`) is not waited for: it ends, or raises SessionClosed.
+        """
+        self._caller.refuse()
         self._background.close()
         self._caller.close()
         _platform.trim()
+
+    def __reduce__(self) -> tuple[Callable[[], Session], tuple[()]]:
+        """Pickle as the call that opened it: where it arrives, the model is opened again, on what is there."""
+        if self._again is None:
+            raise TypeError("this session was not opened by epkit.open, so it cannot be opened again elsewhere")
+        return self._again, ()
 
     def __enter__(self) -> Session:
         return self
@@ -162,8 +210,9 @@ class Session:
         wanted = (outputs,) if isinstance(outputs, str) else tuple(outputs)
         if not wanted:
             raise InputError("no output is asked for", hint=f"outputs: {', '.join(self._names)}")
+        known = self._names if len(wanted) < len(self._names) else frozenset(self._names)
         for name in wanted:
-            if name not in self._names:
+            if name not in known:
                 raise InputError(
                     f"the model has no output {name!r}", hint=nearest(str(name), self._names, what="outputs")
                 )
@@ -197,6 +246,20 @@ def _strictest(chain: Sequence[Candidate], *, captures: bool) -> Concurrency:
         declared.add("per-session")  # ONNX Runtime bears no run beside one that captures or replays
     order: tuple[Concurrency, ...] = ("per-process", "per-session")
     return next((one for one in order if one in declared), "free")
+
+
+def _described(nodes: Iterable[Any], declared: Mapping[str, TensorInfo]) -> tuple[TensorInfo, ...]:
+    """Describe inputs or outputs; raises ModelError for names that Python cannot be told."""
+    try:
+        return tuple(_info(one, declared) for one in nodes)
+    except UnicodeDecodeError as error:
+        told = f"the model names an input, an output or a dimension {error.object!r}, which is not UTF-8"
+        raise ModelError(told, hint="export the model again, with names in UTF-8") from error
+
+
+def _metadata(session: Any, model: Model) -> dict[str, str]:
+    """Return a model's metadata; of one in ORT format, only ONNX Runtime reads it."""
+    return model.metadata if model.format == "onnx" else dict(session.get_modelmeta().custom_metadata_map)
 
 
 def _info(node: Any, declared: Mapping[str, TensorInfo]) -> TensorInfo:

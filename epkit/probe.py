@@ -26,7 +26,7 @@ from epkit._child import Child
 from epkit._foreign import availability_of, hint_for
 from epkit._version import __version__
 from epkit.cache import directory
-from epkit.errors import ConfigError
+from epkit.errors import ConfigError, RunError
 from epkit.provider import Availability, Device, Provider, Unusable, Usable
 from epkit.registry import Absent, Registry
 from epkit.target import CPU
@@ -162,8 +162,8 @@ def _proven(provider: Provider, device: Device | None, registry: Registry, proof
     request = {"plugin": plugin.name, "value": plugin.value, "provider": provider.name, "device": device}
     try:
         started = Child("epkit._probe")
-    except OSError as error:
-        told = f"no process could be started to prove it: {error}"
+    except RunError as error:
+        told = f"it cannot be proven: {error.message}"
         return Unusable(told, "EPKIT_PROBE=quick trusts its own probe", passing=True)
     with started as child:
         proofs.add(child)

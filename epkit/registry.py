@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
-import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -17,7 +16,7 @@ from typing import Literal, get_args
 import pluggy
 from pydantic import ConfigDict
 
-from epkit import hookspecs
+from epkit import _fork, hookspecs
 from epkit._hush import hushed
 from epkit.errors import PluginError, UnknownTarget, nearest
 from epkit.provider import (
@@ -36,7 +35,7 @@ GROUP = "epkit"
 NAMED = "EPKIT_PLUGINS"
 """The environment variable that names modules to load as plugins though they are not installed."""
 
-_lock = threading.RLock()
+_lock = _fork.lock()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from epkit.errors import ConfigError
+
 PREFIX = "epkit-scratch-"
 LOCK = ".in-use"
 """Held as long as the folder is wanted; the system lets go of it when the process ends, however that is."""
@@ -23,15 +25,32 @@ YOUNG_S = 60.0
 
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
-    """Make a folder that is gone after the block, and remove those that processes of this user left behind."""
+    """Make a folder that is gone after the block, and remove those that processes of this user left behind.
+
+    Raises ConfigError where none can be made.
+    """
     import filelock
 
-    _tidy_up()
-    with tempfile.TemporaryDirectory(prefix=PREFIX) as name, contextlib.ExitStack() as stack:
+    try:
+        _tidy_up()
+        made = tempfile.TemporaryDirectory(prefix=PREFIX)
+    except OSError as error:
+        told = f"no folder for temporary files can be made: {error.strerror or error}"
+        raise ConfigError(told, hint="export TMPDIR=FOLDER, one that can be written") from error
+    with made as name, contextlib.ExitStack() as stack:
         # On a file system without locks nobody else can lock it either, and so nobody takes it away.
         with contextlib.suppress(NotImplementedError):
             stack.enter_context(filelock.FileLock(Path(name) / LOCK))
         yield Path(name)
+
+
+def write(file: Path, contents: bytes) -> None:
+    """Write a file into such a folder; raises ConfigError."""
+    try:
+        file.write_bytes(contents)
+    except OSError as error:
+        told = f"{file} cannot be written: {error.strerror or error}"
+        raise ConfigError(told, hint="export TMPDIR=FOLDER, one with more space") from error
 
 
 def _tidy_up() -> None:

@@ -7,18 +7,23 @@ import fnmatch
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from types import MappingProxyType
 
 from epkit import _platform, _runtime, events, journal, probe, telemetry
 from epkit._foreign import asked
+from epkit.assumed import Clues, clues
 from epkit.capture import capture
 from epkit.compiled import Compiled
 from epkit.config import ConfigSource, load
 from epkit.context import check_context
 from epkit.creation import open_next
+from epkit.dimensions import bound
 from epkit.effective import effective
 from epkit.errors import (
     ConfigError,
+    InputError,
     ProviderUnavailable,
     RunError,
     RuntimeMissing,
@@ -35,10 +40,14 @@ from epkit.registry import Registry, discover
 from epkit.report import Report, WarmedUp, tried
 from epkit.resolve import Plan, resolve
 from epkit.run.caller import Caller
+from epkit.run.deadline import Deadline
+from epkit.run.options import RunOptions
 from epkit.target import Candidate, Target
 from epkit.target import read as read_target
-from epkit.warmup import WarmupFault, check_warmup, course, suspicious, warm_up
+from epkit.trial import Given, first_run
+from epkit.warmup import Course, WarmupFault, check_warmup, course, suspicious, warm_up
 
+_NONE: Mapping[str, int] = MappingProxyType({})
 EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 _WEIGHTS_IN_BYTES = ("session.use_ort_model_bytes_directly", "session.use_ort_model_bytes_for_initializers")
 
@@ -66,7 +75,23 @@ def open(
     contents = read_model(model, folder=wanted.session_options.entries().get(EXTERNAL_FOLDER))
     check_fit(contents, wanted)
     plan, answers = plan_for(wanted, registry)
-    return open_plan(contents, plan, answers)
+    session = open_plan(contents, plan, answers)
+    session._again = partial(
+        open,
+        model if isinstance(model, bytes) else os.path.abspath(model),  # noqa: PTH100 - a text in every form
+        target,
+        options=options and dict(options),
+        session_options=session_options and dict(session_options),
+        config=_portable(config),
+    )
+    return session
+
+
+def _portable(config: ConfigSource) -> ConfigSource:
+    """Return a config that means the same in another process, whatever its working directory."""
+    if config is None or isinstance(config, Mapping):
+        return config and dict(config)
+    return os.path.abspath(config)  # noqa: PTH100 - a text in every form
 
 
 def check_fit(model: Model, target: Target) -> None:
@@ -169,17 +194,18 @@ def _opened(model: Model, under_way: Opening, answers: Mapping[str, probe.Answer
         under_way.session = watched or under_way.session
         session = Session(under_way, model)
         started = time.perf_counter()
-        warmed, why, notes, failed = _warmed_up(session, under_way)
+        warm = _warmed_up(session, under_way, model)
         warmup_seconds += time.perf_counter() - started
-        if failed is None:
+        if warm.failed is None:
             break
         # Its memory, before the next one wants some.
         session.close()
         under_way.session = watched = None
-        if under_way.compiled.doubt(failed[1]):
+        if under_way.compiled.doubt(warm.failed[1]):
             continue
-        drop(under_way, *failed, "failed to warm up")
+        drop(under_way, *warm.failed, "failed to warm up")
     under_way.compiled.keep([one.name for one in under_way.active])
+    notes = warm.planned.notes
     if not under_way.active:
         notes = ("the model has no node to run: it folds to constants, or passes its inputs through", *notes)
     session.report = Report(
@@ -190,8 +216,8 @@ def _opened(model: Model, under_way: Opening, answers: Mapping[str, probe.Answer
         placement=under_way.placed,
         tried=tried(plan, under_way.dropped, under_way.placed, under_way.unknown),
         placement_unknown=under_way.unknown,
-        warmup=warmed,
-        warmup_why=why,
+        warmup=warm.rows,
+        warmup_why=warm.planned.why,
         graph=under_way.capture if under_way.capture is not None and under_way.capture.asked else None,
         cache=under_way.compiled.rows,
         notes=(
@@ -199,6 +225,7 @@ def _opened(model: Model, under_way: Opening, answers: Mapping[str, probe.Answer
             *telemetry.notes(target.telemetry),
             *(*_narrowing(session, under_way), *notes),
         ),
+        metadata=dict(session.metadata),
         seconds={
             # The providers are probed side by side.
             "probe": max((one.seconds for one in answers.values()), default=0.0),
@@ -252,34 +279,88 @@ def probe_notes(answers: Mapping[str, probe.Answer]) -> list[str]:
 Failure = tuple[Candidate, str]
 
 
-def _warmed_up(session: Session, opening: Opening) -> tuple[tuple[WarmedUp, ...], str, tuple[str, ...], Failure | None]:
+@dataclass(frozen=True, slots=True)
+class _Warm:
+    """What warm-up did, and whose fault it was that it did no more."""
+
+    planned: Course
+    rows: tuple[WarmedUp, ...] = ()
+    failed: Failure | None = None
+
+
+def _warmed_up(session: Session, opening: Opening, model: Model) -> _Warm:
     """Warm up; a failure is the first provider's that took a node, unless the CPU alone fails in the same way."""
-    target = opening.plan.target
-    active = opening.active
-    shrinks = target.shrink_above is not None
-    planned = course(session.inputs, target.warmup, [one.provider for one in active], shrinks=shrinks)
-    outputs, notes = session.outputs, planned.notes
+    active, known = opening.active, clues(model)
+    seconds = opening.plan.target.warmup.timeout
+    planned, outputs, searched = _course(session, opening, active, known), session.outputs, False
     while True:
         try:
-            return warm_up(session.run, planned, session.inputs, outputs), planned.why, notes, None
+            with Deadline(seconds) as deadline:
+                return _Warm(planned, warm_up(session.stoppable(deadline), planned, session.inputs, outputs))
         except WarmupFault as fault:
+            said = f"it took longer than {seconds:g} s and was stopped" if deadline.passed else fault.cause
             culprit = next((one for one in active if not is_cpu(one)), None)
-            if culprit is not None and _sane_on_cpu(opening, session, fault):
-                return (), planned.why, (), (culprit, fault.cause)
-            if not fault.misdeclared:
-                note = f"warm-up said {fault.cause!r}, and so does the CPU"
-                return (), planned.why, (*notes, f"{note}: the inputs made up for it do not suit the model"), None
-            # Outputs come out as they are, whatever the model declares.
-            notes = (*notes, f"{fault.cause}, on the CPU too")
-            outputs = tuple(replace(one, shape=None) for one in outputs)
+            reference = session._caller if culprit is None else _reference(opening, session)
+            if culprit is not None and reference is not None and _is_sane(reference, session, fault, seconds):
+                return _Warm(planned, failed=(culprit, said))
+            if deadline.passed:
+                note = f"warm-up took longer than {seconds:g} s and was stopped: say warmup.timeout, or warmup.shapes"
+                return _Warm(_noted(planned, note))
+            if fault.misdeclared:  # outputs come out as they are, whatever the model declares
+                planned = _noted(planned, f"{fault.cause}, on the CPU too")
+                outputs = tuple(replace(one, shape=None) for one in outputs)
+                continue
+            if searched and culprit is not None:  # the CPU took these sizes
+                return _Warm(planned, failed=(culprit, said))
+            sizes = None if searched else _others(reference, session, planned, model)
+            if sizes is None:
+                note = f"warm-up said {said!r}, and so does the CPU"
+                return _Warm(_noted(planned, f"{note}: the inputs made up for it do not suit the model"))
+            planned, searched = _course(session, opening, active, known, sizes), True
 
 
-def _sane_on_cpu(opening: Opening, session: Session, fault: WarmupFault) -> bool:
-    try:
-        reference = Caller(
-            on_cpu(opening), _runtime.load(), session.inputs, session.outputs, exotic=session._inputs.exotic
-        )
-        results = reference.run(fault.feed)
-    except (_runtime.OpenFault, RunError):
-        return False
-    return not suspicious(results, session.outputs)
+def _noted(planned: Course, note: str) -> Course:
+    return replace(planned, notes=(*planned.notes, note))
+
+
+def _course(
+    session: Session, opening: Opening, active: Sequence[Candidate], known: Clues, others: Mapping[str, int] = _NONE
+) -> Course:
+    target = opening.plan.target
+    providers = [one.provider for one in active]
+    shrinks = target.shrink_above is not None
+    return course(session.inputs, target.warmup, providers, shrinks=shrinks, known=known, others=others)
+
+
+def _reference(opening: Opening, session: Session) -> Caller | None:
+    """Open the model on the CPU alone, to see what it says of the same inputs."""
+    with contextlib.suppress(_runtime.OpenFault):
+        return Caller(on_cpu(opening), _runtime.load(), session.inputs, session.outputs, exotic=session._inputs.exotic)
+    return None
+
+
+def _is_sane(reference: Caller, session: Session, fault: WarmupFault, seconds: float) -> bool:
+    with contextlib.suppress(RunError), Deadline(seconds) as deadline:
+        results = reference.run(fault.feed, None, deadline.options(reference))
+        return not suspicious(results, session.outputs)
+    return False
+
+
+def _others(reference: Caller | None, session: Session, planned: Course, model: Model) -> Mapping[str, int] | None:
+    """Look for sizes that the model takes on the CPU, where those that were assumed are not; None where there are none.
+
+    What was made up for a shape that the target names is the target's affair.
+    """
+    if reference is None or not planned.assumed:
+        return None
+    said = bound(session.inputs, planned.runs[0].shapes)
+    given = Given(dimensions={name: size for name, size in said.items() if name not in planned.assumed})
+
+    def run(feed: dict[str, object], options: RunOptions) -> object:
+        single = reference.options()
+        with options.applied(single, reference.runtime):
+            return reference.run(feed, None, single)
+
+    with contextlib.suppress(RunError, InputError):
+        return first_run(run, session.inputs, given, clues(model)).made.assumed
+    return None

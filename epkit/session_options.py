@@ -106,7 +106,7 @@ class SessionOptions(BaseModel):
     profile_file_prefix: Text | None = None
     """Beginning of the profile's file name, date and time follow; default onnxruntime_profile_."""
     log_severity_level: Severity | None = None
-    """The least severe messages to log: 0 verbose, 1 info, 2 warning, 3 error, 4 fatal; epkit's default is 3."""
+    """The least severe messages to log: 0 verbose, 1 info, 2 warning, 3 error, 4 fatal; epkit's default is 4."""
     log_verbosity_level: Number | None = None
     """How much to log at severity 0; default 0."""
     logid: str | None = None

@@ -11,6 +11,7 @@ from pydantic import (
     ConfigDict,
     Field,
     StrictBool,
+    StrictFloat,
     StrictInt,
     StrictStr,
     model_validator,
@@ -32,6 +33,9 @@ def _true_or_seconds(value: object) -> object:
     return value
 
 
+LONGEST_WARMUP_S = 10**6
+
+
 class Warmup(BaseModel):
     """What to run before the first request."""
 
@@ -42,9 +46,11 @@ class Warmup(BaseModel):
     shapes: tuple[dict[str, tuple[Annotated[int, Field(ge=0)], ...]], ...] = ()
     """Shapes to run, each a table from input name to shape; inputs left out take their declared shape."""
     dimensions: dict[str, Annotated[int, Field(ge=1)]] = {}
-    """Sizes for dynamic dimensions, by name; the others are guessed as 1, and the report says so."""
+    """Sizes for dynamic dimensions, by name; the others are assumed, and the report says which."""
     runs: Annotated[int, Field(ge=0)] | None = None
     """How many runs per shape, and one more is timed; what the provider needs unless given, and 0 for none."""
+    timeout: Annotated[StrictInt | StrictFloat, Field(gt=0, le=LONGEST_WARMUP_S)] = 1800
+    """How many seconds all of it may take. Then it is told to stop, which ONNX Runtime heeds between two nodes."""
 
     @model_validator(mode="after")
     def _say_the_batch_once(self) -> Warmup:

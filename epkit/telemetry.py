@@ -29,6 +29,7 @@ _lock = threading.Lock()
 _own = False
 _asked = ""
 _state: State | None = None
+_stopped = False
 
 
 def keep_off() -> None:
@@ -93,8 +94,10 @@ def loaded(runtime: ModuleType) -> None:
 
     Where it was off from the start, this changes nothing; Windows' own event tracing knows no variable.
     """
-    if _state != "on":
+    global _stopped
+    if _state != "on" and not _stopped:  # once: what the program switches on afterwards is its own affair
         runtime.disable_telemetry_events()
+    _stopped = True
 
 
 def state() -> State | None:

@@ -431,7 +431,7 @@ def test_a_path_that_cannot_be_a_file_is_a_model_error(path: str) -> None:
 
 
 def test_a_file_that_may_not_be_read_is_a_model_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     (tmp_path / "m.onnx").write_bytes(BRANCHES)

@@ -144,6 +144,13 @@ def test_after_an_import_that_came_first_the_report_and_doctor_say_what_cannot_b
     assert b"RuntimeError" not in done.events()
 
 
+@pytest.mark.slow
+def test_events_that_a_program_has_switched_on_again_stay_on(program):
+    opened = "epkit.open('m.onnx', 'cpu').close()\n"
+    done = program(f"import onnxruntime, epkit\n{opened}onnxruntime.enable_telemetry_events()\n{opened}{FAIL}")
+    assert b"RuntimeError" in done.events()
+
+
 def test_sessions_that_want_different_things_are_told_what_the_first_one_settled(program):
     later = "with epkit.open('m.onnx', 'cpu', config={'telemetry': True}) as other: found = other.report.notes\n"
     done = program(f"{OPEN}{later}print(json.dumps(found))")

@@ -20,7 +20,7 @@ from epkit.benchmark.findings import CONFIDENCE, by_candidate, verdict
 from epkit.benchmark.kinship import Differs, differs
 from epkit.benchmark.quantiles import pooled
 from epkit.benchmark.scores import Difference, difference, pairs
-from epkit.benchmark.soundness import broken
+from epkit.benchmark.soundness import unusable
 from epkit.errors import ConfigError
 
 SCHEMA = "epkit.bench.diff/1"
@@ -105,7 +105,7 @@ class Changes:
 def changes(before: Benchmark, now: Benchmark) -> Changes:
     """Compare two benchmarks. Raises ConfigError for one that is damaged."""
     for benchmark, which in ((before, "first"), (now, "second")):
-        wrong = broken(benchmark.measured)
+        wrong = unusable(benchmark)
         if wrong:
             told = f"{wrong[0].path} is {wrong[0].said}, where there should be: {wrong[0].found}"
             raise ConfigError(
@@ -181,9 +181,9 @@ class _Side:
             return None
         middle = statistics.fmean(logs)
         if len(logs) < 2:
-            return Typical(math.exp(middle), None, None)
+            return Typical(student.ratio(middle), None, None)
         half = student.quantile((1 + CONFIDENCE) / 2, len(logs) - 1) * statistics.stdev(logs) / math.sqrt(len(logs))
-        return Typical(math.exp(middle), math.exp(middle - half), math.exp(middle + half))
+        return Typical(*map(student.ratio, (middle, middle - half, middle + half)))
 
     def _of(self, case: str, name: str) -> Sequence[Block]:
         return self._blocks.get((self._places[case], self.ok[name]), ())

@@ -17,6 +17,9 @@ from epkit.parity.agreement import Agreement
 
 SCHEMA = "epkit.bench/2"
 
+MOST_COMPARISONS = 5000
+"""How many pairs of candidates there may be, over all cases: 100 candidates on one. Everything grows with them."""
+
 Status: TypeAlias = Literal["ok", "unusable", "failed", "differs"]
 Verdict: TypeAlias = Literal["faster", "slower", "same", "undecided"]
 CacheState: TypeAlias = Literal["none", "cold", "warm"]
@@ -343,6 +346,14 @@ class Benchmark:
             raise KeyError(target)
         # A target may stand beside itself: the second of the two is another candidate.
         return places[-1] if after == target else places[0]
+
+
+def too_many(candidates: int, cases: int) -> str:
+    """Say in a sentence that so many candidates on so many cases are too many; empty when they are not."""
+    pairs = candidates * (candidates - 1) // 2 * cases
+    if pairs <= MOST_COMPARISONS:
+        return ""
+    return f"{candidates} candidates on {cases} cases are {pairs:,} comparisons, and {MOST_COMPARISONS:,} are the most"
 
 
 def turned(one: Comparison) -> Comparison:

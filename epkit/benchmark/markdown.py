@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from epkit.benchmark import sections, wording
 from epkit.benchmark.document import Benchmark
 from epkit.benchmark.sections import Table
+from epkit.printable import printable
 
 
 def markdown(found: Benchmark) -> str:
@@ -18,12 +19,12 @@ def markdown(found: Benchmark) -> str:
 
 def escaped(text: str) -> str:
     """Return text that Markdown shows as it is."""
-    return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", html.escape(wording.plain(text), quote=False))
+    return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", html.escape(printable(text), quote=False))
 
 
 def code(text: str) -> str:
     """Return text as code, whatever it holds."""
-    text = wording.plain(text)
+    text = printable(text)
     fence = "`" * (max((len(run) for run in re.findall("`+", text)), default=0) + 1)
     space = " " if "`" in text else ""
     return f"{fence}{space}{text}{space}{fence}"

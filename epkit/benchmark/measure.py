@@ -21,7 +21,7 @@ from epkit.benchmark.cases import combined, fed
 from epkit.benchmark.contender import Contender, of_calls, of_targets
 from epkit.benchmark.contest import Contest
 from epkit.benchmark.cpu_settings import cpu_settings, let_settings_take_part
-from epkit.benchmark.document import Benchmark, Case, Request
+from epkit.benchmark.document import Benchmark, Case, Request, too_many
 from epkit.benchmark.environment import look
 from epkit.benchmark.findings import BEYOND_DOUBT, CONFIDENCE, differences, is_settled, level_of
 from epkit.benchmark.inside import look_inside, profiling_s
@@ -34,11 +34,11 @@ from epkit.config import ConfigSource, load
 from epkit.delegation import located
 from epkit.errors import ConfigError
 from epkit.faults import raise_common_fault
-from epkit.model import Source, digest
+from epkit.model import Source, TensorInfo, digest
 from epkit.model import read as read_model
 from epkit.parity.tolerance import tolerance_of
 from epkit.registry import discover
-from epkit.scratch import scratch
+from epkit.scratch import scratch, write
 from epkit.session import check_fit
 
 Progress = Callable[[str, float], None]
@@ -105,7 +105,7 @@ def bench(
     have met, when it is the model's or the inputs': ModelError, RunError, ConfigError. When the document cannot be
     written in the end, the ConfigError holds it: `error.benchmark`.
     """
-    _check(budget, callers, smallest_effect)
+    _check(budget, callers, smallest_effect, seed)
     within = tolerance_of(tolerance)
     time_left, before = Budget(time.monotonic(), budget), look()
     written, registry = load(config), discover()
@@ -115,6 +115,9 @@ def bench(
     for target in wanted:
         check_fit(contents, target)
     cases = combined(contents, batches, dimensions or {})
+    many = too_many(len(wanted), len(cases))
+    if many:
+        raise ConfigError(many, hint="name fewer targets or fewer sizes")
     given = feed(inputs or {}, wanted, contents)
     seed = secrets.randbits(32) if seed is None else seed
     request = Request(
@@ -151,7 +154,7 @@ def bench(
             profiled = Task(
                 Path(told["model"]), told["in_memory"], told["config"], Feed(**told["feeds"][0]), bound
             )  # fmt: skip
-        return _measured(contenders, record, folder, time_left, progress, profiled, others)
+        return _measured(contenders, record, folder, time_left, progress, profiled, others, contents.inputs)
 
 
 def bench_calls(
@@ -171,7 +174,7 @@ def bench_calls(
     process, and returns what is called in each run, by `callers` threads. What the calls return is compared, place by
     place; None is not.
     """
-    _check(budget, callers, smallest_effect)
+    _check(budget, callers, smallest_effect, seed)
     for name, where in calls.items():
         if not Path(where.rpartition(":")[0]).is_file():
             raise ConfigError(f"{name}: {where!r} names no function in a file", hint="as in arms.py:plain")
@@ -194,6 +197,7 @@ def _measured(
     progress: Progress | None,
     profiled: Task | None = None,
     others: Sequence[Contender] = (),
+    inputs: Sequence[TensorInfo] = (),
 ) -> Benchmark:
     """Let all run alone, then side by side, round by round, until all is told or the time is over.
 
@@ -206,7 +210,7 @@ def _measured(
             stack.callback(one.end)
         pilot(contest, folder)
         raise_common_fault([one.fault for one in contenders])
-        describe_cases(contenders, record)
+        describe_cases(contenders, record, inputs)
         judge_outputs(contenders, folder, tolerance_of(request.tolerance))
         unfinished = stack.enter_context(contextlib.ExitStack())
         unfinished.callback(record.keep)
@@ -233,7 +237,8 @@ def _measured(
         if not record.blocks and contest.taking_part:
             record.notes.append("the time was over before anything could be measured; give more with --budget")
         if profiled:
-            look_inside(contest, profiled)
+            feed = Feed(**contenders[0].request["feeds"][0])
+            look_inside(contest, replace(profiled, feed=feed))
         unfinished.pop_all()
     if progress:
         progress("done", 1.0)
@@ -247,20 +252,22 @@ def _measuring(contest: Contest, *, profiling: bool) -> Contest:
     return replace(contest, budget=Budget(budget.started, budget.seconds - aside))
 
 
-def _check(budget: float, callers: int, smallest_effect: float) -> None:
+def _check(budget: float, callers: int, smallest_effect: float, seed: int | None) -> None:
     if not (math.isfinite(budget) and budget > 0):
         raise ConfigError(f"the budget is {budget!r}", hint="give seconds above 0: --budget 90")
     if callers < 1:
         raise ConfigError(f"the number of callers is {callers}", hint="give a number from 1 on: --callers 4")
     if not 0 < smallest_effect < 1:
         raise ConfigError(f"the smallest effect is {smallest_effect!r}", hint="give a share above 0: 0.02")
+    if seed is not None and abs(seed) >= 2**63:
+        raise ConfigError("the seed has more than 64 bits", hint="give a smaller one: --seed 1")
 
 
 def _model_request(source: Path | bytes, folder: Path) -> dict[str, object]:
     if not isinstance(source, bytes):
         return located(Path(source), in_memory=False)
     file = folder / "model"
-    file.write_bytes(source)
+    write(file, source)
     return located(file, in_memory=True)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from epkit.benchmark import sections, wording
 from epkit.benchmark.document import Benchmark
+from epkit.printable import printable
 
 FORMAT = "5.0.0"
 """The version of pytest-benchmark whose format it is."""
@@ -23,9 +24,9 @@ def as_pytest_benchmark(found: Benchmark) -> dict[str, Any]:
     return {
         "machine_info": {
             "node": "",
-            "system": wording.plain(where.system),
-            "python_version": wording.plain(where.versions.get("python", "")),
-            "cpu": {"brand_raw": wording.plain(where.cpu), "count": where.logical_cpus},
+            "system": printable(where.system),
+            "python_version": printable(where.versions.get("python", "")),
+            "cpu": {"brand_raw": printable(where.cpu), "count": where.logical_cpus},
             "versions": dict(where.versions),
         },
         "commit_info": {"id": "", "branch": ""},

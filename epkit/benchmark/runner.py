@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 from epkit._child import Child
+from epkit.errors import RunError
 from epkit.faults import Fault, lost, told
 
 WORKER = "epkit.benchmark.worker"
@@ -44,7 +45,10 @@ class Runner:
         self.longest_s = 0.0
         """The longest run after the first so far."""
         self._name = name
-        self._child = Child(WORKER)
+        try:
+            self._child = Child(WORKER)
+        except RunError as error:
+            raise Fell(Fault("failed", type(error).__name__, error.message, error.hint)) from error
 
     @property
     def pid(self) -> int:

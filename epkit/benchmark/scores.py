@@ -44,11 +44,12 @@ class Difference:
     def estimate(self, level: float) -> Estimate:
         """Return the ratio and its interval."""
         half = self.half_width(level)
-        return Estimate(math.exp(self.log_ratio), math.exp(self.log_ratio - half), math.exp(self.log_ratio + half))
+        return Estimate(*map(student.ratio, (self.log_ratio, self.log_ratio - half, self.log_ratio + half)))
 
     def floor(self, level: float) -> float:
         """Return the smallest difference, as a share, of which the interval would leave out 1 in 9 of 10 cases."""
-        return math.expm1(self.half_width(level) + student.quantile(POWER, self.freedom) * self.error)
+        half = self.half_width(level) + student.quantile(POWER, self.freedom) * self.error
+        return math.expm1(min(half, student.WIDEST))
 
 
 Pairs = Sequence[tuple[int, int, int, float]]

@@ -13,6 +13,7 @@ from epkit.benchmark import histogram, operator_tables, wording
 from epkit.benchmark.document import Benchmark, Figures, Quantile
 from epkit.benchmark.findings import by_candidate
 from epkit.benchmark.quantiles import pooled
+from epkit.printable import printable
 from epkit.units import percent, seconds, size
 
 COLUMNS = 24
@@ -125,7 +126,7 @@ def starts(found: Benchmark) -> Table:
 def failures(found: Benchmark) -> Table:
     """Return the candidates that have no figures, each with its reason."""
     rows = [
-        (wording.label(found, place), one.status, wording.plain(one.reason or "; ".join(wording.parity(found, place))))
+        (wording.label(found, place), one.status, printable(one.reason or "; ".join(wording.parity(found, place))))
         for place, one in enumerate(found.candidates)
         if one.status != "ok"
     ]
@@ -134,7 +135,7 @@ def failures(found: Benchmark) -> Table:
 
 def hints(found: Benchmark) -> tuple[tuple[str, str], ...]:
     """Return what to type about candidates that have no figures."""
-    rows = [(wording.label(found, at), wording.plain(one.hint)) for at, one in enumerate(found.candidates)]
+    rows = [(wording.label(found, at), printable(one.hint)) for at, one in enumerate(found.candidates)]
     return tuple((who, hint) for who, hint in rows if hint)
 
 
@@ -144,7 +145,7 @@ def settings(found: Benchmark) -> Table:
     by_key: dict[str, dict[int, str]] = {}
     for place in opened:
         for one in found.candidates[place].effective:
-            by_key.setdefault(wording.plain(one.get("key", "")), {})[place] = _value(one.get("value"))
+            by_key.setdefault(printable(one.get("key", "")), {})[place] = _value(one.get("value"))
     rows = [
         (key, *(values.get(place, "") for place in opened))
         for key, values in by_key.items()
@@ -161,9 +162,9 @@ def operators(found: Benchmark) -> list[tuple[str, Table, tuple[str, ...]]]:
             continue
         tables = operator_tables.tables(one.operators)
         for table in tables:
-            rows = tuple(tuple(map(wording.plain, row)) for row in table.rows)
-            remarks = tuple(map(wording.plain, operator_tables.remarks(one.operators))) if table is tables[-1] else ()
-            heading = f"{wording.label(found, place)}: {wording.plain(table.title).lower()}"
+            rows = tuple(tuple(map(printable, row)) for row in table.rows)
+            remarks = tuple(map(printable, operator_tables.remarks(one.operators))) if table is tables[-1] else ()
+            heading = f"{wording.label(found, place)}: {printable(table.title).lower()}"
             drawn.append((heading, Table(table.columns, rows, table.numbers), remarks))
     return drawn
 
@@ -218,7 +219,7 @@ def _facts(of: object) -> Iterator[tuple[str, str]]:
 
 def _rules(rules: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     for name, value in rules.items():
-        yield f"rule: {wording.plain(name).replace('_', ' ')}", _value(value)
+        yield f"rule: {printable(name).replace('_', ' ')}", _value(value)
 
 
 def _value(value: object) -> str:
@@ -231,9 +232,9 @@ def _value(value: object) -> str:
         case float():
             return f"{value:.4g}"
         case str() | int():
-            return wording.plain(value)
+            return printable(value)
         case Mapping():
-            return ", ".join(f"{wording.plain(name)} {_value(each)}" for name, each in value.items())
+            return ", ".join(f"{printable(name)} {_value(each)}" for name, each in value.items())
         case list() if all(isinstance(one, int) for one in value):
             return json.dumps(value)
         case Sequence():
@@ -241,7 +242,7 @@ def _value(value: object) -> str:
         case _ if hasattr(value, "__dataclass_fields__"):
             return ", ".join(f"{name} {each}" for name, each in _facts(value))
         case _:
-            return wording.plain(value)
+            return printable(value)
 
 
 def _filled(one: Table) -> Table:

@@ -12,8 +12,11 @@ from dataclasses import dataclass, fields, is_dataclass
 from itertools import pairwise
 from typing import TypeAlias
 
-from epkit.benchmark.document import Measured
+from epkit.benchmark.document import Benchmark, Findings, Measured
 from epkit.parity.agreement import Agreement
+
+SHORTEST_S, LONGEST_S = 1e-12, 1e12
+"""Between these lies whatever a run can take."""
 
 Value: TypeAlias = str | float | bool | None
 
@@ -32,6 +35,11 @@ class Fault:
 def broken(measured: Measured) -> Sequence[Fault]:
     """Return what keeps anything from being worked out: numbers that are none, and places in lists that are not."""
     return [*_numbers(measured, "measured"), *_places(measured), *_signs(measured)]
+
+
+def unusable(found: Benchmark) -> Sequence[Fault]:
+    """Return what keeps a document from being drawn, or compared with another."""
+    return [*broken(found.measured), *_numbers(found.findings, "findings"), *_ratios(found.findings)]
 
 
 def contradictions(measured: Measured) -> Sequence[Fault]:
@@ -104,12 +112,28 @@ def _signs(measured: Measured) -> Iterator[Fault]:
         if not 0 <= block.lead < max(1, len(block.samples_s)):
             yield Fault(f"{path}.lead", block.lead, "fewer runs than there are")
         for number, sample in enumerate(block.samples_s):
-            yield from _above(f"{path}.samples_s[{number}]", sample)
+            yield from _seconds(f"{path}.samples_s[{number}]", sample)
+
+
+def _ratios(findings: Findings) -> Iterator[Fault]:
+    """Find ratios that are 0 or below, and a confidence that is none."""
+    for at, one in enumerate(findings.comparisons):
+        for name, estimate in (("time", one.time), ("p99", one.p99)):
+            for part in ("ratio", "low", "high") if estimate is not None else ():
+                yield from _above(f"findings.comparisons[{at}].{name}.{part}", getattr(estimate, part))
+    if not 0 < findings.level < 1:
+        yield Fault("findings.level", findings.level, "between 0 and 1")
 
 
 def _above(path: str, value: float | None) -> Iterator[Fault]:
     if value is not None and value <= 0:
         yield Fault(path, value, "more than 0")
+
+
+def _seconds(path: str, value: float) -> Iterator[Fault]:
+    yield from _above(path, value)
+    if value > 0 and not SHORTEST_S < value < LONGEST_S:
+        yield Fault(path, value, f"between {SHORTEST_S:g} and {LONGEST_S:g} s")
 
 
 def _not_below(path: str, value: float | None) -> Iterator[Fault]:

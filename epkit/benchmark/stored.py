@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
 import stat
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from epkit import files, trust
-from epkit.benchmark.document import SCHEMA, Benchmark, Findings, Measured
+from epkit._platform import free_memory
+from epkit.benchmark.document import MOST_COMPARISONS, SCHEMA, Benchmark, Findings, Measured, too_many
+from epkit.cache import users_folder
 from epkit.errors import ConfigError
+from epkit.nesting import unfit
+from epkit.units import size
 
+MOST_BYTES = 1 << 30
+"""How large a document may be."""
+MEMORY_FACTOR = 12
+"""How many times its size reading a document takes, about."""
+VARIABLE = "EPKIT_BENCH_DIR"
 KEPT = 50
 """How many documents are kept in the folder of those that nobody gave a name."""
 
@@ -30,13 +41,25 @@ def folder() -> Path:
     """Return the folder for documents that nobody gave a name: EPKIT_BENCH_DIR, or the user's data directory."""
     import platformdirs
 
-    return Path(os.environ.get("EPKIT_BENCH_DIR") or Path(platformdirs.user_data_dir("epkit")) / "benchmarks")
+    named = os.environ.get(VARIABLE)
+    if named:
+        return Path(named)
+    return users_folder(lambda: platformdirs.user_data_dir("epkit")) / "benchmarks"
 
 
 def new_file(model: str) -> Path:
-    """Name a new document after the time and the model, and let go of the oldest; those that were named stay."""
+    """Name a new document after the time and the model, and let go of the oldest; those that were named stay.
+
+    Raises ConfigError where nothing can be written.
+    """
     its_folder = folder()
-    files.private_folder(its_folder)
+    try:
+        files.private_folder(its_folder)
+        if not os.access(its_folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        told = f"no benchmark can be kept in {its_folder}: {error.strerror or error}"
+        raise ConfigError(told, hint="--output FILE.json, or: export EPKIT_BENCH_DIR=FOLDER") from error
     for old in _documents(its_folder)[: -KEPT + 1]:
         with contextlib.suppress(OSError):
             old.unlink(missing_ok=True)
@@ -75,11 +98,16 @@ def read(file: str | os.PathLike[str]) -> Benchmark:
 
     hint = "epkit bench --output FILE.json writes one"
     try:
-        found = json.loads(Path(file).read_text(encoding="utf-8"))
+        found = json.loads(_contents(Path(file)), parse_constant=_no_number)
     except OSError as error:
         raise ConfigError(f"{os.fspath(file)} cannot be read: {error.strerror or error}", hint=hint) from error
     except ValueError as error:
         raise ConfigError(f"{os.fspath(file)} is no JSON: {error}", hint=hint) from error
+    except RecursionError as error:
+        raise ConfigError(f"{os.fspath(file)} is damaged: it is nested too deep", hint=hint) from error
+    wrong = unfit(found)
+    if wrong:
+        raise ConfigError(f"{os.fspath(file)} is damaged: {wrong}", hint=hint)
     schema = found.get("schema") if isinstance(found, dict) else None
     if schema != SCHEMA:
         said = f"says {schema!r} of itself" if schema else "does not say what it is"
@@ -95,7 +123,24 @@ def read(file: str | os.PathLike[str]) -> Benchmark:
         raise ConfigError(f"{os.fspath(file)} is damaged: {where}: {first['msg']}", hint=hint) from error
     if not _hangs_together(whole):
         raise ConfigError(f"{os.fspath(file)} is damaged: it refers to what is not in it", hint=hint)
+    many = too_many(len(whole.candidates), len(whole.measured.cases))
+    if many or len(whole.findings.comparisons) > MOST_COMPARISONS:
+        raise ConfigError(f"{os.fspath(file)} is too large: {many or 'it holds too many comparisons'}", hint=hint)
     return whole
+
+
+def _contents(file: Path) -> str:
+    """Read a file of text that must not take more memory than there is; raises OSError and ValueError."""
+    most = min(MOST_BYTES, (free_memory() or MOST_BYTES * MEMORY_FACTOR) // MEMORY_FACTOR)
+    with file.open("rb") as opened:
+        contents = opened.read(most + 1)
+    if len(contents) > most:
+        raise OSError(errno.EFBIG, f"it has more than {size(most)}")
+    return contents.decode("utf-8")
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"it holds {name}")
 
 
 def _hangs_together(found: Benchmark) -> bool:

@@ -14,6 +14,15 @@ import numpy as np
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(80)
 
 
+WIDEST = 460.0
+"""The largest logarithm of a ratio that is worked with; e to the power of it is 1e200, and anything may be true."""
+
+
+def ratio(logarithm: float) -> float:
+    """Return the ratio of a logarithm, which never overflows: of two processes, an interval may be that wide."""
+    return math.exp(min(max(logarithm, -WIDEST), WIDEST))
+
+
 @lru_cache(maxsize=256)
 def quantile(probability: float, freedom: float) -> float:
     """Return the t below which the share `probability` lies, above 0 and below 1, for 1 degree of freedom or more."""

@@ -11,26 +11,22 @@ from pathlib import PurePath
 from epkit.benchmark.document import Benchmark, Comparison, Estimate, Request, turned
 from epkit.benchmark.doubts import doubts
 from epkit.benchmark.findings import couples
+from epkit.printable import printable
 from epkit.units import percent
-
-
-def plain(text: object) -> str:
-    """Return text on one line, without what a terminal would take for a command: a document may come from anywhere."""
-    return "".join(one if one.isprintable() else " " for one in str(text))
 
 
 def label(found: Benchmark, place: int) -> str:
     """Return how a candidate is called; one target that takes part several times is numbered."""
     target = found.candidates[place].target
     same = [at for at, one in enumerate(found.candidates) if one.target == target]
-    return plain(target) if len(same) == 1 else f"{plain(target)} ({same.index(place) + 1})"
+    return printable(target) if len(same) == 1 else f"{printable(target)} ({same.index(place) + 1})"
 
 
 def title(found: Benchmark) -> str:
     """Say what was measured, and where."""
     where = found.measured.environment
     cores = "1 core" if where.cores == 1 else f"{where.cores} cores"
-    return f"{model(found)} on {plain(where.cpu)}, {cores}"
+    return f"{model(found)} on {printable(where.cpu)}, {cores}"
 
 
 def alone(found: Benchmark) -> str:
@@ -39,22 +35,22 @@ def alone(found: Benchmark) -> str:
     providers = {one.provider for one in measured}
     if found.measured.request.named or len(measured) < 2 or len(providers) > 1:
         return ""
-    return f"only {plain(*providers)} can be measured here, so its settings are compared"
+    return f"only {printable(*providers)} can be measured here, so its settings are compared"
 
 
 def when(found: Benchmark) -> str:
     """Say when it began."""
-    return plain(found.measured.environment.at).replace("T", " ").replace("Z", " UTC")
+    return printable(found.measured.environment.at).replace("T", " ").replace("Z", " UTC")
 
 
 def model(found: Benchmark) -> str:
     """Return the name of the model's file, or what there is instead."""
-    return plain(PurePath(found.measured.request.model).name)
+    return printable(PurePath(found.measured.request.model).name)
 
 
 def case(found: Benchmark, place: int) -> str:
     """Return the name of a case; empty where there is only one without a name."""
-    return plain(found.measured.cases[place].name)
+    return printable(found.measured.cases[place].name)
 
 
 def overview(found: Benchmark) -> tuple[str, ...]:
@@ -182,7 +178,7 @@ def ended_early(found: Benchmark) -> str:
 def ran(found: Benchmark, place: int) -> str:
     """Say who ran the nodes of a candidate, and whether its outputs are right."""
     one = found.candidates[place]
-    parts = [plain(one.summary), *parity(found, place)]
+    parts = [printable(one.summary), *parity(found, place)]
     return "; ".join(part for part in parts if part)
 
 
@@ -192,22 +188,22 @@ def parity(found: Benchmark, place: int) -> Iterator[str]:
     wrong = [(at, one) for at, one in told if not one.agree]
     if len(told) > 1 and not wrong:
         _, worst = max(told, key=lambda pair: pair[1].share or 0.0)
-        yield f"{plain(worst.told)}, the worst of {len(told)} cases"
+        yield f"{printable(worst.told)}, the worst of {len(told)} cases"
         return
     for at, one in wrong or told:
         name = case(found, at) if at < len(found.measured.cases) else ""
-        yield f"at {name}, {plain(one.told)}" if name else plain(one.told)
+        yield f"at {name}, {printable(one.told)}" if name else printable(one.told)
 
 
 def doubtful(found: Benchmark) -> tuple[str, ...]:
     """Return what speaks against believing it."""
-    return tuple(f"doubt: {plain(one)}" for one in doubts(found.measured, found.findings))
+    return tuple(f"doubt: {printable(one)}" for one in doubts(found.measured, found.findings))
 
 
 def notes(found: Benchmark) -> tuple[str, ...]:
     """Return all notes, those of the candidates with their names."""
     mine = [f"{label(found, place)}: {note}" for place, one in enumerate(found.candidates) for note in one.notes]
-    return tuple(f"note: {plain(one)}" for one in (*found.measured.notes, *mine))
+    return tuple(f"note: {printable(one)}" for one in (*found.measured.notes, *mine))
 
 
 def written(one: Estimate) -> str:

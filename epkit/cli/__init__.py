@@ -5,16 +5,15 @@ The heavy imports stand inside the commands, so that `epkit --help` answers at o
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
-import traceback
 from typing import NoReturn
 
 import click
 
 from epkit import telemetry
 from epkit._version import __version__
+from epkit.cli import _edge
 from epkit.cli.bench import bench
 from epkit.cli.cache import cache
 from epkit.cli.compare import compare
@@ -25,7 +24,7 @@ from epkit.cli.inspect import inspect
 from epkit.cli.new_plugin import new_plugin
 from epkit.cli.providers import providers
 from epkit.cli.run import run
-from epkit.errors import EpkitError, PluginError, nearest
+from epkit.errors import nearest
 
 
 class _Commands(click.Group):
@@ -61,28 +60,4 @@ def main() -> NoReturn:
     # Ended from outside, a benchmark still takes its processes and files with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     telemetry.keep_off()
-    try:
-        code = app.main(standalone_mode=False)
-    except EpkitError as error:
-        _document(type(error).__name__, error.message, error.hint)
-        if isinstance(error, PluginError) and error.__cause__ is not None:
-            traceback.print_exception(error.__cause__)  # only raised for authors who asked for it
-        click.echo(f"epkit: {error.message}", err=True)
-        if error.hint:
-            click.echo(f"  hint: {error.hint}", err=True)
-        code = error.exit_code
-    except click.ClickException as error:
-        _document(type(error).__name__, error.format_message(), "epkit --help")
-        error.show()
-        code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("epkit: interrupted", err=True)
-        code = 130
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def _document(kind: str, message: str, hint: str) -> None:
-    """Print an error for programs, when --json asks for it."""
-    if "--json" in sys.argv:
-        fault = {"type": kind, "message": message, "hint": hint}
-        click.echo(json.dumps({"schema": "epkit.error/1", "error": fault}))
+    sys.exit(_edge.call(app))

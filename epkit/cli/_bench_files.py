@@ -39,15 +39,11 @@ def verify(context: click.Context, file: str, as_json: bool) -> None:
 
 
 def _row(fault: Fault) -> tuple[str, str, str]:
-    from epkit.benchmark.wording import plain
-
-    return (plain(fault.path), _value(fault.said), _value(fault.found))
+    return (fault.path, _value(fault.said), _value(fault.found))
 
 
 def _value(value: str | float | bool | None) -> str:
-    from epkit.benchmark.wording import plain
-
-    return plain(value) if isinstance(value, str) else "nothing" if value is None else f"{value!r}"
+    return value if isinstance(value, str) else "nothing" if value is None else f"{value!r}"
 
 
 @click.command()
@@ -74,16 +70,15 @@ def diff(context: click.Context, before: str, now: str, as_json: bool) -> None:
 
 def _print(found: Changes, before: str, now: str) -> None:
     from epkit.benchmark.change_words import summary
-    from epkit.benchmark.wording import plain
 
     _show.title(f"{before} and {now}")
     for told in summary(found):
-        _show.line(plain(told))
+        _show.line(told)
     if found.times:
-        rows = [(plain(one.case), plain(one.target), *_typical(one.before), *_typical(one.now)) for one in found.times]
+        rows = [(one.case, one.target, *_typical(one.before), *_typical(one.now)) for one in found.times]
         _show.table(("case", "candidate", "before", "between", "now", "between"), rows)
         _show.line("times are not judged: how the machine itself drifts from one day to another is in no interval")
-    listed = [tuple(map(plain, (one.what, one.before, one.now))) for one in found.differs if one.forbids == "nothing"]
+    listed = [(one.what, one.before, one.now) for one in found.differs if one.forbids == "nothing"]
     if listed:
         _show.table(("what else is not the same", "before", "now"), listed)
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from epkit.cli import _options, _show
+
+if TYPE_CHECKING:
+    from epkit.benchmark.document import Benchmark
 
 
 @click.command(short_help="Show a benchmark that was written.")
@@ -36,16 +40,38 @@ def show(file: Path | None, wanted: str | None, output: Path | None, as_json: bo
         wanted = "json"
     if output is not None:
         kind = formats.ready(formats.named(wanted) if wanted else formats.of(output), output)
-        formats.write(stored.read(file or stored.latest()), kind, output)
+        formats.write(_usable(file or stored.latest()), kind, output)
         _show.line(str(output))
         return
     found_in = file or stored.latest()
-    found = stored.read(found_in)
+    found = _usable(found_in)
     if wanted in (None, "table"):
         from epkit.cli._bench_table import show as print_tables
 
         print_tables(found)
         _show.line(str(found_in))
         return
-    text = formats.text(found, formats.ready(formats.named(wanted or "")))
-    sys.stdout.write(text)
+    kind = formats.ready(formats.named(wanted or ""))
+    sys.stdout.write(_encodable(formats.text(found, kind), kind))
+
+
+def _usable(file: Path) -> Benchmark:
+    from epkit.benchmark import stored
+    from epkit.benchmark.soundness import unusable
+    from epkit.errors import ConfigError
+
+    found = stored.read(file)
+    wrong = unusable(found)
+    if wrong:
+        told = f"{wrong[0].path} is {wrong[0].said}, where there should be: {wrong[0].found}"
+        raise ConfigError(f"{file} is damaged: {told}", hint=f"epkit bench verify {file}")
+    return found
+
+
+def _encodable(text: str, kind: str) -> str:
+    """Write as references what the output's encoding may not have, where the format knows them."""
+    return text.encode("ascii", "xmlcharrefreplace").decode() if kind == "html" and not _is_utf8() else text
+
+
+def _is_utf8() -> bool:
+    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import click
 
+from epkit.cli import _limit
+
 target = click.option("-t", "--target", metavar="NAME", help="A target of the config, or a provider (then strictly).")
 config = click.option("--config", metavar="FILE", help="The config file, instead of the nearest epkit.toml.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 refresh = click.option("--refresh", is_flag=True, help="Probe anew instead of trusting remembered answers.")
+timeout = click.option(
+    "--timeout",
+    type=float,
+    callback=_limit.limited,
+    expose_value=False,
+    metavar="SECONDS",
+    help="How long the command may take; then it ends with exit code 4.",
+)
 
 
 def sizes(context: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...]:  # noqa: ARG001
@@ -16,6 +26,15 @@ def sizes(context: click.Context, param: click.Parameter, value: str | None) -> 
         return tuple(int(part) for part in value.split(",")) if value is not None else ()
     except ValueError:
         raise click.BadParameter(f"{value!r} is not a list of numbers such as 1,4,16") from None
+
+
+def _one_size(context: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, int]:
+    """Read "frames=2", once or several times; the callback of an option."""
+    found = dimensions(context, param, value)
+    for name, listed in found.items():
+        if len(listed) != 1:
+            raise click.BadParameter(f"{name!r} has {len(listed)} sizes; give one: NAME=2")
+    return {name: listed[0] for name, listed in found.items()}
 
 
 def dimensions(context: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
@@ -27,3 +46,13 @@ def dimensions(context: click.Context, param: click.Parameter, value: tuple[str,
             raise click.BadParameter(f"{one!r} names no dimension; write NAME=1,2")
         found[name] = (*found.get(name, ()), *sizes(context, param, listed))
     return found
+
+
+one_size = click.option(
+    "--dim",
+    "dimensions",
+    callback=_one_size,
+    multiple=True,
+    metavar="NAME=2",
+    help="The size of a dynamic dimension of inputs that are made up.",
+)

@@ -1,7 +1,7 @@
 """How does an answer look on a terminal, and how in a pipe?
 
 On a terminal: tables that fit its width, in colour. In a pipe: plain lines, a row each, nothing cut. With --json: the
-document and nothing else.
+document and nothing else. What comes from outside is made printable here, on every way out.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import click
-
+from epkit.cli import _edge
+from epkit.printable import printable
 from epkit.units import seconds as seconds
 from epkit.units import size as size
 
@@ -42,14 +42,18 @@ BAD = frozenset(
 
 def document(data: Mapping[str, object]) -> None:
     """Print the JSON document of a command."""
-    click.echo(json.dumps(data, indent=2, default=str))
+    _write(json.dumps(data, indent=2, default=str))
+
+
+def lines(text: str) -> None:
+    """Print several lines as they are, such as a script."""
+    for each in text.splitlines():
+        _write(printable(each))
 
 
 def fault(error: EpkitError) -> None:
     """Print an error on stderr, where the answer is printed all the same."""
-    click.echo(f"epkit: {error.message}", err=True)
-    if error.hint:
-        click.echo(f"  hint: {error.hint}", err=True)
+    _edge.complain(f"epkit: {error.message}", *([f"  hint: {error.hint}"] if error.hint else []))
 
 
 def title(text: str) -> None:
@@ -57,7 +61,7 @@ def title(text: str) -> None:
     if sys.stdout.isatty():
         _console().print(_text(text, "bold"))
     else:
-        click.echo(text)
+        _write(printable(text))
 
 
 def line(text: str) -> None:
@@ -66,7 +70,7 @@ def line(text: str) -> None:
         # What is meant to be typed is not broken into lines.
         _console().print(_text(text), soft_wrap=True)
     else:
-        click.echo(text)
+        _write(printable(text))
 
 
 def paragraph(text: str, style: str = "") -> None:
@@ -74,12 +78,12 @@ def paragraph(text: str, style: str = "") -> None:
     if sys.stdout.isatty():
         _console().print(_text(text, style))
     else:
-        click.echo(text)
+        _write(printable(text))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, numbers: Sequence[str] = ()) -> None:
     """Print a table; columns named in `numbers` stand right. A status word (`usable`, `broken`) gets its colour."""
-    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    cells = [["" if cell is None else printable(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         from rich import box
         from rich.table import Table
@@ -97,7 +101,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, numbers: 
             cell.rjust(width) if column in numbers else cell.ljust(width)
             for cell, width, column in zip(row, widths, columns, strict=True)
         ]
-        click.echo("  ".join(padded).rstrip())
+        _write("  ".join(padded).rstrip())
 
 
 def width() -> int | None:
@@ -126,6 +130,10 @@ def caches(rows: Iterable[Cached]) -> None:
         line(told + (f" ({row.reason})" if row.reason else ""))
 
 
+def _write(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+
+
 def _console() -> Console:
     from rich.console import Console
 
@@ -135,7 +143,7 @@ def _console() -> Console:
 def _text(text: str, style: str = "") -> Text:
     from rich.text import Text
 
-    return Text(text, style=style)
+    return Text(printable(text), style=style)
 
 
 def _style(cell: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import click
 from epkit.cli import _options, _show
 from epkit.cli._bench_files import diff, verify
 from epkit.cli._bench_show import show
+from epkit.printable import printable
 
 if TYPE_CHECKING:
     from epkit.benchmark.document import Benchmark
@@ -161,7 +163,7 @@ def _measure(
 
     others = [(file, formats.ready(formats.of(file), file)) for file in outputs]
     named = [file for file, its in others if its == "json"]
-    document = named[0] if named else stored.new_file(model or "sample")
+    document, unkept = (named[0], "") if named else _new_document(model or "sample")
     from epkit.benchmark.measure import bench as measure
 
     unwritten: dict[Path, ConfigError] = {}
@@ -186,7 +188,9 @@ def _measure(
                 refresh=refresh,
             )
     except stored.Unwritten as error:
-        found, unwritten[document] = error.benchmark, error
+        found = error.benchmark
+        if document is not None:
+            unwritten[document] = error
     for file, its in others:
         if file != document:
             try:
@@ -197,9 +201,11 @@ def _measure(
         _show.document(found.as_json())
     else:
         print_tables(found)
-        for file in dict.fromkeys((*outputs, document)):
+        for file in dict.fromkeys((*outputs, *([document] if document else ()))):
             if file not in unwritten:
                 _show.line(str(file))
+        if unkept:
+            _show.line(f"note: {unkept}")
     for fault in unwritten.values():
         _show.fault(fault)
     context.exit(
@@ -212,6 +218,19 @@ def _measure(
 bench.measure = _measure
 for _command in (show, verify, diff):
     bench.add_command(_command)
+
+
+def _new_document(model: str) -> tuple[Path | None, str]:
+    """Return where the document is kept that nobody named; none, and why, where the user's own folder is not there."""
+    from epkit.benchmark import stored
+    from epkit.errors import ConfigError
+
+    try:
+        return stored.new_file(model), ""
+    except ConfigError as error:
+        if os.environ.get(stored.VARIABLE):
+            raise
+        return None, f"{error.message}; {error.hint}"
 
 
 def _decided(found: Benchmark) -> bool:
@@ -229,8 +248,9 @@ def _progress() -> Iterator[Callable[[str, float], None] | None]:
         yield None
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("starting", total=1.0)
-        yield lambda doing, share: bar.update(task, description=doing, completed=share)
+        yield lambda doing, share: bar.update(task, description=escape(printable(doing)), completed=share)

@@ -10,6 +10,7 @@ from epkit.cli import _options, _show
 @click.command()
 @click.argument("model")
 @_options.target
+@_options.timeout
 @_options.config
 @_options.refresh
 @_options.as_json
@@ -44,7 +45,7 @@ def explain(model: str, target: str | None, config: str | None, refresh: bool, a
     for note in told.notes:
         _show.line(f"note: {note}")
     _show.title("the same without epkit:")
-    click.echo(told.script, nl=False)
+    _show.lines(told.script)
 
 
 def _value(value: object) -> str:

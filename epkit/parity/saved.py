@@ -14,6 +14,7 @@ import numpy as np
 
 from epkit import arrays
 from epkit.errors import ConfigError, InputError
+from epkit.nesting import DEEPEST, is_deeper
 from epkit.parity.agreement import agreement, incomparable
 from epkit.parity.outputs import NOTHING, Outputs, flat, tell_nothing
 from epkit.parity.result import Comparison, Judgement, Row
@@ -50,17 +51,25 @@ def read_folder(folder: Path) -> Outputs:
     return flat({one.stem: _read(one) for one in files})
 
 
+def _shallow(value: object) -> object:
+    if is_deeper(value):
+        raise ValueError(f"it is nested deeper than {DEEPEST}")
+    return value
+
+
 def _read(file: Path) -> object:
     if file.suffix == ".npy":
         return arrays.read(file)
     try:
         if file.suffix == ".json":
-            return json.loads(file.read_text(encoding="utf-8"))
-        with zipfile.ZipFile(file) as packed:
-            for one in packed.infolist():
-                with packed.open(one) as member:
-                    arrays.check_length(member, one.file_size)
-        with np.load(file, allow_pickle=False) as stored:
-            return [stored[name] for name in stored]
-    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+            return _shallow(json.loads(file.read_text(encoding="utf-8")))
+        with file.open("rb") as opened:
+            with zipfile.ZipFile(opened) as packed:
+                for one in packed.infolist():
+                    with packed.open(one) as member:
+                        arrays.check_length(member, one.file_size)
+            opened.seek(0)
+            with np.load(opened, allow_pickle=False) as stored:
+                return [stored[name] for name in stored]
+    except arrays.UNREADABLE as error:
         raise InputError(f"{file} cannot be read: {error}", hint="write the outputs again") from error

@@ -24,6 +24,7 @@ from epkit.parity.metrics import Metrics, measure
 from epkit.parity.outputs import Outputs, read
 from epkit.parity.side import Ran, Task, run
 from epkit.parity.tolerance import Tolerance, judge, of_largest
+from epkit.scratch import write
 
 GROUP_BYTES = 256 * 2**20
 """How much the tensors of one group hold together; one that is larger is a group of its own."""
@@ -98,7 +99,7 @@ def changed(task: Task, contents: bytes, **changes: Any) -> Iterator[Task]:
     """Give the task for a model that was changed; its files are gone afterwards."""
     with tempfile.TemporaryDirectory(dir=task.folder) as folder:
         file = Path(folder) / "changed.onnx"
-        file.write_bytes(contents)
+        write(file, contents)
         yield replace(task, model=file, in_memory=True, altered=True, folder=Path(folder), **changes)
 
 

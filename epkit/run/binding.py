@@ -6,53 +6,32 @@ what is elsewhere, and what is small, is copied into a buffer that is kept. `Bin
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from epkit import _fork
 from epkit._cause import cause
 from epkit.errors import InputError, RunError
-from epkit.model import TensorInfo, parse_ort_type
+from epkit.model import parse_ort_type
+from epkit.run.bindable import Bindable, Steady
 from epkit.run.caller import LOOK_AGAIN_S, Caller
-from epkit.run.copies import Copy, conversion
+from epkit.run.copies import Copy, conversion, passed
 from epkit.run.device import CPU, DeviceArray, dlpack_place, taken
 from epkit.run.dtypes import Array
 from epkit.run.feeds import Feeds, OnDevice
 from epkit.run.graph import Graph
-from epkit.run.inputs import Inputs
-from epkit.run.narrow import Narrowed
-from epkit.run.outputs import Target
 from epkit.run.results import Result, Results
 from epkit.run.settled import OTHER_SHAPE, settled
+from epkit.run.stack import on_stack
 from epkit.run.values import kind_of
 
 MOST_GRAPHS = 8
 """How many combinations of shapes a binding keeps a captured graph for; those known longest make room."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bindable:
-    """What a binding knows of its session."""
-
-    inputs: Inputs
-    narrowed: Narrowed
-    wanted: Sequence[TensorInfo]
-    """The inputs that have to be given."""
-    outputs: Sequence[TensorInfo]
-    """The outputs that are wanted."""
-    targets: Mapping[str, Target]
-    """Buffers to write outputs into."""
-    place: str
-    """Where the buffers are: `cpu`, `cuda:0`."""
-    runs_at: str
-    """Where the provider runs."""
-
-    why_not: str = ""
-    """Why the tensors cannot be bound; empty when they can."""
 
 
 class Binding:
@@ -69,21 +48,17 @@ class Binding:
         self._caller = caller
         self._under_way = caller.under_way
         self._model = model
-        # Holds one element, unless a run is under way: cheaper than a lock.
-        self._free: list[None] = [None]
+        # Is there, unless a run is under way: cheaper than a lock.
+        self._free = None
         self._closed = False
         self._why_not = model.why_not
         self._feed: dict[str, Any] = {}  # of what cannot be bound
         self._passed: list[Copy] = []
         self._bound: _Bound | None = None
-        self._steady: _Steady | None = None
+        self._steady: Steady | None = None
         self._graphs: dict[tuple[object, ...], _Bound] = {}
         self._captures = caller.graphs is not None and model.place != CPU and not self._why_not
-        with caller.under_way:
-            if not self._why_not:
-                self._bound = _Bound(caller, model, captures=self._captures)
-            self._refill(inputs, some=False)
-            caller.bindings.add(self)
+        caller.under_way.do(self._begin, inputs)
 
     def run(self, inputs: Mapping[str, object] | object | None = None) -> dict[str, Result]:
         """Run once, and return the outputs by name: NumPy arrays on the CPU, `DeviceArray`s on a device.
@@ -94,10 +69,9 @@ class Binding:
         Raises InputError when an input does not fit the model or cannot be bound, RunError, SessionClosed.
         """
         try:
-            self._free.pop()
-        except IndexError:
-            told = "this binding is running in another thread"
-            raise RunError(told, hint="bind once in each thread: session.bind") from None
+            del self._free  # no call, after which an interrupt could come before the `try` that gives it back
+        except AttributeError:
+            raise self._busy() from None
         try:
             # What was seen to go the same way before takes none of the questions below.
             steady = self._steady
@@ -114,7 +88,7 @@ class Binding:
                 raise RunError(f"the run failed: {cause(error)}") from error
             return fixed.copy()
         finally:
-            self._free.append(None)
+            self._free = None
 
     @property
     def copies(self) -> tuple[Copy, ...]:
@@ -124,23 +98,60 @@ class Binding:
         return (*self._bound.feeds.copies(), *self._bound.results.copied)
 
     def close(self) -> None:
-        """Let go of the buffers, and of what was bound as it is. Results that were handed out stay valid."""
+        """Let go of the buffers, and of what was bound as it is. Results that were handed out stay valid.
+
+        A run in whose middle this thread is holds them until it ends.
+        """
         while True:
             # Each time, since a run that ends may set it: one after the other must not keep the door shut.
             self._closed, self._steady = True, None
+            if self._under_way_here():
+                self._let_go()
+                return
             try:
-                self._free.pop()
+                del self._free
                 break
-            except IndexError:
+            except AttributeError:
+                if sys.is_finalizing():
+                    return  # the thread that runs it never goes on
                 time.sleep(LOOK_AGAIN_S)
+        try:
+            self._let_go()
+        finally:
+            self._free = None
+
+    def after_fork(self, *, survives: bool) -> None:
+        """Take it, in a forked process, from a thread that is not there and may have left it half filled."""
+        self._steady = None
+        if not survives:
+            _fork.keep_for_ever((self._bound, dict(self._graphs)))
+            self._bound = None
+            self._graphs.clear()
+        if not survives or (not hasattr(self, "_free") and not self._under_way_here()):
+            self._closed = True
+            self._free = None
+
+    def _under_way_here(self) -> bool:
+        """Whether this thread is in the middle of a run, or of closing: a signal handler may ask."""
+        return bool(on_stack((Binding.run, Binding.close), "self", self))
+
+    def _busy(self) -> RunError:
+        """Return why a run cannot have the binding: its session was closed, it was, or it is running."""
+        self._under_way.check()
+        if self._closed:
+            return _closed()
+        return RunError(
+            "this binding is running in another thread, or further up in this one",
+            hint="bind once in each thread: session.bind",
+        )
+
+    def _let_go(self) -> None:
         with self._caller.turn:
             for bound in (*self._graphs.values(), self._bound):
                 if bound is not None and bound.graph is not None:
                     bound.graph.release()
             self._bound = self._steady = None
-            self._graphs.clear()
-            self._feed.clear()
-        self._free.append(None)
+            self._graphs, self._feed = {}, {}
 
     def __enter__(self) -> Binding:
         return self
@@ -152,22 +163,39 @@ class Binding:
         names = self._bound.feeds.shapes if self._bound is not None else self._feed
         return f"<epkit.Binding on {self.device}: {', '.join(names)}{' (closed)' if self._closed else ''}>"
 
+    def _begin(self, inputs: object) -> None:
+        if not self._why_not:
+            self._bound = _Bound(self._caller, self._model, captures=self._captures)
+        self._refill(inputs, some=False)
+        self._caller.bindings.add(self)
+
     def _run(self, inputs: object) -> dict[str, Result]:
         self._steady = None
-        with self._under_way:
-            if self._closed:
-                raise RunError("the binding is closed", hint="bind again: session.bind(inputs)")
-            if self._bound is None:
-                return self._plain(inputs)
-            if inputs is None:
-                if self._model.narrowed:
-                    self._model.narrowed.check(self._bound.feeds.held)
-                self._bound.feeds.again()
-            elif not self._bound.feeds.copy(inputs):
-                self._refill(inputs, some=True)
-            results = self._bound.run()
-        if self._caller.free:
-            self._steady = self._bound.steady()
+        return self._under_way.do(self._run_unless_closed, inputs)
+
+    def _run_unless_closed(self, inputs: object) -> dict[str, Result]:
+        if self._closed:
+            raise _closed()
+        try:
+            return self._run_now(inputs)
+        except AttributeError as error:
+            if self._closed:  # by this very thread, in the middle of the run
+                raise self._busy() from error
+            raise
+
+    def _run_now(self, inputs: object) -> dict[str, Result]:
+        if self._bound is None:
+            return self._plain(inputs)
+        if inputs is None:
+            if self._model.narrowed:
+                self._model.narrowed.check(self._bound.feeds.held)
+            self._bound.feeds.again()
+        elif not self._bound.feeds.copy(inputs):
+            self._refill(inputs, some=True)
+        bound = self._bound
+        results = bound.run()
+        if self._caller.free and not self._closed:
+            self._steady = bound.steady()
         return results
 
     def _refill(self, given: object, *, some: bool) -> None:
@@ -235,13 +263,7 @@ class Binding:
                 raise RunError(told, hint="give a buffer of that shape, or none")
             target.array[...] = results[name]
             results[name] = target.given
-        sizes = [(name, "in", value) for name, value in self._feed.items()]
-        sizes += [(name, "out", value) for name, value in results.items()]
-        self._passed = [
-            Copy(name, "in" if way == "in" else "out", value.nbytes, self._why_not)
-            for name, way, value in sizes
-            if isinstance(value, np.ndarray)
-        ]
+        self._passed = passed(self._feed, results, self._why_not)
         return results
 
 
@@ -277,10 +299,10 @@ class _Bound:
             pinned=captures,
         )
 
-    def steady(self) -> _Steady | None:
+    def steady(self) -> Steady | None:
         """Return what further runs need, where that is nothing but new contents of the inputs' buffers."""
         if self.graph is None and self.results.fixed is not None and self.results.seen_there:
-            return _Steady(self.feeds.copy, self.run_bound, self.binding, self.results.fixed)
+            return Steady(self.feeds.copy, self.run_bound, self.binding, self.results.fixed)
         return None
 
     def put(self, values: dict[str, tuple[Array | OnDevice, str]]) -> None:
@@ -336,13 +358,8 @@ class _Bound:
         return RunError(f"the run failed: {cause(error)}")
 
 
-class _Steady(NamedTuple):
-    """What a run takes when nothing changes but the contents of small inputs."""
-
-    copy: Callable[[object], bool]
-    run_bound: Callable[[Any], None]
-    binding: Any
-    fixed: dict[str, Result]
+def _closed() -> RunError:
+    return RunError("the binding is closed", hint="bind again: session.bind(inputs)")
 
 
 def _key(shapes: Mapping[str, tuple[int, ...]]) -> tuple[object, ...]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
+from epkit import _fork
 from epkit._cause import cause
 from epkit._platform import trim
 from epkit.errors import EpkitError, RunError, SessionClosed
@@ -20,40 +22,81 @@ from epkit.run.graph import Graphs
 from epkit.run.lease import Leases
 from epkit.run.memory import Shrink
 from epkit.run.raw import run_raw
+from epkit.run.stack import on_stack
 from epkit.run.turn import PROCESS
 
 LOOK_AGAIN_S = 0.001
+REOPEN = "open it again with epkit.open"
+
+Result = TypeVar("Result")
 
 
 class UnderWay:
-    """Held while a run is under way: closing waits for it, and what it raises is a RunError.
+    """The runs that are under way: closing waits for them, and what they raise is a RunError.
 
-    It is on the way of every run, and may be held many times over.
+    A run counts from within its `try`, since an interrupt may come as soon as it is counted.
     """
 
-    __slots__ = ("_turn", "closed", "running")
+    __slots__ = ("_closers", "_turn", "let_go", "refusal", "running")
 
     def __init__(self, turn: threading.RLock | None) -> None:
         self._turn: Any = turn
         # A list, since appending and popping need no lock.
         self.running: list[None] = []
-        self.closed = False
+        self.refusal: tuple[str, str] | None = None
+        """Why no run begins any more, and what to do."""
+        self.let_go = False
+        """Whether the session is gone."""
+        self._closers: list[int] = []
+        """How many runs each thread that waits is itself in the middle of."""
 
-    def __enter__(self) -> None:
-        # First, so that whoever closes the session waits for this run, or this run sees that it is closed.
-        self.running.append(None)
-        if self.closed:
-            self.running.pop()
-            raise SessionClosed("the session is closed", hint="open it again with epkit.open")
-        if self._turn is not None:
-            self._turn.acquire()
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if self._turn is not None:
-            self._turn.release()
-        self.running.pop()
-        if isinstance(error, Exception) and not isinstance(error, EpkitError):
+    def do(self, work: Callable[..., Result], *arguments: object) -> Result:
+        """Do the work of a run, which may be within another; raises RunError and SessionClosed."""
+        running = self.running
+        try:
+            # First, so that whoever closes the session waits for this run, or this run sees that it is closed.
+            running.append(None)
+            self.check()
+            if self._turn is None:
+                return work(*arguments)
+            with self._turn:
+                return work(*arguments)
+        except EpkitError:
+            raise
+        except Exception as error:
+            if self.let_go:  # by this very thread, in the middle of the run
+                self.check()
             raise RunError(f"the run failed: {cause(error)}") from error
+        finally:
+            running.pop()
+
+    def check(self) -> None:
+        """Raise SessionClosed where no run may begin."""
+        if self.refusal is not None:
+            told, hint = self.refusal
+            raise SessionClosed(told, hint=hint)
+
+    def refuse(self, told: str, hint: str) -> None:
+        """Let no run begin any more."""
+        self.refusal = self.refusal or (told, hint)
+
+    def wait(self, own: int) -> None:
+        """Wait for all runs but the `own` ones of this thread, which go on only when this returns.
+
+        Nor do two threads wait for each other that close the session in the middle of their runs.
+        """
+        try:
+            self._closers.append(own)
+            # Once Python shuts down, other threads never go on.
+            while len(self.running) > sum(tuple(self._closers)) and not sys.is_finalizing():
+                time.sleep(LOOK_AGAIN_S)
+        finally:
+            self._closers.remove(own)
+
+    def after_fork(self, own: int) -> None:
+        """Forget the runs of threads that are not in this process."""
+        self.running[:] = [None] * own
+        self._closers.clear()
 
 
 class Caller:
@@ -72,12 +115,13 @@ class Caller:
         lends: bool = False,
         graphs: Graphs | None = None,
         shrink: Shrink | None = None,
+        place: str = CPU,
     ) -> None:
         """`runtime` is the onnxruntime module. `exotic` sessions take types that plain `run` cannot carry.
 
         `checks_outputs` allows output buffers that are made beforehand: the providers refuse one of another shape.
         `lends` allows small inputs to borrow a binding. `graphs` are those of a session that captures.
-        `shrink` says which runs give memory back.
+        `shrink` says which runs give memory back. `place` is where the provider runs.
         """
         self.session = session
         self.runtime = runtime
@@ -86,7 +130,8 @@ class Caller:
         self._from_cpu = [one.name == CPU_MEMORY for one in session.get_output_memory_infos()]
         self.graphs = graphs
         self._shrink = shrink
-        turns: dict[Concurrency, Any] = {"free": None, "per-session": threading.RLock(), "per-process": PROCESS}
+        self._place = place
+        turns: dict[Concurrency, Any] = {"free": None, "per-session": _fork.lock(), "per-process": PROCESS}
         self.turn: AbstractContextManager[Any] = turns[concurrency] or nullcontext()
         self.free = concurrency == "free"
         """Whether any number of runs may be under way."""
@@ -102,6 +147,7 @@ class Caller:
         if lends and checks_outputs and self.in_place(CPU) and not self._raw and self.free:
             self._leases = Leases(session, inputs, outputs, self.under_way.running)
             self.lent = self._leases.run if shrink is None else self._lent_unless_owed
+        _fork.inherit(self)
 
     def run(
         self, feed: Mapping[str, Any], names: Sequence[str] | None = None, options: object | None = None
@@ -110,13 +156,16 @@ class Caller:
 
         `feed` fits the model; `options` are ONNX Runtime's RunOptions.
         """
-        with self.under_way:
-            wanted = self._names if names is None else names
-            if self._shrink is not None:
-                return self._frugal(self._shrink, feed, wanted, options)
-            if options is None and self.graphs is not None:
-                options = self.graphs.uncaptured
-            return self._run(feed, wanted, options)
+        return self.under_way.do(self.run_now, feed, names, options)
+
+    def run_now(self, feed: Mapping[str, Any], names: Sequence[str] | None, options: object | None) -> dict[str, Any]:
+        """Run once, as work that `under_way` does."""
+        wanted = self._names if names is None else names
+        if self._shrink is not None:
+            return self._frugal(self._shrink, feed, wanted, options)
+        if options is None and self.graphs is not None:
+            options = self.graphs.uncaptured
+        return self._run(feed, wanted, options)
 
     def _run(self, feed: Mapping[str, Any], wanted: Sequence[str], options: object | None) -> dict[str, Any]:
         if self._raw:
@@ -164,18 +213,41 @@ class Caller:
         """Return options for one run, which may be told to stop by setting their `terminate`."""
         return self.graphs.options(-1) if self.graphs is not None else self.runtime.RunOptions()
 
-    def close(self) -> None:
-        """Let no run begin any more, wait for those that are under way, and let go of the session."""
-        self.under_way.closed = True
+    def refuse(self, told: str = "the session is closed", hint: str = REOPEN) -> None:
+        """Let no run begin any more."""
+        self.under_way.refuse(told, hint)
         if self._leases is not None:
             self._leases.stop()
         self.lent = _none_lent
-        while self.under_way.running:
-            time.sleep(LOOK_AGAIN_S)
+
+    def close(self) -> None:
+        """Let no run begin any more, wait for those of other threads, and let go of the session.
+
+        In the middle of a run of this thread, that run still holds it, and ends.
+        """
+        self.refuse()
+        self.under_way.wait(self._own())
         for binding in tuple(self.bindings):  # no further one is bound by now
             binding.close()
         with self.turn:
+            self.under_way.let_go = True
             self.session = self.graphs = self._leases = None
+
+    def _own(self) -> int:
+        """Return how many runs this thread is in the middle of: in a signal handler, an observer, a `__del__`."""
+        return on_stack((UnderWay.do, Leases.run), "running", self.under_way.running)
+
+    def after_fork(self) -> None:
+        """Forget, in a forked process, what other threads of its parent did; raises nothing."""
+        self.under_way.after_fork(self._own())
+        survives = self._place == CPU
+        for binding in tuple(self.bindings):
+            binding.after_fork(survives=survives)
+        if survives:
+            return
+        told = f"the session was opened before this process was forked, and what runs on {self._place} does not survive"
+        self.refuse(told, "open it in each process, after the fork")
+        _fork.keep_for_ever(self.session)
 
 
 def _none_lent(inputs: object) -> None:  # noqa: ARG001

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
@@ -20,6 +21,17 @@ class Copy:
     direction: Literal["in", "out"]
     bytes: int
     why: str
+
+
+def passed(feed: Mapping[str, object], results: Mapping[str, object], why: str) -> list[Copy]:
+    """List what a run copies that takes and leaves its tensors as a plain run does."""
+    arrays: tuple[tuple[Literal["in", "out"], Mapping[str, object]], ...] = (("in", feed), ("out", results))
+    return [
+        Copy(name, direction, value.nbytes, why)
+        for direction, values in arrays
+        for name, value in values.items()
+        if isinstance(value, np.ndarray)
+    ]
 
 
 def conversion(given: object, array: object) -> str:

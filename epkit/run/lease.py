@@ -7,7 +7,6 @@ before, and small outputs out of them; each run has its binding to itself for as
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -59,7 +58,11 @@ class Lease:
 
 
 class Leases:
-    """The bindings of one session that wait for a run. Any number of threads may call it."""
+    """The bindings of one session that wait for a run.
+
+    Any number of threads may call it, also in the middle of a call of their own (signal handlers, `__del__`): so it has
+    no lock, and what it does to its dictionary and lists is done in one call each.
+    """
 
     def __init__(
         self, session: Any, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo], running: list[None]
@@ -70,7 +73,6 @@ class Leases:
         self._running = running
         self._outputs = outputs
         self._idle: dict[Key, list[Lease]] = {}
-        self._lock = threading.Lock()
         self._lends = bool(inputs) and settled(inputs, outputs)
         dtypes = [(one.name, numpy_dtype(one.dtype)) for one in inputs] if self._lends else []
         only: tuple[str, DType | None] = dtypes[0] if len(dtypes) == 1 else ("", None)
@@ -83,9 +85,10 @@ class Leases:
         A binding was made for inputs that had been checked, so that the same dtypes and shapes need no other check;
         memory in any order is copied rightly. Raises RunError.
         """
-        # First, so that whoever closes the session waits for this run, or this run finds no binding any more.
-        self._running.append(None)
+        running = self._running
         try:
+            # First, so that whoever closes the session waits for this run, or this run finds no binding any more.
+            running.append(None)
             if self._dtype is not None:
                 array: Any = inputs[self._only] if type(inputs) is dict and len(inputs) == 1 else inputs
                 if type(array) is not _NDARRAY or array.dtype is not self._dtype:
@@ -111,7 +114,7 @@ class Leases:
         else:
             return self._with(lease, idle)
         finally:
-            self._running.pop()
+            running.pop()
 
     def _with(self, lease: Lease, idle: list[Lease]) -> dict[str, Any] | None:
         try:
@@ -137,23 +140,22 @@ class Leases:
 
         `feed` fits the model, and `results` are what it gave for it.
         """
+        known = self._idle  # before the question, so that what was stopped meanwhile lends nothing
         if not self._lends or len(feed) != len(self._wanted) or len(results) != len(self._outputs):
             return
         if sum(array.nbytes for array in (*feed.values(), *results.values())) > MOST_BYTES:
             return
         shapes = tuple(feed[name].shape for name, _ in self._wanted)
         key = shapes if self._dtype is None else shapes[0]
-        with self._lock:
-            idle = self._idle.get(key)
-            if idle is None:
-                if len(self._idle) >= MOST_SHAPES:
-                    del self._idle[next(iter(self._idle))]
-                self._idle[key] = []
-            elif len(idle) < MOST_IDLE and all(as_declared(one, results[one.name].shape) for one in self._outputs):
-                idle.append(Lease(self._session, feed, results))
+        idle = known.get(key)
+        if idle is None:
+            if len(known) >= MOST_SHAPES:
+                known.pop(next(iter(tuple(known))), None)
+            known.setdefault(key, [])
+        elif len(idle) < MOST_IDLE and all(as_declared(one, results[one.name].shape) for one in self._outputs):
+            idle.append(Lease(self._session, feed, results))
 
     def stop(self) -> None:
         """Lend no more."""
-        with self._lock:
-            self._lends = False
-            self._idle = {}
+        self._lends = False
+        self._idle = {}

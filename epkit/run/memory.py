@@ -8,12 +8,13 @@ to give it back as well.
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from epkit import _fork
 
 SHRINK = "memory.enable_memory_arena_shrinkage"
 
@@ -33,7 +34,7 @@ class Shrink:
         """
         self._above = above
         self._arenas = ";".join(arenas)
-        self._lock = threading.Lock()
+        self._lock = _fork.lock()
         self._kept: list[weakref.ref[Any]] = []
 
     def wanted(self, feed: Mapping[str, Any]) -> bool:
@@ -43,9 +44,10 @@ class Shrink:
         if not self._kept:
             return False
         with self._lock:
-            if not self._kept or any(kept() is not None for kept in self._kept):
+            asked = list(self._kept)
+            if not asked or any(kept() is not None for kept in asked):
                 return False
-            self._kept = []
+            del self._kept[: len(asked)]  # this thread may have added to it: `__del__` can run anything
         return True
 
     @property

@@ -113,22 +113,23 @@ class Results:
     def fix(self, results: Mapping[str, Result]) -> dict[str, Result]:
         """Bind buffers of these results' shapes, for every further run of these inputs' shapes, and return them."""
         self.seen_there = False
-        self.fixed = {}
+        fixed: dict[str, Result] = {}
         for name, result in results.items():
             target = self._targets.get(name)
             if target is not None:
-                self.fixed[name] = target.given
+                fixed[name] = target.given
             elif isinstance(result, DeviceArray):
                 value = allocated(self._session, result.shape, result.dtype, self._place)
                 value.update_inplace(result._value)
                 self._binding.bind_ortvalue_output(name, value)
-                self.fixed[name] = self._on_device(value)
+                fixed[name] = self._on_device(value)
             else:
                 buffer = result.copy()
                 self._binding.bind_output(name, CPU, 0, buffer.dtype, buffer.shape, buffer.ctypes.data)
-                self.fixed[name] = buffer
+                fixed[name] = buffer
         self.copied = []
-        return self.fixed
+        self.fixed = fixed  # only now: an interrupted run leaves no buffer that some outputs lack
+        return fixed
 
     def proven(self) -> bool:
         """Say, after a run, whether the outputs are in their buffers.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from epkit import _fork
 
-PROCESS = threading.RLock()
+PROCESS = _fork.lock()
 """Held by whoever opens, runs or closes a session of such a provider."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -232,5 +231,11 @@ def libraries(places: Iterable[Path]) -> list[Path]:
 def _not_in(library: Path, names: set[str]) -> set[str]:
     if not names:
         return names
-    with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as contents:
-        return {name for name in names if contents.find(name.encode()) < 0}
+    missing = {name.encode() for name in names}
+    overlap = max(map(len, missing)) - 1
+    before = b""
+    with library.open("rb") as file:
+        while missing and (part := file.read(1 << 24)):
+            missing = {name for name in missing if name not in before + part}
+            before = part[-overlap:] if overlap else b""
+    return {name.decode() for name in missing}

@@ -53,6 +53,7 @@ class OpenVino(Provider):
     # Found by running it: a model with text crashes the process, and wide numbers are computed in 32 bits unsaid.
     lacks = ("string",)
     narrows = MappingProxyType({"int64": "int32", "uint64": "int32", "float64": "float32"})
+    networks = ("convolutions", "mlp", "attention")
     capabilities = frozenset({"float32", "float16", "int8", "dynamic-shapes", "data-shapes"})
     warmup = WarmupNeed(
         runs=2,
