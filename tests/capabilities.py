@@ -5,6 +5,7 @@
     @needs("plugin openvino")   a plugin that is installed, whether its provider can be had or not
     @needs("2 cores")           what this process may use; also "8 GiB" of free memory
     @needs("avx512f")           instructions, as Linux spells them
+    @needs("an Intel CPU")      where a library of Intel's itself looks for one
 
 A parameter that is a provider's name, alone or in a tuple, is needed without saying so.
 """
@@ -47,8 +48,10 @@ def lacking(capability: str) -> str:
         return "" if free >= int(found[1]) else f"needs {capability} of memory, and {free:.1f} GiB are free"
     if found := re.fullmatch(r"plugin (\S+)", capability):
         return _left_out(found[1])
+    if capability == "an Intel CPU":
+        return "" if "GenuineIntel" in _of_the_processor("vendor_id") else "this processor is not Intel's"
     if re.match(r"(avx|amx|sse)", capability):
-        return "" if capability in _instructions() else f"this processor has no {capability}"
+        return "" if capability in _of_the_processor("flags") else f"this processor has no {capability}"
     return _unusable(capability)
 
 
@@ -77,9 +80,9 @@ def _named(parameter: Any) -> Iterator[str]:
 
 
 @functools.cache
-def _instructions() -> frozenset[str]:
+def _of_the_processor(key: str) -> frozenset[str]:
     try:
-        found = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        found = re.search(rf"^{key}\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:
         return frozenset()
     return frozenset(found[1].split()) if found else frozenset()

@@ -93,7 +93,7 @@ def test_an_author_goes_the_whole_way(empty, place, capfd, monkeypatch):
     assert place.row("acme") is None
 
 
-@needs("openvino")
+@needs("openvino", "an Intel CPU")
 def test_the_plugin_of_the_guide_installs_and_is_usable(place):
     place.install(TUTORIAL)
     row = place.row("acme")

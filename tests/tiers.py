@@ -1,4 +1,4 @@
-"""The two tiers of the tests: what runs each time, and what is slow. Of every promise one case at least is quick."""
+"""The two tiers of the tests: what runs each time, and what is slow. Of many cases of a promise some are quick."""
 
 from __future__ import annotations
 
