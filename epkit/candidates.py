@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from epkit import arrays
+from epkit._arguments import mapping
+from epkit._arguments import names as named
 from epkit.config import Config, ConfigSource
 from epkit.dimensions import batch_dimensions
 from epkit.errors import ConfigError
@@ -54,7 +56,7 @@ def chosen(names: Sequence[str] | None, config: Config, registry: Registry) -> l
 
     Raises ConfigError.
     """
-    if not names:
+    if names is None or not (names := named(names, "targets", "-t cpu -t openvino")):
         offered = registry.providers.values()
         names = [one.name for one in sorted(offered, key=lambda one: (one.name != CPU, one.rank, one.name))]
     return [strictly(read_target(name, config, registry)) for name in names]
@@ -82,6 +84,9 @@ def feed(files: Mapping[str, str], targets: Sequence[Target], model: Model) -> F
 
     A size comes from the first target that says one. Raises InputError.
     """
+    paths = mapping(files, "inputs", "give a mapping from the names of inputs to .npy files").values()
+    if not all(isinstance(one, str | os.PathLike) for one in paths):
+        raise ConfigError("inputs holds what is no path", hint="write the array with numpy.save, and give the file")
     given = {name: arrays.read(Path(file)) for name, file in files.items()}
     if model.tells:
         wanted = [one for one in model.inputs if one.name in given]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias, cast
 
+from epkit._arguments import kind_of
 from epkit.errors import ConfigError, UnknownTarget, nearest
 
 TOP_KEYS = ("default", "automatic", "targets")
@@ -131,6 +132,8 @@ def leaves(table: Value | Table, path: tuple[str, ...] = ()) -> Iterator[tuple[t
 def _read(source: ConfigSource, environ: Mapping[str, str], start: Path) -> tuple[Mapping[str, object], str, bool]:
     if isinstance(source, Mapping):
         return source, "call", True
+    if not (source is None or isinstance(source, str | os.PathLike)) or "\0" in os.fspath(source or ""):
+        raise ConfigError(f"config is {kind_of(source)}, which names no file", hint="give a path, or a mapping")
     if source == "":
         raise ConfigError("the config file has an empty name", hint="--config FILE")
     named = source if source is not None else environ.get("EPKIT_CONFIG")

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from epkit import wheels
+from epkit._arguments import items, whole
 from epkit.dimensions import batch_dimensions, dynamic
 from epkit.errors import ConfigError
 from epkit.model import BITS, Model, Source, TensorInfo, read
@@ -157,6 +158,8 @@ def inspect(model: Source | Model, batches: Sequence[int] = ()) -> Inspection:
 
     Raises ModelError when it cannot be read, ConfigError when it has no batch dimension to vary.
     """
+    for size in items(batches, "batches", "--batch 1,4,16"):
+        whole(size, "a batch size", "--batch 1,4,16")
     found = model if isinstance(model, Model) else read(model)
     if not found.tells:
         if batches:

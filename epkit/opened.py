@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from epkit import _platform, _runtime
+from epkit._arguments import kind_of
 from epkit._foreign import asked
 from epkit.errors import InputError, nearest
 from epkit.model import Model, TensorInfo, parse_ort_type
@@ -123,9 +124,10 @@ class Session:
         """
         names = self._names if outputs is None else self._known(outputs)
         place = self._place if device is None else device
-        if place not in ("cpu", self._place):
+        if not isinstance(place, str) or place not in ("cpu", self._place):
             also = "" if self._place == "cpu" else f", or {self._place!r}, where the provider runs"
-            raise InputError(f"device is {device!r}", hint=f'device="cpu"{also}')
+            shown = repr(device) if isinstance(device, str) else kind_of(device)
+            raise InputError(f"device is {shown}", hint=f'device="cpu"{also}')
         known = {one.name: one for one in self.outputs}
         wanted = [known[name] for name in dict.fromkeys(names)]
         why_not = unbindable((*self.inputs, *wanted))
@@ -159,10 +161,17 @@ class Session:
         return feed, names
 
     def _known(self, outputs: Iterable[str]) -> tuple[str, ...]:
-        wanted = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+        try:
+            wanted = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+        except TypeError:
+            told = f"outputs is {kind_of(outputs)}, which holds no names"
+            raise InputError(told, hint=f"outputs: {', '.join(self._names)}") from None
         if not wanted:
             raise InputError("no output is asked for", hint=f"outputs: {', '.join(self._names)}")
         for name in wanted:
+            if not isinstance(name, str):
+                told = f"outputs holds {kind_of(name)} where a name belongs"
+                raise InputError(told, hint=f"outputs: {', '.join(self._names)}")
             if name not in self._names:
                 raise InputError(
                     f"the model has no output {name!r}", hint=nearest(str(name), self._names, what="outputs")

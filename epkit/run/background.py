@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from epkit._arguments import kind_of
 from epkit.errors import ConfigError, RunTimeout, SessionClosed
 from epkit.run.caller import Caller
 
@@ -81,7 +82,8 @@ def _limit(seconds: object) -> float:
     """Return for how long to wait; raises ConfigError."""
     if isinstance(seconds, int | float | np.floating) and not isinstance(seconds, bool) and seconds > 0:
         return float(min(seconds, threading.TIMEOUT_MAX))
-    raise ConfigError(f"timeout is {seconds!r}", hint="give seconds above 0, or None for no limit")
+    shown = repr(seconds) if isinstance(seconds, int | float | str) else kind_of(seconds)
+    raise ConfigError(f"timeout is {shown}", hint="give seconds above 0, or None for no limit")
 
 
 def _too_long(seconds: float, future: Future[dict[str, Any]]) -> RunTimeout:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from epkit._arguments import kind_of
 from epkit._cause import cause
 from epkit.errors import InputError, RunError
 from epkit.model import TensorInfo, parse_ort_type
@@ -28,7 +29,6 @@ from epkit.run.narrow import Narrowed
 from epkit.run.outputs import Target
 from epkit.run.results import Result, Results
 from epkit.run.settled import OTHER_SHAPE, settled
-from epkit.run.values import kind_of
 
 MOST_GRAPHS = 8
 """How many combinations of shapes a binding keeps a captured graph for; those known longest make room."""
