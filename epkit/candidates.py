@@ -11,6 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from epkit import arrays, trial
+from epkit._arguments import mapping
+from epkit._arguments import names as named
 from epkit.assumed import Clues, clues
 from epkit.config import Config, ConfigSource
 from epkit.dimensions import batch_dimensions, check_sizes
@@ -68,7 +70,7 @@ def chosen(names: Sequence[str] | None, config: Config, registry: Registry) -> l
 
     Raises ConfigError.
     """
-    if not names:
+    if names is None or not (names := named(names, "targets", "-t cpu -t openvino")):
         offered = registry.providers.values()
         names = [one.name for one in sorted(offered, key=lambda one: (one.name != CPU, one.rank, one.name))]
     return [strictly(read_target(name, config, registry)) for name in names]
@@ -100,6 +102,9 @@ def feed(
     """
     if model.tells:
         check_sizes(model.inputs, sizes)
+    paths = mapping(files, "inputs", "give a mapping from the names of inputs to .npy files").values()
+    if not all(isinstance(one, str | os.PathLike) for one in paths):
+        raise ConfigError("inputs holds what is no path", hint="write the array with numpy.save, and give the file")
     given = read(files, model.inputs)
     if model.tells:
         wanted = [one for one in model.inputs if one.name in given]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeAlias, cast
 
 from epkit import trust
+from epkit._arguments import kind_of
 from epkit.built_in import BUILT_IN
 from epkit.errors import ConfigError, UnknownTarget, nearest
 from epkit.nesting import is_deeper
@@ -157,6 +158,8 @@ def _read(
 ) -> tuple[Mapping[str, object], str, bool]:
     if isinstance(source, Mapping):
         return source, "call", True
+    if not (source is None or isinstance(source, str | os.PathLike)) or "\0" in os.fspath(source or ""):
+        raise ConfigError(f"config is {kind_of(source)}, which names no file", hint="give a path, or a mapping")
     if source == "":
         raise ConfigError("the config file has an empty name", hint="--config FILE")
     named = source if source is not None else environ.get("EPKIT_CONFIG")

@@ -20,12 +20,16 @@ A message is one sentence: what was asked and what was found. `hint` is the next
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import ClassVar
 
 LISTED = 24
 """How many names an error lists."""
+# Paths of a thousand characters are real.
+_LONGEST_WORD = 1024
+_LONGEST_TEXT = 2000
 
 
 class EpkitError(Exception):
@@ -34,9 +38,9 @@ class EpkitError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = shortened(message)
+        self.hint = shortened(hint)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message
@@ -104,6 +108,18 @@ class RunCancelled(RunError):
 
 class SessionClosed(RunError):
     """The session was closed before this call."""
+
+
+def shortened(text: str) -> str:
+    """Return a text without the middle of what is too long to be read: a word, or all of it."""
+    if len(text) <= _LONGEST_WORD:
+        return text
+    cut = re.sub(rf"\S{{{_LONGEST_WORD},}}", lambda word: _ends(word[0], _LONGEST_WORD // 4), text)
+    return cut if len(cut) <= _LONGEST_TEXT else _ends(cut, _LONGEST_TEXT // 2)
+
+
+def _ends(text: str, kept: int) -> str:
+    return f"{text[:kept]}... ({len(text)} characters) ...{text[-kept:]}"
 
 
 def nearest(word: str, known: Iterable[str], what: str = "known") -> str:

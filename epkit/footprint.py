@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from epkit._arguments import items, whole
 from epkit._child import Child
 from epkit.dimensions import batch_dimensions
 from epkit.errors import ConfigError, ProviderUnavailable
@@ -45,12 +46,11 @@ def inspect(
     Raises ModelError when the model cannot be read, ConfigError when it has no batch dimension, or the target is wrong,
     ProviderUnavailable when a provider that was required cannot be had. What fails in a process is a `fault` there.
     """
-    if any(isinstance(one, bool) or not isinstance(one, int) or one < 1 for one in batches):
-        raise ConfigError(f"batch sizes must be whole numbers from 1 on, not {list(batches)}", hint="--batch 1,4,16")
-    found = read_and_estimate(model, tuple(dict.fromkeys(batches)), dimensions or {})
+    sizes = [whole(one, "a batch size", "--batch 1,4,16") for one in items(batches, "batches", "--batch 1,4,16")]
+    found = read_and_estimate(model, tuple(dict.fromkeys(sizes)), dimensions or {})
     if target is None:
         return found
-    if not batches:
+    if not sizes:
         raise ConfigError("a target is named to measure on, but no batch size", hint="--batch 1,4,16")
     known = _checked(found, target, config)
     with _as_file(model) as path:

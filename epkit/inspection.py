@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from epkit import wheels
+from epkit._arguments import items, whole
 from epkit.dimensions import batch_dimensions, check_sizes, dynamic, named
 from epkit.errors import ConfigError
 from epkit.model import BITS, Model, Source, TensorInfo, read
@@ -168,6 +169,8 @@ def inspect(
     `dimensions` are sizes of dynamic dimensions; the others count as 1. Raises ModelError when it cannot be read,
     ConfigError when it has no batch dimension to vary, or no dimension of such a name.
     """
+    for size in items(batches, "batches", "--batch 1,4,16"):
+        whole(size, "a batch size", "--batch 1,4,16")
     found = model if isinstance(model, Model) else read(model)
     if not found.tells:
         if batches:

@@ -8,6 +8,7 @@ from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from epkit import _platform, _runtime
+from epkit._arguments import kind_of
 from epkit._foreign import asked
 from epkit.errors import InputError, ModelError, nearest
 from epkit.model import Model, TensorInfo, parse_ort_type
@@ -160,9 +161,10 @@ class Session:
         """
         names = self._names if outputs is None else self._known(outputs)
         place = self._place if device is None else device
-        if place not in ("cpu", self._place):
+        if not isinstance(place, str) or place not in ("cpu", self._place):
             also = "" if self._place == "cpu" else f", or {self._place!r}, where the provider runs"
-            raise InputError(f"device is {device!r}", hint=f'device="cpu"{also}')
+            shown = repr(device) if isinstance(device, str) else kind_of(device)
+            raise InputError(f"device is {shown}", hint=f'device="cpu"{also}')
         known = {one.name: one for one in self.outputs}
         wanted = [known[name] for name in dict.fromkeys(names)]
         why_not = unbindable((*self.inputs, *wanted))
@@ -207,11 +209,18 @@ class Session:
         return feed, names
 
     def _known(self, outputs: Iterable[str]) -> tuple[str, ...]:
-        wanted = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+        try:
+            wanted = (outputs,) if isinstance(outputs, str) else tuple(outputs)
+        except TypeError:
+            told = f"outputs is {kind_of(outputs)}, which holds no names"
+            raise InputError(told, hint=f"outputs: {', '.join(self._names)}") from None
         if not wanted:
             raise InputError("no output is asked for", hint=f"outputs: {', '.join(self._names)}")
         known = self._names if len(wanted) < len(self._names) else frozenset(self._names)
         for name in wanted:
+            if not isinstance(name, str):
+                told = f"outputs holds {kind_of(name)} where a name belongs"
+                raise InputError(told, hint=f"outputs: {', '.join(self._names)}")
             if name not in known:
                 raise InputError(
                     f"the model has no output {name!r}", hint=nearest(str(name), self._names, what="outputs")

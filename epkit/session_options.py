@@ -5,13 +5,17 @@ What ONNX Runtime would refuse is an error here, with the key in it; what it wou
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from epkit.config_keys import WRITE_INSTEAD, ConfigEntries
 from epkit.config_values import LARGEST_INT32, LONGEST_KEY, LONGEST_VALUE
+
+MOST_PER_CORE, LEAST_REFUSED = 16, 128
+"""More threads than so many for each core are refused, where they are more than a few."""
 
 _NO_PROPERTIES = (
     "config",
@@ -60,7 +64,16 @@ def _number(value: object) -> object:
     return value
 
 
+def _threads(value: int) -> int:
+    """Refuse so many that they would only keep each other from work: ONNX Runtime's wait for work without sleeping."""
+    cores = os.cpu_count() or 1
+    if value > max(LEAST_REFUSED, MOST_PER_CORE * cores):
+        raise ValueError(f"{value} threads would stall this machine, which has {cores} cores: give 0 for one on each")
+    return value
+
+
 Number: TypeAlias = Annotated[int, BeforeValidator(_number), Field(ge=0, le=LARGEST_INT32)]
+Threads: TypeAlias = Annotated[Number, AfterValidator(_threads)]
 Severity: TypeAlias = Annotated[int, BeforeValidator(_number), Field(ge=0, le=4)]
 Size: TypeAlias = Annotated[int, BeforeValidator(_number), Field(ge=1)]
 Text: TypeAlias = Annotated[str, Field(min_length=1)]
@@ -76,9 +89,9 @@ class SessionOptions(BaseModel):
     writing_options: ClassVar[tuple[str, ...]] = ("optimized_model_filepath", "profile_file_prefix")
     """Options that name files to be written; a config file that was found, not named, may not hold them."""
 
-    intra_op_num_threads: Number | None = None
+    intra_op_num_threads: Threads | None = None
     """Threads inside one operator; default 0, the physical cores, each thread pinned; a number drops the pinning."""
-    inter_op_num_threads: Number | None = None
+    inter_op_num_threads: Threads | None = None
     """Threads that run operators side by side, with ORT_PARALLEL only; default 0, the physical cores."""
     execution_mode: Literal["ORT_SEQUENTIAL", "ORT_PARALLEL"] | None = None
     """Run operators one after another or side by side; default ORT_SEQUENTIAL."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import secrets
 import time
@@ -14,6 +13,7 @@ from random import Random
 from typing import Any
 
 from epkit import sample
+from epkit._arguments import items, mapping, positive, whole
 from epkit.benchmark import budget as times
 from epkit.benchmark import quantiles, scores
 from epkit.benchmark.budget import Budget
@@ -114,11 +114,11 @@ def bench(
     contents = read_model(sample.path() if model is None else model, folder=folder_of_weights)
     for target in wanted:
         check_fit(contents, target)
-    cases = combined(contents, batches, dimensions or {})
+    cases = combined(contents, *_sizes(batches, dimensions))
     many = too_many(len(wanted), len(cases))
     if many:
         raise ConfigError(many, hint="name fewer targets or fewer sizes")
-    given = feed(inputs or {}, wanted, contents)
+    given = feed({} if inputs is None else inputs, wanted, contents)
     seed = secrets.randbits(32) if seed is None else seed
     request = Request(
         model="given as bytes" if isinstance(contents.source, bytes) else str(contents.source),
@@ -253,14 +253,22 @@ def _measuring(contest: Contest, *, profiling: bool) -> Contest:
 
 
 def _check(budget: float, callers: int, smallest_effect: float, seed: int | None) -> None:
-    if not (math.isfinite(budget) and budget > 0):
-        raise ConfigError(f"the budget is {budget!r}", hint="give seconds above 0: --budget 90")
-    if callers < 1:
-        raise ConfigError(f"the number of callers is {callers}", hint="give a number from 1 on: --callers 4")
-    if not 0 < smallest_effect < 1:
+    positive(budget, "the budget", "give seconds above 0: --budget 90")
+    whole(callers, "the number of callers", "give a number from 1 on: --callers 4")
+    if positive(smallest_effect, "the smallest effect", "give a share above 0: 0.02") >= 1:
         raise ConfigError(f"the smallest effect is {smallest_effect!r}", hint="give a share above 0: 0.02")
     if seed is not None and abs(seed) >= 2**63:
         raise ConfigError("the seed has more than 64 bits", hint="give a smaller one: --seed 1")
+
+
+def _sizes(batches: object, dimensions: object) -> tuple[list[int], dict[str, list[int]]]:
+    """Return the sizes to vary as lists of whole numbers; raises ConfigError."""
+    hint = "give lists of whole numbers: --batch 1,4,16 --dim height=224,448"
+    varied = mapping(dimensions, "dimensions", hint)
+    return [whole(one, "a batch size", hint) for one in items(batches, "batches", hint)], {
+        name: [whole(one, f"a size of {name!r}", hint) for one in items(sizes, f"dimensions of {name!r}", hint)]
+        for name, sizes in varied.items()
+    }
 
 
 def _model_request(source: Path | bytes, folder: Path) -> dict[str, object]:

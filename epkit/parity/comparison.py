@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from epkit._arguments import names, whole
 from epkit.assumed import told as assumptions
 from epkit.candidates import Candidate, chosen, external_folder, feed, planned, sendable, strictly
 from epkit.config import ConfigSource, load
@@ -54,17 +55,17 @@ def compare(
     inputs': ModelError, RunError, ConfigError.
     """
     within = tolerance_of(tolerance)
-    if isinstance(targets, str) or len(targets) < 2:
-        raise ConfigError(f"a comparison takes two targets or more, not {targets!r}", hint="-t cpu -t openvino")
-    if seeds < 1:
-        raise ConfigError(f"the number of seeds is {seeds}", hint="give a number from 1 on: --seeds 5")
+    targets = names(targets, "targets", "-t cpu -t openvino")
+    if len(targets) < 2:
+        raise ConfigError(f"a comparison takes two targets or more, not {len(targets)}", hint="-t cpu -t openvino")
+    whole(seeds, "the number of seeds", "give a number from 1 on: --seeds 5")
     written, registry = load(config), discover()
     wanted = chosen(targets, written, registry)
     folder_of_weights = next((one for one in map(external_folder, wanted) if one), None)
     contents = read_model(model, folder=folder_of_weights)
     for target in wanted:
         check_fit(contents, target)
-    given = feed(inputs or {}, wanted, contents, dimensions or {})
+    given = feed({} if inputs is None else inputs, wanted, contents, dimensions or {})
     sha256 = digest(contents)
     candidates = planned(wanted, registry, refresh=refresh)
     with scratch() as folder:

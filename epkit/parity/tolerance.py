@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+from epkit._arguments import kind_of
 from epkit.errors import ConfigError, nearest
 from epkit.parity.metrics import COMPLEX, FLOATS, NONE, Metrics
 
@@ -72,13 +73,14 @@ PRESETS: Mapping[str, Tolerance] = {
 
 def tolerance_of(said: str | float) -> Tolerance:
     """Return the preset of that name, or a tolerance of that share; raises ConfigError."""
-    if said in PRESETS:
+    if isinstance(said, str) and said in PRESETS:
         return PRESETS[str(said)]
     try:
         share = float(said)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         hint = nearest(str(said), PRESETS, "presets") + "; or a share, as in 0.001"
-        raise ConfigError(f"no tolerance is named {said!r}", hint=hint) from None
+        shown = repr(said) if isinstance(said, str) else kind_of(said)
+        raise ConfigError(f"no tolerance is named {shown}", hint=hint) from None
     if not 0 <= share < math.inf:
         raise ConfigError(f"the tolerance is {said!r}", hint="give a share of the largest magnitude from 0 on: 0.001")
     return Tolerance(f"{share:g}", share)

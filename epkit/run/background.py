@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from epkit import _fork
+from epkit._arguments import kind_of
 from epkit.errors import ConfigError, RunError, RunTimeout
 from epkit.run.caller import Caller
 from epkit.run.threads import Threads
@@ -205,4 +206,5 @@ def _limit(seconds: object) -> float:
     """Return for how long to wait; raises ConfigError."""
     if isinstance(seconds, int | float | np.floating) and not isinstance(seconds, bool) and seconds > 0:
         return float(min(seconds, _LONGEST_S))
-    raise ConfigError(f"timeout is {seconds!r}", hint="give seconds above 0, or None for no limit")
+    shown = repr(seconds) if isinstance(seconds, int | float | str) else kind_of(seconds)
+    raise ConfigError(f"timeout is {shown}", hint="give seconds above 0, or None for no limit")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from epkit import _fork
+from epkit._arguments import kind_of
 from epkit._cause import cause
 from epkit.errors import InputError, RunError
 from epkit.model import parse_ort_type
@@ -28,7 +29,6 @@ from epkit.run.graph import Graph
 from epkit.run.results import Result, Results
 from epkit.run.settled import OTHER_SHAPE, settled
 from epkit.run.stack import on_stack
-from epkit.run.values import kind_of
 
 MOST_GRAPHS = 8
 """How many combinations of shapes a binding keeps a captured graph for; those known longest make room."""

@@ -9,8 +9,9 @@ from typing import Literal
 
 import numpy as np
 
+from epkit._arguments import kind_of
 from epkit.run.dtypes import name_of
-from epkit.run.values import kind_of, sized
+from epkit.run.values import sized
 
 
 @dataclass(frozen=True, slots=True)

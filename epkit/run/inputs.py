@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from epkit._arguments import kind_of
 from epkit.errors import InputError, nearest
 from epkit.run.dtypes import Array, DType, is_exotic, numpy_dtype
-from epkit.run.values import Unfit, kind_of, sized, tensor
+from epkit.run.values import Unfit, sized, tensor
 
 if TYPE_CHECKING:
     from epkit.model import TensorInfo

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from epkit._arguments import kind_of
 from epkit.errors import InputError
 from epkit.model import TensorInfo, parse_ort_type
 from epkit.run.device import CPU, DeviceArray, dlpack_place, overlap, taken
 from epkit.run.dtypes import Array, name_of, numpy_dtype
 from epkit.run.settled import PLAIN, as_declared
-from epkit.run.values import kind_of, sized
+from epkit.run.values import sized
 
 
 @dataclass(frozen=True, slots=True)

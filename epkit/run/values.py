@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from epkit._arguments import kind_of
 from epkit.run.device import DeviceArray
 from epkit.run.dtypes import Array, DType, is_foreign, name_of
 
@@ -60,11 +61,6 @@ def sized(dtype: str, shape: Sequence[int | str | None] | None) -> str:
     if shape is None:
         return f"{dtype} of any shape"
     return f"{dtype} [{', '.join('?' if one is None else str(one) for one in shape)}]"
-
-
-def kind_of(value: object) -> str:
-    """Say what a value is when no more can be said: "dict", "None"."""
-    return "None" if value is None else type(value).__qualname__
 
 
 def _read(value: object) -> Array:
