@@ -32,19 +32,17 @@ def test_a_few_trials_of_each_kind_end_well_and_are_the_same_again(tmp_path):
 def test_a_traceback_is_found_and_what_led_to_it_is_kept(tmp_path):
     broken = tmp_path / "sitecustomize.py"
     broken.write_text(
-        "import epkit.config\ndef load(*_, **__):\n    raise KeyError('broken on purpose')\nepkit.config.load = load\n"
+        "import os\n"
+        "import epkit.config\n"
+        "whole, first = epkit.config.load, os.getpid()\n"
+        "def load(*words, **named):\n"
+        "    if os.getpid() == first:\n"
+        "        return whole(*words, **named)\n"
+        "    raise KeyError('broken on purpose')\n"
+        "epkit.config.load = load\n"
     )
-    done = fuzz(
-        "--seconds",
-        "30",
-        "--seed",
-        "1",
-        "--kind",
-        "configs",
-        "--keep",
-        str(tmp_path / "kept"),
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
-    )
+    environ = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = fuzz("--seconds", "30", "--seed", "1", "--kind", "configs", "--keep", str(tmp_path / "kept"), env=environ)
     assert done.returncode == 1
     assert "Traceback" in done.stdout
     assert "--seed 1 --trial 0 --kind configs" in done.stdout
