@@ -97,6 +97,14 @@ def test_a_reader_that_is_gone_is_no_answer_of_no(empty):
 
 
 @posix
+def test_help_for_a_reader_that_is_gone_is_no_answer_of_no_in_ascii_either(empty):
+    line = f"'{sys.executable}' -m epkit --help | (exec <&-; sleep 2); exit ${{PIPESTATUS[0]}}"
+    environ = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(["bash", "-c", line], capture_output=True, env=environ, timeout=120)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@posix
 @pytest.mark.parametrize(
     "environ",
     [

@@ -75,6 +75,12 @@ def call(command: click.Command) -> int:
             code = report(error)
         except click.ClickException as error:
             code = _report_usage(error)
+        except SystemExit:
+            # click prints help past `Answer` where the encoding is ASCII. For a reader that is gone it then puts a
+            # stream of its own in its place, and ends the process with the code for "no".
+            if isinstance(sys.stdout, Answer):
+                raise
+            code = READER_GONE
         except Expired as expired:
             code = report(expired.error)
         except ReaderGone:

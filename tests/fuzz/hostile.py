@@ -6,8 +6,10 @@ import random
 from typing import Any
 
 NAMES = (
-    "", " ", ".", "..", "/", "\\", "-", "--", "--json", "a=b", "=", "x" * 300, "x" * 5000, "\u202egpj", "\x1b[2J", "a\nb",
-    "\u2028", "\udce8", "\ud83d\ude00", "\u2603", "nul", "%s%n", "{}", "[bold]", "'", '"', "~", "$HOME", "\ufeff", "\x7f",
+    "", " ", ".", "..", "/", "\\", "-", "--", "--json", "a=b", "=", "x" * 300, "x" * 5000, "\u202egpj", "\x1b[2J",
+    "a\nb",
+    "\u2028", "\udce8", "\U0001f600", "\u2603", "nul", "%s%n", "{}", "[bold]", "'", '"', "~", "$HOME", "\ufeff",
+    "\x7f",
     "../../etc/passwd", "/dev/zero", "/dev/full", "/dev/null", "/proc/self/mem", "/nonexistent/folder/file",
 )  # fmt: skip
 NUMBERS = (0, 1, -1, 2, 3.5, 1e-320, 1e308, -1e308, 2**31, 2**32, 2**62, 2**63, 2**64, 10**30, 10**400, float("nan"))

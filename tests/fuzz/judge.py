@@ -37,7 +37,7 @@ def wrong(trial: Trial, outcome: Outcome) -> str:
 def _output(trial: Trial, code: int, out: str, err: str) -> str:
     words = set(trial.words)
     answered = bool(set(ANSWERS) & words) and (out or trial.stdout != "file")
-    sentence = re.match(r"(epkit: .|Usage: )", err)
+    sentence = re.match(r"(epkit: .|Usage: |Error: .)", err)
     if code >= 2 and trial.stderr == "file" and not sentence and not answered:
         return "it failed without a sentence"
     text = out if words.isdisjoint({"--json", "html", "pytest-benchmark", "json"}) else ""

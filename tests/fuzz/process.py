@@ -138,10 +138,8 @@ def _wait(child: int, until: float) -> int | str:
 
 
 def _kill(group: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def _begin(trial: Trial, folder: Path, base: Path, out: Path, err: Path) -> NoReturn:
@@ -163,7 +161,7 @@ def _begin(trial: Trial, folder: Path, base: Path, out: Path, err: Path) -> NoRe
         if trial.directory == "deleted":
             (folder / "deleted").mkdir()
             os.chdir(folder / "deleted")
-            os.rmdir(folder / "deleted")
+            (folder / "deleted").rmdir()
         if trial.root == "read-only":
             _mount_read_only()
         for number, stream in enumerate(streams):
@@ -186,8 +184,8 @@ def _call(trial: Trial) -> None:
 
     for number, name, errors in ((0, "stdin", "strict"), (1, "stdout", "strict"), (2, "stderr", "backslashreplace")):
         closed = getattr(trial, name) == "closed"
-        raw = None if closed else open(number, "rb" if not number else "wb", closefd=False)
-        stream = None if raw is None else io.TextIOWrapper(raw, trial.encoding, errors)
+        mode = "w" if number else "r"
+        stream = None if closed else os.fdopen(number, mode, encoding=trial.encoding, errors=errors, closefd=False)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     sys.argv = ["epkit", *trial.words]

@@ -16,6 +16,38 @@ from hostile import NAMES, TEXTS, changed, damaged, value
 from models_of_all_kinds import MODELS, altered
 from process import Trial, can_mount
 
+
+def _split(text: str) -> list[str]:
+    return text.split()
+
+
+GOOD: Mapping[str, tuple[Any, ...]] = {
+    "provider": ("cpu", "faulty-wrong", "cuda"),
+    "fallback": ([], ["cpu"]),
+    "cpu": (True, False),
+    "strict": (True, False),
+    "min_placement": (0.5, 1.0),
+    "device": (0, "CPU"),
+    "options": ({},),
+    "options_for": ({}, {"cpu": {}}),
+    "extends": ("t",),
+    "cache": (True, False),
+    "session_options": ({"intra_op_num_threads": 1}, {"execution_mode": "ORT_PARALLEL"}, {"log_severity_level": 4}),
+    "warmup": ({"runs": 0}, {"batches": [1, 2]}, {"dimensions": {"batch": 3}}, {"shapes": [{"x": [2, 16]}]}),
+    "cast": (True, False),
+    "shrink_above": ("64 MiB", 1024),
+    "cuda_graph": (False, True),
+}
+"""Keys of a target, and what may stand there."""
+VARIABLES = _split(
+    "EPKIT_TARGETS__t__provider EPKIT_TARGETS__t EPKIT_TARGETS__t__warmup__runs EPKIT_CONFIG EPKIT_DEFAULT EPKIT_PROBE "
+    "EPKIT_CACHE_LIMIT EPKIT_EVENTS EPKIT_DISABLE_PLUGINS EPKIT_BENCH_DIR"
+)
+COMMANDS = _split("run inspect explain compare compile bench providers doctor cache new-plugin")
+OPTIONS = _split(
+    "-t --target --config --input --output-dir --batch --json --refresh --seeds --tolerance --timeout --output --force "
+    "--library --help --version list verify show diff m.onnx"
+)
 LIMITED = ("run", "explain", "compare")
 WAYS = (
     ("verify",), ("verify", "--json"), ("show",), ("show", "--json"), ("show", "--format", "markdown"),
@@ -82,33 +114,27 @@ def _document(chance: random.Random, folder: Path) -> dict[str, Any]:
 
 def _config(chance: random.Random, folder: Path) -> dict[str, Any]:
     (folder / "m.onnx").write_bytes(MODELS["mlp"]())
-    keys = (
-        "provider", "fallback", "cpu", "strict", "min_placement", "device", "options", "options_for", "extends", "cache",
-        "session_options", "warmup", "cast", "isolate_open", "shrink_above", "cuda_graph", chance.choice(NAMES),
-    )  # fmt: skip
+    keys = (*GOOD, chance.choice(NAMES))
     table = {"provider": "cpu"} if chance.random() < 0.8 else {}
     for key in chance.sample(keys, chance.choice((1, 1, 2, 4))):
-        table[key] = value(chance)
-    if chance.random() < 0.4:
+        table[key] = chance.choice(GOOD[key]) if key in GOOD and chance.random() < 0.8 else value(chance)
+    if chance.random() < 0.2:
         inner = chance.choice(("batches", "shapes", "dimensions", "runs", "timeout", "x"))
         table["warmup"] = {inner: value(chance)}
-    if chance.random() < 0.3:
+    if chance.random() < 0.1:
         inner = chance.choice(("intra_op_num_threads", "config", "log_severity_level", "enable_profiling", "x"))
         table["session_options"] = {inner: value(chance)}
     name = chance.choice(("t", "t", "t", chance.choice(NAMES)))
     text = _toml({"default": "t", "targets": {name: table}})
     contents = text.encode("utf-8", "surrogatepass")
-    if chance.random() < 0.3:
+    if chance.random() < 0.15:
         contents = damaged(contents, chance)
     (folder / "epkit.toml").write_bytes(contents)
     words = chance.choice((("explain", "m.onnx"), ("explain", "m.onnx", "-t", "t"), ("run", "m.onnx", "-t", "t")))
     environ = {}
-    if chance.random() < 0.3:
-        variable = chance.choice(
-            ("EPKIT_TARGETS__t__provider", "EPKIT_TARGETS__t", "EPKIT_TARGETS__t__warmup__runs", "EPKIT_CONFIG",
-             "EPKIT_DEFAULT", "EPKIT_PROBE", "EPKIT_CACHE_LIMIT", "EPKIT_EVENTS", "EPKIT_DISABLE_PLUGINS", "EPKIT_BENCH_DIR")
-        )  # fmt: skip
-        environ[variable] = chance.choice((*NAMES, *TEXTS)).replace("\ud83d", "")
+    if chance.random() < 0.2:
+        variable = chance.choice(VARIABLES)
+        environ[variable] = chance.choice((*NAMES, *TEXTS))
     return {"words": _maybe_json(words, chance), "environ": environ}
 
 
@@ -144,16 +170,8 @@ def _argument(chance: random.Random, folder: Path) -> dict[str, Any]:
     (folder / "m.onnx").write_bytes(MODELS[chance.choice(("mlp", "many types"))]())
     np.save(folder / "x.npy", np.ones((2, 16), np.float32))
     (folder / "bad.npy").write_bytes(damaged((folder / "x.npy").read_bytes(), chance))
-    commands = (
-        "run", "inspect", "explain", "compare", "compile", "bench", "providers", "doctor", "cache", "new-plugin", "",
-        chance.choice(NAMES),
-    )  # fmt: skip
-    command = chance.choice(commands)
-    options = (
-        "-t", "--target", "--config", "--input", "--output-dir", "--batch", "--json", "--refresh", "--seeds", "--tolerance",
-        "--timeout", "--output", "--force", "--library", "--help", "--version", "list", "verify", "show", "diff", "m.onnx",
-        chance.choice(NAMES),
-    )  # fmt: skip
+    command = chance.choice((*COMMANDS, "", chance.choice(NAMES)))
+    options = (*OPTIONS, chance.choice(NAMES))
     values = (*NAMES, *TEXTS, "m.onnx", "x=x.npy", "x=bad.npy", "bad.npy", "cpu", "faulty-wrong", "out", "x=", "=x.npy")
     words = [command, *(["m.onnx"] if chance.random() < 0.6 else [])]
     for _ in range(chance.randrange(5)):
@@ -175,7 +193,8 @@ def _environment(chance: random.Random, folder: Path) -> dict[str, Any]:
     (folder / "d.json").write_text(_document_text())
     words = chance.choice(
         (
-            ("run", str(file), "-t", "cpu"), ("inspect", str(file)), ("explain", str(file), "-t", "cpu"), ("providers",),
+            ("run", str(file), "-t", "cpu"), ("inspect", str(file)), ("explain", str(file), "-t", "cpu"),
+            ("providers",),
             ("--help",), ("bench", "show", str(folder / "d.json")), ("bench", "verify", str(folder / "d.json")),
             ("cache", "list"), ("run", str(folder / "missing.onnx")),
         )
