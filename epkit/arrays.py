@@ -6,6 +6,7 @@ import json
 import math
 import re
 import struct
+import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -60,49 +61,51 @@ def read(file: Path, dtype: str = "") -> object:
     It is an array in an .npy file; for a sequence all arrays of an .npz file, and for a map a .json file, as `saved`
     writes them.
     """
-    if dtype.startswith("map("):
-        return _map(file, dtype)
     try:
-        with file.open("rb") as opened:  # NumPy leaves open what is no archive
-            if opened.read(len(MAGIC)) == MAGIC:
-                opened.seek(0)
-                check_length(opened, file.stat().st_size)
-            opened.seek(0)
-            array = np.load(opened, allow_pickle=False)
+        if dtype.startswith("map("):
+            return _map(json.loads(file.read_text(encoding="utf-8")), dtype)
+        if dtype.startswith("sequence(") and zipfile.is_zipfile(file):
+            return read_several(file)
+        array = _one(file)
     except FileNotFoundError:
-        raise _absent(file) from None
+        raise InputError(f"the input file {file} does not exist", hint="check the path after --input NAME=") from None
     except UNREADABLE as error:
-        hint = "write it with numpy.save(file, array)"
-        raise InputError(f"{file} is not an array that NumPy can read: {error}", hint=hint) from error
-    if isinstance(array, np.ndarray):
-        return array
-    with array:
-        if dtype.startswith("sequence("):
-            return [array[name] for name in array.files]
-    raise InputError(f"{file} holds several arrays", hint="write one with numpy.save(file, array)")
+        is_map = dtype.startswith("map(")
+        hint = 'write {"1": 0.5} into a .json file' if is_map else "write it with numpy.save(file, array)"
+        raise InputError(f"{file} is not {'a map' if is_map else 'an array'}: {error}", hint=hint) from error
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{file} holds several arrays", hint="write one with numpy.save(file, array)")
+    return array
 
 
-def _map(file: Path, dtype: str) -> object:
-    """Read a map from JSON, or the only one of a list, as outputs are written; keys become what the type says."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise _absent(file) from None
-    except (OSError, ValueError, RecursionError) as error:
-        hint = 'write {"key": 0.5} into a .json file'
-        raise InputError(f"{file} is no JSON that can be read: {error}", hint=hint) from error
+def read_several(file: Path) -> list[object]:
+    """Read all arrays of an .npz file, each held to its length first; raises one of `UNREADABLE`."""
+    with file.open("rb") as opened:
+        with zipfile.ZipFile(opened) as packed:
+            for one in packed.infolist():
+                with packed.open(one) as member:
+                    check_length(member, one.file_size)
+        opened.seek(0)
+        with np.load(opened, allow_pickle=False) as stored:
+            return [stored[name] for name in stored]
+
+
+def _one(file: Path) -> object:
+    with file.open("rb") as opened:  # NumPy leaves open what is no archive
+        if opened.read(len(MAGIC)) == MAGIC:
+            opened.seek(0)
+            check_length(opened, file.stat().st_size)
+        opened.seek(0)
+        return np.load(opened, allow_pickle=False)
+
+
+def _map(found: object, dtype: str) -> dict[object, object]:
+    """Return a map, or the only one of a list, as outputs are written; keys become what the type says."""
     if isinstance(found, list) and len(found) == 1:
         found = found[0]
     if not isinstance(found, dict):
-        raise InputError(f"{file} holds no map", hint='write {"key": 0.5} into it')
-    try:
-        return {key if dtype.startswith("map(string") else int(key): number for key, number in found.items()}
-    except ValueError as error:
-        raise InputError(f"{file} has a key that is not a whole number: {error}", hint='write {"1": 0.5}') from error
-
-
-def _absent(file: Path) -> InputError:
-    return InputError(f"the input file {file} does not exist", hint="check the path after --input NAME=")
+        raise ValueError("its JSON is of another kind")
+    return {key if dtype.startswith("map(string") else int(key): number for key, number in found.items()}
 
 
 def check_length(stored: IO[bytes], length: int) -> None:

@@ -7,13 +7,13 @@ a failing provider raises. So epkit reads the file first: what is wrong with it 
 from __future__ import annotations
 
 import hashlib
-import mmap
 import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from mmap import mmap
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import BinaryIO, Literal, TypeAlias
@@ -114,7 +114,7 @@ def read(model: Source, *, folder: str | os.PathLike[str] | None = None) -> Mode
 
 def _as_bytes(model: object) -> str:
     """Return how what holds a model is turned into its bytes."""
-    if isinstance(model, bytearray | memoryview | mmap.mmap):
+    if isinstance(model, bytearray | memoryview | mmap):
         return "bytes(model)"
     for method in ("SerializeToString", "getvalue", "tobytes", "read"):
         if callable(getattr(model, method, None)):

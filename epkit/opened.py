@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -109,17 +108,15 @@ class Session:
             return self._caller.run(feed, names)
         return self._background.run(feed, names, timeout)
 
-    def stoppable(self, deadline: Deadline) -> Callable[..., dict[str, Output]]:
+    def stoppable(self, deadline: Deadline) -> Callable[[Mapping[str, object]], dict[str, Output]]:
         """Return what runs the model as `run` does, until the deadline tells it to stop."""
 
-        def run(inputs: Mapping[str, object], options: RunOptions | None = None) -> dict[str, Output]:
+        def run(inputs: Mapping[str, object]) -> dict[str, Output]:
             results = self._caller.lent(inputs)
             if results is not None:
                 return results
             feed, names = self._fed(inputs, None)
-            given = deadline.options(self._caller)
-            with nullcontext() if options is None else options.applied(given, self._caller.runtime):
-                return self._caller.run(feed, names, given)
+            return self._caller.run(feed, names, deadline.options(self._caller))
 
         return run
 
@@ -257,6 +254,11 @@ def _strictest(chain: Sequence[Candidate], *, captures: bool) -> Concurrency:
     return next((one for one in order if one in declared), "free")
 
 
+def _metadata(session: Any, model: Model) -> dict[str, str]:
+    """Return a model's metadata; of one in ORT format, only ONNX Runtime reads it."""
+    return model.metadata if model.tells else dict(session.get_modelmeta().custom_metadata_map)
+
+
 def _described(nodes: Iterable[Any], declared: Mapping[str, TensorInfo]) -> tuple[TensorInfo, ...]:
     """Describe inputs or outputs; raises ModelError for names that Python cannot be told."""
     try:
@@ -264,11 +266,6 @@ def _described(nodes: Iterable[Any], declared: Mapping[str, TensorInfo]) -> tupl
     except UnicodeDecodeError as error:
         told = f"the model names an input, an output or a dimension {error.object!r}, which is not UTF-8"
         raise ModelError(told, hint="export the model again, with names in UTF-8") from error
-
-
-def _metadata(session: Any, model: Model) -> dict[str, str]:
-    """Return a model's metadata; of one in ORT format, only ONNX Runtime reads it."""
-    return model.metadata if model.format == "onnx" else dict(session.get_modelmeta().custom_metadata_map)
 
 
 def _info(node: Any, declared: Mapping[str, TensorInfo]) -> TensorInfo:

@@ -7,25 +7,20 @@ import fnmatch
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from functools import partial
-from types import MappingProxyType
 
 from epkit import _platform, _runtime, events, journal, probe, telemetry
 from epkit._foreign import asked
-from epkit.assumed import Clues, clues
 from epkit.capture import capture
 from epkit.compiled import Compiled
 from epkit.config import ConfigSource, load
 from epkit.context import check_context
 from epkit.creation import open_next
-from epkit.dimensions import bound
 from epkit.effective import effective
 from epkit.errors import (
     ConfigError,
-    InputError,
     ProviderUnavailable,
-    RunError,
     RuntimeMissing,
     nearest,
 )
@@ -33,21 +28,17 @@ from epkit.isolation import isolation
 from epkit.model import Model, TensorInfo
 from epkit.model import read as read_model
 from epkit.opened import Session, narrows, read_inputs
-from epkit.opening import Before, Opening, drop, is_cpu, leave_out, on_cpu
+from epkit.opening import Before, Opening, drop, leave_out
 from epkit.placement import UNRECORDED
 from epkit.provider import Usable
 from epkit.registry import Registry, discover
-from epkit.report import Report, WarmedUp, tried
+from epkit.report import Report, tried
 from epkit.resolve import Plan, resolve
-from epkit.run.caller import Caller
-from epkit.run.deadline import Deadline
-from epkit.run.options import RunOptions
 from epkit.target import Candidate, Target
 from epkit.target import read as read_target
-from epkit.trial import Given, first_run
-from epkit.warmup import Course, WarmupFault, check_warmup, course, suspicious, warm_up
+from epkit.warmed import warmed
+from epkit.warmup import check_warmup
 
-_NONE: Mapping[str, int] = MappingProxyType({})
 EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 _WEIGHTS_IN_BYTES = ("session.use_ort_model_bytes_directly", "session.use_ort_model_bytes_for_initializers")
 
@@ -194,7 +185,7 @@ def _opened(model: Model, under_way: Opening, answers: Mapping[str, probe.Answer
         under_way.session = watched or under_way.session
         session = Session(under_way, model)
         started = time.perf_counter()
-        warm = _warmed_up(session, under_way, model)
+        warm = warmed(session, under_way, model)
         warmup_seconds += time.perf_counter() - started
         if warm.failed is None:
             break
@@ -274,93 +265,3 @@ def probe_notes(answers: Mapping[str, probe.Answer]) -> list[str]:
     """Return what is unusual about the providers, and about how their answers were come by."""
     unusual = (answer.availability.note for answer in answers.values() if isinstance(answer.availability, Usable))
     return list(dict.fromkeys(note for note in (*unusual, *(one.note for one in answers.values())) if note))
-
-
-Failure = tuple[Candidate, str]
-
-
-@dataclass(frozen=True, slots=True)
-class _Warm:
-    """What warm-up did, and whose fault it was that it did no more."""
-
-    planned: Course
-    rows: tuple[WarmedUp, ...] = ()
-    failed: Failure | None = None
-
-
-def _warmed_up(session: Session, opening: Opening, model: Model) -> _Warm:
-    """Warm up; a failure is the first provider's that took a node, unless the CPU alone fails in the same way."""
-    active, known = opening.active, clues(model)
-    seconds = opening.plan.target.warmup.timeout
-    planned, outputs, searched = _course(session, opening, active, known), session.outputs, False
-    while True:
-        try:
-            with Deadline(seconds) as deadline:
-                return _Warm(planned, warm_up(session.stoppable(deadline), planned, session.inputs, outputs))
-        except WarmupFault as fault:
-            said = f"it took longer than {seconds:g} s and was stopped" if deadline.passed else fault.cause
-            culprit = next((one for one in active if not is_cpu(one)), None)
-            reference = session._caller if culprit is None else _reference(opening, session)
-            if culprit is not None and reference is not None and _is_sane(reference, session, fault, seconds):
-                return _Warm(planned, failed=(culprit, said))
-            if deadline.passed:
-                note = f"warm-up took longer than {seconds:g} s and was stopped: say warmup.timeout, or warmup.shapes"
-                return _Warm(_noted(planned, note))
-            if fault.misdeclared:  # outputs come out as they are, whatever the model declares
-                planned = _noted(planned, f"{fault.cause}, on the CPU too")
-                outputs = tuple(replace(one, shape=None) for one in outputs)
-                continue
-            if searched and culprit is not None:  # the CPU took these sizes
-                return _Warm(planned, failed=(culprit, said))
-            sizes = None if searched else _others(reference, session, planned, model)
-            if sizes is None:
-                note = f"warm-up said {said!r}, and so does the CPU"
-                return _Warm(_noted(planned, f"{note}: the inputs made up for it do not suit the model"))
-            planned, searched = _course(session, opening, active, known, sizes), True
-
-
-def _noted(planned: Course, note: str) -> Course:
-    return replace(planned, notes=(*planned.notes, note))
-
-
-def _course(
-    session: Session, opening: Opening, active: Sequence[Candidate], known: Clues, others: Mapping[str, int] = _NONE
-) -> Course:
-    target = opening.plan.target
-    providers = [one.provider for one in active]
-    shrinks = target.shrink_above is not None
-    return course(session.inputs, target.warmup, providers, shrinks=shrinks, known=known, others=others)
-
-
-def _reference(opening: Opening, session: Session) -> Caller | None:
-    """Open the model on the CPU alone, to see what it says of the same inputs."""
-    with contextlib.suppress(_runtime.OpenFault):
-        return Caller(on_cpu(opening), _runtime.load(), session.inputs, session.outputs, exotic=session._inputs.exotic)
-    return None
-
-
-def _is_sane(reference: Caller, session: Session, fault: WarmupFault, seconds: float) -> bool:
-    with contextlib.suppress(RunError), Deadline(seconds) as deadline:
-        results = reference.run(fault.feed, None, deadline.options(reference))
-        return not suspicious(results, session.outputs)
-    return False
-
-
-def _others(reference: Caller | None, session: Session, planned: Course, model: Model) -> Mapping[str, int] | None:
-    """Look for sizes that the model takes on the CPU, where those that were assumed are not; None where there are none.
-
-    What was made up for a shape that the target names is the target's affair.
-    """
-    if reference is None or not planned.assumed:
-        return None
-    said = bound(session.inputs, planned.runs[0].shapes)
-    given = Given(dimensions={name: size for name, size in said.items() if name not in planned.assumed})
-
-    def run(feed: dict[str, object], options: RunOptions) -> object:
-        single = reference.options()
-        with options.applied(single, reference.runtime):
-            return reference.run(feed, None, single)
-
-    with contextlib.suppress(RunError, InputError):
-        return first_run(run, session.inputs, given, clues(model)).made.assumed
-    return None

@@ -137,8 +137,8 @@ def read(
         built_in = BUILT_IN if name.startswith(CPU) else ()
         known = {*registry.providers, *config.targets, *built_in}
         told = f"no target or provider is named {name!r}{registry.shortfall()}"
-        hint = _own_name(name, registry) or nearest(name, known, what="known here")
-        raise UnknownTarget(told, hint="; ".join((hint, *config.ignored)))
+        own = _own_name(name, registry) or nearest(name, known, what="known here")
+        raise UnknownTarget(told, hint="; ".join((own, *config.ignored)))
     bare: Table = {"provider": Value(name, "call"), "strict": Value(True, "epkit: a bare provider name is strict")}
     return _from_table(name, f"{why}: the provider itself, strictly", merged(bare, call), registry, config)
 

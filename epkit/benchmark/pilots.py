@@ -40,6 +40,7 @@ def pilot(contest: Contest, folder: Path) -> None:
     record = contest.record
     waiting = [one for one in contest.contenders if one.fault is None and not one.opened]
     contest.random.shuffle(waiting)
+    _settle(contest, next((one.settled for one in contest.contenders if one.settled is not None), None))
     ready_by = time.monotonic() + contest.budget.left * SHARE
     for one in waiting:
         last = one is waiting[-1]
@@ -65,9 +66,9 @@ def _first(one: Contender, contest: Contest, folder: Path, until: float) -> None
         _settle(contest, [case["assumed"] for case in one.opened["cases"]])
 
 
-def _settle(contest: Contest, sizes: Sequence[Mapping[str, int]]) -> None:
+def _settle(contest: Contest, sizes: Sequence[Mapping[str, int]] | None) -> None:
     for one in contest.contenders:
-        if "feeds" in one.request:
+        if "feeds" in one.request and sizes is not None:
             one.settle(sizes)
 
 

@@ -49,7 +49,10 @@ class Background:
         _fork.inherit(self)
 
     def run(self, feed: Mapping[str, Any], names: Sequence[str] | None, seconds: float, options: Any = None) -> Results:
-        """Run once, and wait `seconds` at most; raises RunTimeout, and what `Caller.run` raises."""
+        """Run once, and wait `seconds` at most; raises RunTimeout, and what `Caller.run` raises.
+
+        `options` are ONNX Runtime's, of this run alone.
+        """
         job = _Job(self._caller, feed, names, _limit(seconds), options)
         self._room(job)
         try:

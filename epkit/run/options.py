@@ -10,7 +10,7 @@ from typing import Any
 
 from epkit import _fork
 from epkit._cause import cause
-from epkit.errors import ConfigError, RunCancelled, RunError, RunTimeout
+from epkit.errors import ConfigError, RunCancelled, RunError
 
 LOUDEST, QUIETEST = 0, 4
 """ONNX Runtime's severities: 0 is verbose, 1 info, 2 warning, 3 error, 4 fatal."""
@@ -81,7 +81,7 @@ class RunOptions:
         try:
             yield
         except RunError as error:
-            if self._cancelled and not isinstance(error, RunTimeout):
+            if self._cancelled:  # also where it waited for others, and did not begin
                 raise _stopped() from error
             raise
         finally:
