@@ -29,20 +29,24 @@ if TYPE_CHECKING:
     from epkit.run.binding import Binding
     from epkit.run.copies import Copy
     from epkit.run.device import DeviceArray
+    from epkit.run.options import RunOptions
     from epkit.scaffold import new_plugin
     from epkit.session import open
+    from epkit.zipmap import drop_zipmap
 
 __all__ = [
     "Binding",
     "Copy",
     "DeviceArray",
     "EpkitError",
+    "RunOptions",
     "Session",
     "__version__",
     "bench",
     "compare",
     "compile",
     "doctor",
+    "drop_zipmap",
     "errors",
     "explain",
     "inspect",
@@ -57,11 +61,13 @@ _HOMES = {
     "Binding": "epkit.run.binding",
     "Copy": "epkit.run.copies",
     "DeviceArray": "epkit.run.device",
+    "RunOptions": "epkit.run.options",
     "Session": "epkit.opened",
     "bench": "epkit.benchmark.measure",
     "compare": "epkit.parity.comparison",
     "compile": "epkit.compilation",
     "doctor": "epkit.checkup",
+    "drop_zipmap": "epkit.zipmap",
     "explain": "epkit.explanation",
     "inspect": "epkit.footprint",
     "new_plugin": "epkit.scaffold",

@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from epkit._strides import shrinking
 from epkit._wire import Message, WireError, signed
 
 Shape: TypeAlias = tuple[int | str | None, ...]
@@ -33,6 +34,7 @@ CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
 
 _DEEPEST_TYPE = 32
 _HIGHEST_RANK = 64
+_MOST_SHRUNK = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,8 @@ class Graph:
     last_read: dict[str, int] = field(default_factory=dict)
     """The position of the last node that reads a value; subgraphs are not looked into."""
     nodes: int = 0
+    shrunk: dict[str, int] = field(default_factory=dict)
+    """By how much the height of an image has shrunk where a value is computed; what is not here, not at all."""
 
 
 @dataclass(slots=True)
@@ -87,6 +91,8 @@ class Contents:
     graph: Graph | None = None
     operators: Counter[str] = field(default_factory=Counter)
     stored: list[Stored] = field(default_factory=list)
+    metadata: dict[str, str] = field(default_factory=dict)
+    """What the exporter wrote: class names, image sizes, alphabets."""
     compiled_for: dict[str, None] = field(default_factory=dict)
     """What ONNX Runtime calls the providers for which parts of the model were compiled."""
     bodies: list[Message] = field(default_factory=list)
@@ -108,7 +114,9 @@ def read_into(contents: Contents, model: Message) -> None:
                 _opset(opset, contents)
             case 25, Message() as function:
                 _function(function, contents)
-            case ((4 | 6 | 14 | 20 | 26), Message()) | (5, int()):
+            case 14, Message() as entry:
+                contents.metadata.update(_entry(entry))
+            case ((4 | 6 | 20 | 26), Message()) | (5, int()):
                 pass
             case _:
                 contents.foreign = True
@@ -140,7 +148,10 @@ def _graph(message: Message, graph: Graph, contents: Contents) -> None:
     for one in message:
         match one:
             case 1, Message() as node:
-                read, made = _node(node, contents)
+                read, made, shrinks = _node(node, contents)
+                shrunk = max((graph.shrunk.get(name, 1) for name in read), default=1) * shrinks
+                if shrunk > 1:
+                    graph.shrunk.update(dict.fromkeys(made, min(int(shrunk), _MOST_SHRUNK)))
                 graph.last_read.update(dict.fromkeys(read, graph.nodes))
                 graph.computed.update(dict.fromkeys(made, graph.nodes))
                 graph.nodes += 1
@@ -157,8 +168,8 @@ def _graph(message: Message, graph: Graph, contents: Contents) -> None:
                 graph.declared[info.name] = info
 
 
-def _node(message: Message, contents: Contents) -> tuple[list[str], list[str]]:
-    """Count the node, and return the names of what it reads and of what it computes."""
+def _node(message: Message, contents: Contents) -> tuple[list[str], list[str], float]:
+    """Count the node; return the names of what it reads and of what it computes, and by how much it shrinks images."""
     inputs, outputs, operator, domain = [], [], "", ""
     attributes: list[Message] = []
     for one in message:
@@ -179,7 +190,8 @@ def _node(message: Message, contents: Contents) -> tuple[list[str], list[str]]:
     contents.operators[full] += 1
     if full == CONTEXT:
         _context(attributes, contents)
-    return inputs, [] if plain and operator == "Constant" else [name for name in outputs if name]
+    made = [] if plain and operator == "Constant" else [name for name in outputs if name]
+    return inputs, made, shrinking(operator, attributes) if plain else 1
 
 
 def _context(attributes: list[Message], contents: Contents) -> None:

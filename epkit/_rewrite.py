@@ -55,8 +55,8 @@ def exposed(model: bytes, names: Iterable[str]) -> bytes:
 
     A message that comes twice is merged: a graph that holds nothing but outputs is enough.
     """
-    outputs = b"".join(_field(12, _field(1, name.encode())) for name in names)
-    return model + _field(7, outputs) if outputs else model
+    outputs = b"".join(field(12, field(1, name.encode())) for name in names)
+    return model + field(7, outputs) if outputs else model
 
 
 def shaken(model: bytes, dtypes: Mapping[str, str], seed: int) -> bytes:
@@ -67,14 +67,14 @@ def shaken(model: bytes, dtypes: Mapping[str, str], seed: int) -> bytes:
     outside, graph = list[bytes](), list[bytes]()
     for number, value in Message(model):
         if number != 7 or not isinstance(value, Message):
-            outside.append(_copied(number, value))
+            outside.append(copied(number, value))
             continue
         for inner, part in value:
             if inner == 1 and isinstance(part, Message):
                 graph.append(_shaken(part, dtypes, seed + len(graph)))
             else:
-                graph.append(_copied(inner, part))
-    return b"".join((*outside, _field(7, b"".join(graph))))
+                graph.append(copied(inner, part))
+    return b"".join((*outside, field(7, b"".join(graph))))
 
 
 def _of_graph(model: bytes, wanted: int) -> Iterator[Message]:
@@ -125,11 +125,11 @@ def _shaken(message: Message, dtypes: Mapping[str, str], seed: int) -> bytes:
     for number, value in message:
         name = value.text() if number == 2 and isinstance(value, Message) else ""
         if name not in dtypes or dtypes[name] not in STEPS:
-            own.append(_copied(number, value))
+            own.append(copied(number, value))
             continue
-        own.append(_field(2, f"{name}/before".encode()))
+        own.append(field(2, f"{name}/before".encode()))
         behind.extend(_moving(name, dtypes[name], seed + len(behind)))
-    return b"".join((_field(1, b"".join(own)), *behind))
+    return b"".join((field(1, b"".join(own)), *behind))
 
 
 def _moving(name: str, dtype: str, seed: int) -> Iterator[bytes]:
@@ -149,24 +149,26 @@ def _moving(name: str, dtype: str, seed: int) -> Iterator[bytes]:
 
 def _made(operator: str, inputs: Iterable[str], outputs: Iterable[str], attributes: bytes = b"") -> bytes:
     texts = [(1, one) for one in inputs] + [(2, one) for one in outputs] + [(4, operator)]
-    return _field(1, b"".join(_field(number, text.encode()) for number, text in texts) + attributes)
+    return field(1, b"".join(field(number, text.encode()) for number, text in texts) + attributes)
 
 
 def _attribute(name: str, value: int | float) -> bytes:
     if isinstance(value, float):
         kind, held = _FLOAT, b"\x15" + struct.pack("<f", value)
     else:
-        kind, held = _INT, _field(3, value)
-    return _field(5, _field(1, name.encode()) + held + _field(20, kind))
+        kind, held = _INT, field(3, value)
+    return field(5, field(1, name.encode()) + held + field(20, kind))
 
 
-def _copied(number: int, value: int | Message) -> bytes:
+def copied(number: int, value: int | Message) -> bytes:
+    """Return a field as it was read."""
     if isinstance(value, int):
-        return _field(number, value)
-    return _field(number, bytes(value.buffer[value.start : value.stop]))
+        return field(number, value)
+    return field(number, bytes(value.buffer[value.start : value.stop]))
 
 
-def _field(number: int, value: bytes | int) -> bytes:
+def field(number: int, value: bytes | int) -> bytes:
+    """Return a field that holds a number, or bytes."""
     if isinstance(value, int):
         return _varint(number << 3) + _varint(value)
     return _varint(number << 3 | 2) + _varint(len(value)) + value

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import struct
+import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,10 +19,8 @@ from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_
 
 from epkit import files as disk
 from epkit._platform import free_memory
-from epkit.dimensions import bound
 from epkit.errors import ConfigError, InputError, nearest
 from epkit.model import TensorInfo
-from epkit.stand_in import stand_in
 from epkit.units import size as size_text
 
 MAGIC = b"\x93NUMPY"
@@ -35,11 +34,8 @@ UNREADABLE = (
 """What reading an array or JSON from a file raises when it is none."""
 
 
-def load_inputs(given: Sequence[str], inputs: Sequence[TensorInfo]) -> tuple[dict[str, object], tuple[str, ...]]:
-    """Read `name=file.npy` pairs, and make up the other inputs; returns the feed and the names that were made up.
-
-    For a model with one input the name may be left out. Dimensions of one name get one size: that of a given input.
-    """
+def load_inputs(given: Sequence[str], inputs: Sequence[TensorInfo]) -> dict[str, object]:
+    """Read `name=file.npy` pairs. For a model with one input the name may be left out. Raises InputError."""
     names = [one.name for one in inputs]
     feed: dict[str, object] = {}
     for pair in given:
@@ -55,30 +51,61 @@ def load_inputs(given: Sequence[str], inputs: Sequence[TensorInfo]) -> tuple[dic
             file = pair[len(name) + 1 :]
         if name in feed:
             raise InputError(f"input {name!r} is given twice", hint="give it once")
-        feed[name] = read(Path(file))
-    missing = [one for one in inputs if one.name not in feed]
-    shapes = {name: value.shape for name, value in feed.items() if isinstance(value, np.ndarray)}
-    made = stand_in(missing, dimensions=bound(inputs, shapes)).feed
-    return {**feed, **made}, tuple(made)
+        feed[name] = read(Path(file), next(one.dtype for one in inputs if one.name == name))
+    return feed
 
 
-def read(file: Path) -> np.ndarray[Any, Any]:
-    """Read one .npy file; raises InputError."""
+def read(file: Path, dtype: str = "") -> object:
+    """Read the value of one input of this type; raises InputError.
+
+    It is an array in an .npy file; for a sequence all arrays of an .npz file, and for a map a .json file, as `saved`
+    writes them.
+    """
     try:
-        with file.open("rb") as opened:  # NumPy leaves open what is no archive
-            if opened.read(len(MAGIC)) == MAGIC:
-                opened.seek(0)
-                check_length(opened, file.stat().st_size)
-            opened.seek(0)
-            array = np.load(opened, allow_pickle=False)
+        if dtype.startswith("map("):
+            return _map(json.loads(file.read_text(encoding="utf-8")), dtype)
+        if dtype.startswith("sequence(") and zipfile.is_zipfile(file):
+            return read_several(file)
+        array = _one(file)
     except FileNotFoundError:
         raise InputError(f"the input file {file} does not exist", hint="check the path after --input NAME=") from None
     except UNREADABLE as error:
-        hint = "write it with numpy.save(file, array)"
-        raise InputError(f"{file} is not an array that NumPy can read: {error}", hint=hint) from error
+        is_map = dtype.startswith("map(")
+        hint = 'write {"1": 0.5} into a .json file' if is_map else "write it with numpy.save(file, array)"
+        raise InputError(f"{file} is not {'a map' if is_map else 'an array'}: {error}", hint=hint) from error
     if not isinstance(array, np.ndarray):
         raise InputError(f"{file} holds several arrays", hint="write one with numpy.save(file, array)")
     return array
+
+
+def read_several(file: Path) -> list[object]:
+    """Read all arrays of an .npz file, each held to its length first; raises one of `UNREADABLE`."""
+    with file.open("rb") as opened:
+        with zipfile.ZipFile(opened) as packed:
+            for one in packed.infolist():
+                with packed.open(one) as member:
+                    check_length(member, one.file_size)
+        opened.seek(0)
+        with np.load(opened, allow_pickle=False) as stored:
+            return [stored[name] for name in stored]
+
+
+def _one(file: Path) -> object:
+    with file.open("rb") as opened:  # NumPy leaves open what is no archive
+        if opened.read(len(MAGIC)) == MAGIC:
+            opened.seek(0)
+            check_length(opened, file.stat().st_size)
+        opened.seek(0)
+        return np.load(opened, allow_pickle=False)
+
+
+def _map(found: object, dtype: str) -> dict[object, object]:
+    """Return a map, or the only one of a list, as outputs are written; keys become what the type says."""
+    if isinstance(found, list) and len(found) == 1:
+        found = found[0]
+    if not isinstance(found, dict):
+        raise ValueError("its JSON is of another kind")
+    return {key if dtype.startswith("map(string") else int(key): number for key, number in found.items()}
 
 
 def check_length(stored: IO[bytes], length: int) -> None:

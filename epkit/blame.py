@@ -9,17 +9,21 @@ fault exactly when the CPU alone fails too (or, where the CPU is forbidden, ever
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from epkit._runtime import OpenFault
 from epkit.effective import without_cpu_rule
-from epkit.errors import ModelError, ProviderDropped
+from epkit.errors import ConfigError, ModelError, ProviderDropped
+from epkit.model import Model, read
 from epkit.opening import Opening, create, create_cached, is_cpu, placement_of, take_out
 from epkit.placement import elsewhere
 from epkit.target import CPU, Candidate
 
 # ONNX Runtime's words for `session.disable_cpu_ep_fallback`; there is no code for it.
+_OLDEST = 7
+"""The oldest opset of which ONNX Runtime has kernels of all operators."""
 CPU_FORBIDDEN = "fallback to CPU EP has been explicitly disabled"
 
 
@@ -116,6 +120,24 @@ def _models_fault(opening: Opening, cause: str) -> ModelError:
 
 def _advice(cause: str, opening: Opening) -> str:
     lowered = cause.lower()
+    escapes = re.search(r'path: "(.*?)" resolved path: "(.*?)" allowed directory: "(.*?)"', cause)
+    if escapes and not re.search(r"^/|\.\.", escapes[1]):
+        return (
+            f"the data may be no link to another folder: cp --remove-destination {escapes[2]} {escapes[3]}/{escapes[1]}"
+        )
+    if escapes or "absolute path not allowed" in lowered:
+        return "save it with its data beside it: onnx.save(onnx.load(MODEL), NEW, save_as_external_data=True)"
+    domain = re.search(r"no opset import for domain '(.*?)'", cause, re.IGNORECASE)
+    if domain:
+        return (
+            f"say the version: model.opset_import.append(onnx.helper.make_opsetid({domain[1]!r}, 1)), and save it again"
+        )
+    found = _reread(opening)
+    if found is not None and found.format != _format(opening):
+        return f"it is in {found.format.upper()} format, and ONNX Runtime goes by the suffix: call it .{found.format}"
+    if found is not None and 0 < found.opsets.get("ai.onnx", _OLDEST) < _OLDEST:
+        told = f"its opset is {found.opsets['ai.onnx']}, and ONNX Runtime has operators from {_OLDEST} on"
+        return f"{told}: onnx.version_converter.convert_version(onnx.load(MODEL), 17)"
     if "ir version" in lowered or "ir_version" in lowered:
         return "export it with an older onnx package, or: pip install -U onnxruntime-gpu"
     if "opset" in lowered:
@@ -124,6 +146,20 @@ def _advice(cause: str, opening: Opening) -> str:
         return "name the library that brings the operator under session_options.custom_ops_libraries"
     model = opening.model if isinstance(opening.model, str) else "MODEL"
     return f"epkit inspect {model}"
+
+
+def _reread(opening: Opening) -> Model | None:
+    """Read the model's file once more, for what it says of itself; None where that cannot be."""
+    with contextlib.suppress(ModelError, ConfigError):
+        return read(opening.model)
+    return None
+
+
+def _format(opening: Opening) -> str:
+    """Return for what ONNX Runtime takes the model: of a file it looks at the suffix."""
+    if isinstance(opening.model, str):
+        return "ort" if opening.model.endswith(".ort") else "onnx"
+    return "ort" if opening.model[4:8] == b"ORTM" else "onnx"
 
 
 def _forbidden(opening: Opening) -> ProviderDropped:

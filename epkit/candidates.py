@@ -8,19 +8,21 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
-from epkit import arrays
+from epkit import arrays, trial
+from epkit.assumed import Clues, clues
 from epkit.config import Config, ConfigSource
-from epkit.dimensions import batch_dimensions
+from epkit.dimensions import batch_dimensions, check_sizes
 from epkit.errors import ConfigError
 from epkit.faults import Fault
 from epkit.model import UNTOLD, Model, TensorInfo
+from epkit.opened import Session
 from epkit.probe import Answer
 from epkit.registry import Registry
 from epkit.resolve import Plan
 from epkit.run.inputs import Inputs
 from epkit.session import EXTERNAL_FOLDER, plan_for
-from epkit.stand_in import StandIn, stand_in
 from epkit.target import CPU, Target
 from epkit.target import read as read_target
 
@@ -47,6 +49,18 @@ class Feed:
     files: Mapping[str, str] = field(default_factory=dict)
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     dimensions: Mapping[str, int] = field(default_factory=dict)
+    assumed: Mapping[str, int] | None = None
+    """Sizes of the dimensions that nobody gave, with which a run has succeeded; None before the first one has."""
+
+    def given(self, inputs: Sequence[TensorInfo]) -> trial.Given:
+        """Read the files; raises InputError."""
+        return trial.Given(read(self.files, inputs), self.shapes, self.dimensions)
+
+
+def read(files: Mapping[str, str], inputs: Sequence[TensorInfo]) -> dict[str, object]:
+    """Read the file of each input; raises InputError."""
+    dtypes = {one.name: one.dtype for one in inputs}
+    return {name: arrays.read(Path(file), dtypes.get(name, "")) for name, file in files.items()}
 
 
 def chosen(names: Sequence[str] | None, config: Config, registry: Registry) -> list[Target]:
@@ -77,12 +91,16 @@ def planned(targets: Sequence[Target], registry: Registry, *, refresh: bool) -> 
     return [Candidate(target.name, plan, answers) for target, (plan, answers) in zip(targets, plans, strict=True)]
 
 
-def feed(files: Mapping[str, str], targets: Sequence[Target], model: Model) -> Feed:
+def feed(
+    files: Mapping[str, str], targets: Sequence[Target], model: Model, sizes: Mapping[str, int] = MappingProxyType({})
+) -> Feed:
     """Check the files given, and settle sizes for the inputs that will be made up, so that all get the same.
 
-    A size comes from the first target that says one. Raises InputError.
+    A size comes from `sizes`, else from the first target that says one. Raises InputError, ConfigError.
     """
-    given = {name: arrays.read(Path(file)) for name, file in files.items()}
+    if model.tells:
+        check_sizes(model.inputs, sizes)
+    given = read(files, model.inputs)
     if model.tells:
         wanted = [one for one in model.inputs if one.name in given]
         known = wanted if len(wanted) == len(given) else model.inputs
@@ -98,15 +116,21 @@ def feed(files: Mapping[str, str], targets: Sequence[Target], model: Model) -> F
             said |= dict.fromkeys(batch_dimensions(model.inputs, said), target.warmup.batches[0])
         dimensions |= said
     shapes = next((target.warmup.shapes[0] for target in targets if target.warmup.shapes), {})
-    return Feed(dict(files), shapes, dimensions)
+    return Feed(dict(files), shapes, dimensions | dict(sizes))
 
 
-def made(inputs: Sequence[TensorInfo], wanted: Feed, seed: int = 0) -> StandIn:
+def made(inputs: Sequence[TensorInfo], wanted: Feed, known: Clues | None = None, seed: int = 0) -> trial.Made:
     """Read the inputs that were given, and make up the others; the same seed makes them the same everywhere."""
-    given = {name: arrays.read(Path(file)) for name, file in wanted.files.items()}
-    missing = [one for one in inputs if one.name not in given]
-    found = stand_in(missing, wanted.shapes, wanted.dimensions, seed)
-    return StandIn({**found.feed, **given}, found.guessed)
+    return trial.make(inputs, wanted.given(inputs), known, wanted.assumed or {}, seed)
+
+
+def settled(session: Session, model: Model, wanted: Feed) -> Feed:
+    """Find sizes with which a session runs, for dimensions that nobody gave; raises RunError where there are none."""
+    known = clues(model)
+    if wanted.assumed is not None:
+        return wanted
+    found = trial.first_run(session.run, session.inputs, wanted.given(session.inputs), known)
+    return replace(wanted, assumed=found.made.assumed)
 
 
 def sendable(config: ConfigSource) -> object:

@@ -114,7 +114,7 @@ def table_of(written: Mapping[str, object], origin: str) -> Table:
     return {
         str(key): table_of(cast("Mapping[str, object]", value), f"{origin}.{key}")
         if isinstance(value, Mapping)
-        else Value(value, f"{origin}.{key}")
+        else Value(os.fspath(value) if isinstance(value, os.PathLike) else value, f"{origin}.{key}")
         for key, value in written.items()
     }
 

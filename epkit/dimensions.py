@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from epkit.errors import ConfigError
+from epkit.errors import ConfigError, nearest
 from epkit.model import TensorInfo
 
 
@@ -21,6 +21,17 @@ def dynamic(inputs: Iterable[TensorInfo]) -> dict[str, tuple[str, ...]]:
             if isinstance(size, str):
                 users.setdefault(size, {})[one.name] = None
     return {name: tuple(used) for name, used in users.items()}
+
+
+def check_sizes(inputs: Iterable[TensorInfo], sizes: Mapping[str, int]) -> None:
+    """Refuse sizes for dimensions that the inputs lack, and sizes below 1; raises ConfigError."""
+    known = dynamic(inputs)
+    for name, size in sizes.items():
+        if name not in known:
+            hint = nearest(name, known, "dynamic dimensions")
+            raise ConfigError(f"{name!r} is not a dynamic dimension of the model", hint=hint)
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ConfigError(f"the dimension {name!r} cannot have the size {size!r}", hint=f"--dim {name}=4")
 
 
 def batch_dimensions(inputs: Iterable[TensorInfo], fixed: Collection[str] = ()) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ EpkitError
 ├── ModelError          the model cannot be read or run by any provider         exit 4
 └── RunError            a run failed; never silently retried elsewhere          exit 4
     ├── RunTimeout          it took longer than it was given; also a TimeoutError
+    ├── RunCancelled        its options were cancelled
     └── SessionClosed       the session was closed
 
 A message is one sentence: what was asked and what was found. `hint` is the next thing to type.
@@ -95,6 +96,10 @@ class RunError(EpkitError):
 
 class RunTimeout(RunError, TimeoutError):
     """A run took longer than it was given."""
+
+
+class RunCancelled(RunError):
+    """A run was stopped by `cancel` of its options."""
 
 
 class SessionClosed(RunError):

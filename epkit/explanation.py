@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 
 from epkit import _platform, _runtime, telemetry
 from epkit._foreign import asked
+from epkit.assumed import clues
 from epkit.capture import Capture, capture, capturing
 from epkit.compiled import Cached, Compiled
 from epkit.config import ConfigSource, load
@@ -92,7 +93,9 @@ def explain(
     if contents.tells:
         sizes = wanted.session_options.free_dimension_overrides
         shrinks = wanted.shrink_above is not None
-        planned = course(contents.inputs, wanted.warmup, [one.provider for one in plan.chain], sizes, shrinks=shrinks)
+        providers = [one.provider for one in plan.chain]
+        known = clues(contents)
+        planned = course(contents.inputs, wanted.warmup, providers, sizes, shrinks=shrinks, known=known)
     said = [] if refused else check_context(contents, plan)
     if not contents.tells:
         said.append(UNTOLD)

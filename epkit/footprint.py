@@ -33,18 +33,21 @@ def inspect(
     batches: Sequence[int] = (),
     target: str | None = None,
     config: ConfigSource = None,
+    *,
+    dimensions: Mapping[str, int] | None = None,
 ) -> Inspection:
     """Say what is in a model, and what each of the batch sizes takes in memory.
 
     With a `target` (or a provider) that is measured too: each batch size is opened and run in a process of its own.
-    `config` is a file, or a mapping of the same shape.
+    `config` is a file, or a mapping of the same shape. `dimensions` are sizes of other dynamic dimensions: those that
+    are not there count as 1 in the estimate, and have sizes that the model takes where it is measured.
 
     Raises ModelError when the model cannot be read, ConfigError when it has no batch dimension, or the target is wrong,
     ProviderUnavailable when a provider that was required cannot be had. What fails in a process is a `fault` there.
     """
     if any(isinstance(one, bool) or not isinstance(one, int) or one < 1 for one in batches):
         raise ConfigError(f"batch sizes must be whole numbers from 1 on, not {list(batches)}", hint="--batch 1,4,16")
-    found = read_and_estimate(model, tuple(dict.fromkeys(batches)))
+    found = read_and_estimate(model, tuple(dict.fromkeys(batches)), dimensions or {})
     if target is None:
         return found
     if not batches:
@@ -52,6 +55,7 @@ def inspect(
     known = _checked(found, target, config)
     with _as_file(model) as path:
         request = {**known, "model": path, "in_memory": isinstance(model, bytes), "target": target}
+        request["dimensions"] = dict(dimensions or {})
         rows = [replace(one, measured=_measured({**request, "batch": one.batch})) for one in found.batches]
     return replace(found, batches=tuple(rows))
 

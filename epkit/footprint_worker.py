@@ -21,13 +21,14 @@ def measure(request: Mapping[str, Any]) -> dict[str, object]:
     from dataclasses import replace
 
     from epkit import _runtime
+    from epkit.assumed import clues
     from epkit.config import load
     from epkit.dimensions import batch_dimensions
     from epkit.model import read
     from epkit.registry import discover
     from epkit.session import EXTERNAL_FOLDER, open_plan, plan_for
-    from epkit.stand_in import stand_in
     from epkit.target import read as read_target
+    from epkit.trial import Given, first_run
 
     registry = discover()
     wanted = read_target(request["target"], load(request["config"]), registry)
@@ -40,10 +41,12 @@ def measure(request: Mapping[str, Any]) -> dict[str, object]:
     before = rss()
     session = open_plan(model, plan, answers)
     opened = rss()
-    dimensions = dict(wanted.warmup.dimensions)
+    dimensions = wanted.warmup.dimensions | request["dimensions"]
     sizes = dimensions | dict.fromkeys(batch_dimensions(session.inputs, dimensions), request["batch"])
-    reset_peak()
-    feed = stand_in(session.inputs, dimensions=sizes).feed
+    ran = first_run(session.run, session.inputs, Given(dimensions=sizes), clues(model))
+    assumed, feed = ran.made.assumed, ran.made.feed
+    del ran
+    reset_peak()  # of inputs that were tried in vain
     for _ in range(RUNS):
         session.run(feed)
     peak = peak_rss()
@@ -52,6 +55,7 @@ def measure(request: Mapping[str, Any]) -> dict[str, object]:
     return {
         "provider": session.report.provider,
         "summary": session.report.summary(),
+        "assumed": assumed,
         "opened": _more(opened, before),
         "run": _more(peak, opened),
         "kept": _more(kept, opened),

@@ -6,11 +6,12 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from epkit import wheels
-from epkit.dimensions import batch_dimensions, dynamic
+from epkit.dimensions import batch_dimensions, check_sizes, dynamic, named
 from epkit.errors import ConfigError
 from epkit.model import BITS, Model, Source, TensorInfo, read
 
@@ -43,6 +44,8 @@ class Memory:
     """Inputs and outputs that are left out: their size cannot be known from type and shape."""
     batch: int | None = None
     """The size that the batch dimension counts as."""
+    dimensions: Mapping[str, int] = field(default_factory=dict)
+    """The sizes that other dimensions count as."""
 
     @property
     def total(self) -> int:
@@ -54,7 +57,9 @@ class Memory:
         """What the estimate is made of, in words."""
         without = f", without {', '.join(self.unknown)}" if self.unknown else ""
         tensors = f"those alive at once of {self.declared} of {self.computed} intermediate tensors with declared shapes"
-        sizes = "dynamic dimensions as 1" if self.batch is None else f"batch as {self.batch}, other dynamic sizes as 1"
+        said = [] if self.batch is None else [f"batch as {self.batch}"]
+        said += [f"{name} as {size}" for name, size in self.dimensions.items()]
+        sizes = ", ".join([*said, "other dynamic sizes as 1"] if said else ["dynamic dimensions as 1"])
         return f"weights + inputs + outputs{without} + {tensors}, {sizes}"
 
     def as_json(self) -> dict[str, object]:
@@ -80,6 +85,8 @@ class Measured:
     """What it still held more after the runs, inputs and outputs dropped: the arena, mostly."""
     fault: str = ""
     hint: str = ""
+    assumed: Mapping[str, int] = field(default_factory=dict)
+    """Sizes of the dynamic dimensions that nobody gave."""
 
     @property
     def total(self) -> int | None:
@@ -140,6 +147,7 @@ class Inspection:
             "ir_version": model.ir_version,
             "opsets": model.opsets,
             "producer": model.producer,
+            "metadata": model.metadata,
             "inputs": [_tensor_json(one) for one in model.inputs],
             "outputs": [_tensor_json(one) for one in model.outputs],
             "dynamic_dimensions": {name: list(inputs) for name, inputs in self.dynamic.items()},
@@ -152,10 +160,13 @@ class Inspection:
         }
 
 
-def inspect(model: Source | Model, batches: Sequence[int] = ()) -> Inspection:
+def inspect(
+    model: Source | Model, batches: Sequence[int] = (), dimensions: Mapping[str, int] = MappingProxyType({})
+) -> Inspection:
     """Read a model and say what is in it, and what each of the batch sizes would take by estimate.
 
-    Raises ModelError when it cannot be read, ConfigError when it has no batch dimension to vary.
+    `dimensions` are sizes of dynamic dimensions; the others count as 1. Raises ModelError when it cannot be read,
+    ConfigError when it has no batch dimension to vary, or no dimension of such a name.
     """
     found = model if isinstance(model, Model) else read(model)
     if not found.tells:
@@ -163,17 +174,22 @@ def inspect(model: Source | Model, batches: Sequence[int] = ()) -> Inspection:
             raise ConfigError("a model in ORT format says nothing of its memory", hint="inspect the ONNX file")
         note = "a model in ORT format says nothing of itself: inspect the ONNX file that it was made from"
         return Inspection(found, {}, None, (note,))
+    check_sizes(found.inputs, dimensions)
     by_name = dynamic(found.inputs)
-    sizes = tuple(BatchSize(batch, of_batch(found, batch)) for batch in batches)
-    return Inspection(found, by_name, _memory(found, {}, None), tuple(_notes(found, by_name)), sizes)
+    sizes = tuple(BatchSize(batch, of_batch(found, batch, dimensions)) for batch in batches)
+    return Inspection(found, by_name, _memory(found, dimensions, {}), tuple(_notes(found, by_name)), sizes)
 
 
-def of_batch(model: Model, batch: int) -> Memory:
+def of_batch(model: Model, batch: int, dimensions: Mapping[str, int] = MappingProxyType({})) -> Memory:
     """Estimate the memory for one batch size. Raises ConfigError when the model has no batch dimension to vary."""
-    return _memory(model, dict.fromkeys(batch_dimensions(model.inputs), batch), batch)
+    batches = dict.fromkeys(batch_dimensions(model.inputs, dimensions), batch)
+    return _memory(model, dimensions, batches, batch)
 
 
-def _memory(model: Model, sizes: Mapping[str, int], batch: int | None) -> Memory:
+def _memory(
+    model: Model, dimensions: Mapping[str, int], batches: Mapping[str, int], batch: int | None = None
+) -> Memory:
+    sizes = {**dimensions, **batches}
     inner = {one.name: _size(one, sizes, batch) for one in model.intermediates}
     known = {name: size for name, size in inner.items() if size is not None}
     outer = {one.name: _size(one, sizes, batch) for one in (*model.inputs, *model.outputs)}
@@ -187,6 +203,7 @@ def _memory(model: Model, sizes: Mapping[str, int], batch: int | None) -> Memory
         computed=len(inner),
         unknown=tuple(name for name, size in outer.items() if size is None),
         batch=batch,
+        dimensions=dict(dimensions),
     )
 
 
@@ -208,7 +225,7 @@ def _size(one: TensorInfo, sizes: Mapping[str, int], batch: int | None) -> int |
     bits = BITS.get(one.dtype)
     if one.shape is None or not bits:
         return None
-    shape = [size if isinstance(size, int) else sizes.get(size or "", 1) for size in one.shape]
+    shape = [size if isinstance(size, int) else sizes.get(size, 1) for size in named(one)]
     if batch is not None and one.shape[:1] == (None,):
         shape[0] = batch
     return (math.prod(shape) * bits + 7) // 8

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from mmap import mmap
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import BinaryIO, Literal, TypeAlias
@@ -25,6 +27,9 @@ from epkit.errors import ConfigError, ModelError
 __all__ = ["BITS", "UNTOLD", "ExternalFile", "Model", "Source", "TensorInfo", "digest", "parse_ort_type", "read"]
 
 SMALL_BYTES = 4 << 20
+
+_LARGEST_POINTER = 1024
+"""Bytes of a pointer of Git LFS, at most: its specification says so."""
 
 Source: TypeAlias = str | os.PathLike[str] | bytes
 """A model's path, or its bytes."""
@@ -53,6 +58,8 @@ class Model:
     opsets: dict[str, int] = field(default_factory=dict)
     """Versions by domain; ONNX's own is "ai.onnx"."""
     producer: str = ""
+    metadata: dict[str, str] = field(default_factory=dict, repr=False)
+    """What the exporter wrote beside the graph: class names, image sizes, alphabets."""
     inputs: tuple[TensorInfo, ...] = ()
     """What has to be given: initializers are left out, those that a run may override too."""
     outputs: tuple[TensorInfo, ...] = ()
@@ -67,6 +74,8 @@ class Model:
     weight_bytes: int = 0
     """Bytes of all stored tensors."""
     external: tuple[ExternalFile, ...] = ()
+    stride: int = 1
+    """By how much the convolutions and poolings of the main graph shrink an image, at most."""
     compiled_for: tuple[str, ...] = ()
     """What ONNX Runtime calls the providers for which the model was compiled; empty for a plain model."""
 
@@ -92,8 +101,7 @@ def read(model: Source, *, folder: str | os.PathLike[str] | None = None) -> Mode
             raise ModelError("the model given as bytes is empty", hint="give the whole content of an .onnx file")
         return _read(model, model, "the model given as bytes", Path(folder or "."))
     if not isinstance(model, str | os.PathLike):
-        hint = "bytes(model)" if isinstance(model, bytearray | memoryview) else "give the path of an .onnx file"
-        raise ConfigError(f"a model is a path or bytes, not {type(model).__name__}", hint=hint)
+        raise ConfigError(f"a model is a path or bytes, not {type(model).__name__}", hint=_as_bytes(model))
     path = Path(os.fsdecode(model))
     with _opened(path) as file:
         try:
@@ -102,6 +110,16 @@ def read(model: Source, *, folder: str | os.PathLike[str] | None = None) -> Mode
             reason = cause.strerror or cause
             hint = "wait until it is copied, and try again"
             raise ModelError(f"the model file '{path}' cannot be read: {reason}", hint=hint) from cause
+
+
+def _as_bytes(model: object) -> str:
+    """Return how what holds a model is turned into its bytes."""
+    if isinstance(model, bytearray | memoryview | mmap):
+        return "bytes(model)"
+    for method in ("SerializeToString", "getvalue", "tobytes", "read"):
+        if callable(getattr(model, method, None)):
+            return f"model.{method}()"
+    return "give the path of an .onnx file"
 
 
 def digest(model: Source | Model) -> str:
@@ -151,6 +169,8 @@ def _read(buffer: Buffer, source: Path | bytes, name: str, folder: Path) -> Mode
         ir_version=contents.ir_version,
         opsets=contents.opsets,
         producer=" ".join(filter(None, contents.producer)),
+        metadata=contents.metadata,
+        stride=max(graph.shrunk.values(), default=1),
         inputs=tuple(one for one in graph.inputs if one.name not in graph.initializers),
         outputs=tuple(graph.outputs),
         intermediates=tuple(
@@ -201,13 +221,39 @@ def _external(stored: list[Stored], name: str, folder: Path) -> Iterator[Externa
                 yield ExternalFile(path, sizes[location])
         wanted = f"external data of {name}: the tensor '{tensor.name}' lies in '{location}'"
         if sizes[location] < 0:
-            raise ModelError(f"{wanted}, which is not in '{folder}'", hint=f"put '{location}' beside the model")
+            raise ModelError(f"{wanted}, which is not in '{folder}'", hint=_missing(location, folder, name))
+        kind, hint = _stranger(path, sizes[location])
+        if kind:
+            raise ModelError(f"{wanted}, which is {kind}", hint=hint)
         end = _end(tensor)
         if end is None:
             raise ModelError(f"{wanted} at an offset that is not a number", hint="export the model again")
         if end > sizes[location]:
             found = f"which has {sizes[location]:,} bytes where {end:,} are needed"
             raise ModelError(f"{wanted}, {found}", hint=f"copy or download '{location}' again")
+
+
+def _missing(location: str, folder: Path, name: str) -> str:
+    """Return what to do where the file with the weights is not beside the model."""
+    twin = location.replace("\\", "/")
+    if twin != location and _size(folder / twin) >= 0:
+        return f"the path is written as on Windows: cp '{folder / twin}' '{folder / location}'"
+    model = folder / name.removeprefix("the model file '").removesuffix("'")
+    with suppress(OSError, ValueError):
+        real = model.resolve()
+        if model.is_symlink() and _size(real.parent / location) >= 0:
+            return f"'{model}' is a link; open the file itself: {real}"
+    return f"put '{location}' beside the model"
+
+
+def _stranger(path: Path, size: int) -> tuple[str, str]:
+    """Return what a small file is that cannot hold weights, and what to do; two empty texts for any other file."""
+    if size > _LARGEST_POINTER:
+        return "", ""
+    with suppress(OSError):
+        head = path.read_bytes()[:HEAD]
+        return identify(head) if head.startswith(b"version https://git-lfs") else ("", "")
+    return "", ""
 
 
 def _end(tensor: Stored) -> int | None:
@@ -257,6 +303,13 @@ def _directory(path: Path) -> ModelError:
 
 
 def _not_found(path: Path) -> ModelError:
+    address = re.match(r"(https?|s3|gs|hf|ftp)://?", os.fspath(path))
+    if address:
+        whole = f"{address[1]}://{os.fspath(path)[address.end() :]}"
+        hint = f"curl -LO {whole}" if address[1].startswith("http") else "download it, and give the path of the file"
+        return ModelError(f"'{whole}' is an address, and models are read from files", hint=hint)
+    if path.parts[:1] and path.parts[0].startswith("~"):
+        return ModelError(f"no file is named '{path}'", hint=f"write the folder that ~ stands for: {_expanded(path)}")
     if not path.parent.is_dir():
         return ModelError(f"there is no folder '{path.parent}' for the model '{path.name}'", hint="check the path")
     names: list[str] = []
@@ -265,6 +318,10 @@ def _not_found(path: Path) -> ModelError:
     near = get_close_matches(path.name, names, 1)
     hint = f"did you mean '{path.parent / near[0]}'?" if near else "check the path"
     return ModelError(f"no file is named '{path}'", hint=hint)
+
+
+def _expanded(path: Path) -> str:
+    return os.path.expanduser(path)  # noqa: PTH111 - a process may have no home, which is no error here
 
 
 def _sha256(source: Path | bytes) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from epkit import _platform, _runtime
@@ -22,6 +22,7 @@ from epkit.run.graph import Graphs
 from epkit.run.inputs import Inputs
 from epkit.run.memory import Shrink
 from epkit.run.narrow import Narrowed
+from epkit.run.options import RunOptions
 from epkit.run.outputs import targets_of
 from epkit.run.settled import unbindable
 from epkit.target import Candidate, arenas
@@ -37,6 +38,8 @@ class Session:
 
     report: Report
     """What was tried, what was chosen, where the nodes run, and what warm-up cost."""
+    _again: Callable[[], Session] | None = None
+    """Opens the same model in the same way, as in another process that this session is sent to."""
 
     def __init__(self, opening: Opening, model: Model) -> None:
         declared = {one.name: one for one in (*model.inputs, *model.outputs)}
@@ -44,6 +47,8 @@ class Session:
         """Name, dtype and shape of each input."""
         self.outputs = _described(opening.session.get_outputs(), declared)
         """Name, dtype and shape of each output."""
+        self.metadata: Mapping[str, str] = MappingProxyType(_metadata(opening.session, model))
+        """What the exporter wrote beside the graph: class names, image sizes, alphabets."""
         self._names = tuple(one.name for one in self.outputs)
         overridable = _described(opening.session.get_overridable_initializers(), declared)
         self._inputs = Inputs(self.inputs, cast=opening.plan.target.cast, overridable=overridable)
@@ -72,6 +77,7 @@ class Session:
         outputs: Sequence[str] | None = None,
         *,
         timeout: float | None = None,
+        options: RunOptions | None = None,
     ) -> dict[str, Output]:
         """Run the model once and return its outputs by name: arrays, or lists and dicts for sequences and maps.
 
@@ -82,13 +88,21 @@ class Session:
         between two nodes. Where the provider made one node of the model (OpenVINO, TensorRT), the run goes on in the
         background, and closing the session waits for it.
 
+        `options` are for ONNX Runtime's log, adapters, and for cancelling the run from another thread.
+
         Raises InputError when an input does not fit the model, RunError when the run fails, SessionClosed.
         """
-        if outputs is None and timeout is None:
+        if outputs is None and timeout is None and options is None:
             results = self._caller.lent(inputs)
             if results is not None:
                 return results
         feed, names = self._fed(inputs, outputs)
+        if options is not None:
+            given = self._caller.options()
+            with options.applied(given, self._caller.runtime):
+                if timeout is None:
+                    return self._caller.run(feed, names, given)
+                return self._background.run(feed, names, timeout, given)
         if timeout is None:
             return self._caller.run(feed, names)
         return self._background.run(feed, names, timeout)
@@ -111,6 +125,7 @@ class Session:
         outputs: Sequence[str] | None = None,
         *,
         timeout: float | None = None,
+        options: RunOptions | None = None,
     ) -> dict[str, Output]:
         """Run the model once, as `run` does, while the event loop goes on.
 
@@ -118,6 +133,10 @@ class Session:
         run to stop, as a `timeout` does.
         """
         feed, names = self._fed(inputs, outputs)
+        if options is not None:
+            given = self._caller.options()
+            with options.applied(given, self._caller.runtime):
+                return await self._background.run_async(feed, names, timeout, given)
         return await self._background.run_async(feed, names, timeout)
 
     def bind(
@@ -161,6 +180,12 @@ class Session:
         self._background.close()
         self._caller.close()
         _platform.trim()
+
+    def __reduce__(self) -> tuple[Callable[[], Session], tuple[()]]:
+        """Pickle as the call that opened it: where it arrives, the model is opened again, on what is there."""
+        if self._again is None:
+            raise TypeError("this session was not opened by epkit.open, so it cannot be opened again elsewhere")
+        return self._again, ()
 
     def __enter__(self) -> Session:
         return self
@@ -218,6 +243,11 @@ def _strictest(chain: Sequence[Candidate], *, captures: bool) -> Concurrency:
         declared.add("per-session")  # ONNX Runtime bears no run beside one that captures or replays
     order: tuple[Concurrency, ...] = ("per-process", "per-session")
     return next((one for one in order if one in declared), "free")
+
+
+def _metadata(session: Any, model: Model) -> dict[str, str]:
+    """Return a model's metadata; of one in ORT format, only ONNX Runtime reads it."""
+    return model.metadata if model.tells else dict(session.get_modelmeta().custom_metadata_map)
 
 
 def _described(nodes: Iterable[Any], declared: Mapping[str, TensorInfo]) -> tuple[TensorInfo, ...]:

@@ -66,6 +66,8 @@ class Report:
     """Whether graphs are captured, where the target asks for it."""
     cache: tuple[Cached, ...] = ()
     notes: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """What the exporter of the model wrote beside the graph."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     placement_unknown: str = ""
     """Why it is not known where the nodes run; empty where it is. Then `placement` is empty, and `provider` None."""

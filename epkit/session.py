@@ -7,7 +7,8 @@ import fnmatch
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from functools import partial
 
 from epkit import _platform, _runtime, events, journal, probe, telemetry
 from epkit._foreign import asked
@@ -20,7 +21,6 @@ from epkit.effective import effective
 from epkit.errors import (
     ConfigError,
     ProviderUnavailable,
-    RunError,
     RuntimeMissing,
     nearest,
 )
@@ -28,17 +28,16 @@ from epkit.isolation import isolation
 from epkit.model import Model, TensorInfo
 from epkit.model import read as read_model
 from epkit.opened import Session, narrows, read_inputs
-from epkit.opening import Before, Opening, drop, is_cpu, leave_out, on_cpu
+from epkit.opening import Before, Opening, drop, leave_out
 from epkit.placement import UNRECORDED
 from epkit.provider import Usable
 from epkit.registry import Registry, discover
-from epkit.report import Report, WarmedUp, tried
+from epkit.report import Report, tried
 from epkit.resolve import Plan, resolve
-from epkit.run.caller import Caller
-from epkit.run.deadline import Deadline
 from epkit.target import Candidate, Target
 from epkit.target import read as read_target
-from epkit.warmup import WarmupFault, check_warmup, course, suspicious, warm_up
+from epkit.warmed import warmed
+from epkit.warmup import check_warmup
 
 EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
 _WEIGHTS_IN_BYTES = ("session.use_ort_model_bytes_directly", "session.use_ort_model_bytes_for_initializers")
@@ -67,7 +66,23 @@ def open(
     contents = read_model(model, folder=wanted.session_options.entries().get(EXTERNAL_FOLDER))
     check_fit(contents, wanted)
     plan, answers = plan_for(wanted, registry)
-    return open_plan(contents, plan, answers)
+    session = open_plan(contents, plan, answers)
+    session._again = partial(
+        open,
+        model if isinstance(model, bytes) else os.path.abspath(model),  # noqa: PTH100 - a text in every form
+        target,
+        options=options and dict(options),
+        session_options=session_options and dict(session_options),
+        config=_portable(config),
+    )
+    return session
+
+
+def _portable(config: ConfigSource) -> ConfigSource:
+    """Return a config that means the same in another process, whatever its working directory."""
+    if config is None or isinstance(config, Mapping):
+        return config and dict(config)
+    return os.path.abspath(config)  # noqa: PTH100 - a text in every form
 
 
 def check_fit(model: Model, target: Target) -> None:
@@ -170,17 +185,18 @@ def _opened(model: Model, under_way: Opening, answers: Mapping[str, probe.Answer
         under_way.session = watched or under_way.session
         session = Session(under_way, model)
         started = time.perf_counter()
-        warmed, why, notes, failed = _warmed_up(session, under_way)
+        warm = warmed(session, under_way, model)
         warmup_seconds += time.perf_counter() - started
-        if failed is None:
+        if warm.failed is None:
             break
         # Its memory, before the next one wants some.
         session.close()
         under_way.session = watched = None
-        if under_way.compiled.doubt(failed[1]):
+        if under_way.compiled.doubt(warm.failed[1]):
             continue
-        drop(under_way, *failed, "failed to warm up")
+        drop(under_way, *warm.failed, "failed to warm up")
     under_way.compiled.keep([one.name for one in under_way.active])
+    notes = warm.planned.notes
     if not under_way.active:
         notes = ("the model has no node to run: it folds to constants, or passes its inputs through", *notes)
     session.report = Report(
@@ -191,8 +207,8 @@ def _opened(model: Model, under_way: Opening, answers: Mapping[str, probe.Answer
         placement=under_way.placed,
         tried=tried(plan, under_way.dropped, under_way.placed, under_way.unknown),
         placement_unknown=under_way.unknown,
-        warmup=warmed,
-        warmup_why=why,
+        warmup=warm.rows,
+        warmup_why=warm.planned.why,
         graph=under_way.capture if under_way.capture is not None and under_way.capture.asked else None,
         cache=under_way.compiled.rows,
         notes=(
@@ -200,6 +216,7 @@ def _opened(model: Model, under_way: Opening, answers: Mapping[str, probe.Answer
             *telemetry.notes(target.telemetry),
             *(*_narrowing(session, under_way), *notes),
         ),
+        metadata=dict(session.metadata),
         seconds={
             # The providers are probed side by side.
             "probe": max((one.seconds for one in answers.values()), default=0.0),
@@ -248,47 +265,3 @@ def probe_notes(answers: Mapping[str, probe.Answer]) -> list[str]:
     """Return what is unusual about the providers, and about how their answers were come by."""
     unusual = (answer.availability.note for answer in answers.values() if isinstance(answer.availability, Usable))
     return list(dict.fromkeys(note for note in (*unusual, *(one.note for one in answers.values())) if note))
-
-
-Failure = tuple[Candidate, str]
-
-
-def _warmed_up(session: Session, opening: Opening) -> tuple[tuple[WarmedUp, ...], str, tuple[str, ...], Failure | None]:
-    """Warm up; a failure is the first provider's that took a node, unless the CPU alone fails in the same way."""
-    target = opening.plan.target
-    active = opening.active
-    shrinks = target.shrink_above is not None
-    planned = course(session.inputs, target.warmup, [one.provider for one in active], shrinks=shrinks)
-    seconds = target.warmup.timeout
-    outputs, notes = session.outputs, planned.notes
-    while True:
-        try:
-            with Deadline(seconds) as deadline:
-                done = warm_up(session.stoppable(deadline), planned, session.inputs, outputs)
-            return done, planned.why, notes, None
-        except WarmupFault as fault:
-            said = f"it took longer than {seconds:g} s and was stopped" if deadline.passed else fault.cause
-            culprit = next((one for one in active if not is_cpu(one)), None)
-            if culprit is not None and _sane_on_cpu(opening, session, fault, seconds):
-                return (), planned.why, (), (culprit, said)
-            if deadline.passed:
-                note = f"warm-up took longer than {seconds:g} s and was stopped: say warmup.timeout, or warmup.shapes"
-                return (), planned.why, (*notes, note), None
-            if not fault.misdeclared:
-                note = f"warm-up said {said!r}, and so does the CPU"
-                return (), planned.why, (*notes, f"{note}: the inputs made up for it do not suit the model"), None
-            # Outputs come out as they are, whatever the model declares.
-            notes = (*notes, f"{fault.cause}, on the CPU too")
-            outputs = tuple(replace(one, shape=None) for one in outputs)
-
-
-def _sane_on_cpu(opening: Opening, session: Session, fault: WarmupFault, seconds: float) -> bool:
-    try:
-        reference = Caller(
-            on_cpu(opening), _runtime.load(), session.inputs, session.outputs, exotic=session._inputs.exotic
-        )
-        with Deadline(seconds) as deadline:
-            results = reference.run(fault.feed, None, deadline.options(reference))
-    except (_runtime.OpenFault, RunError):
-        return False
-    return not suspicious(results, session.outputs)

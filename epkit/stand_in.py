@@ -56,7 +56,8 @@ def sized(
         if plain != wanted.dtype and ("(" in inner or not (optional or shapes.get(wanted.name))):
             continue
         if "(" in inner:
-            raise InputError(f"input {wanted.name!r} is {wanted.dtype}, which cannot be made up", hint="give it")
+            hint = f"give it: --input {wanted.name}=FILE.json" if inner.startswith("map(") else "give it"
+            raise InputError(f"input {wanted.name!r} is {wanted.dtype}, which cannot be made up", hint=hint)
         if shapes.get(wanted.name):
             found[wanted.name] = tuple(shapes[wanted.name])
             continue

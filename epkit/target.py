@@ -118,7 +118,7 @@ def read(
     ):
         if given is not None and not isinstance(given, kind):
             wanted = "a name" if kind is str else "a mapping"
-            raise ConfigError(f"{what} must be {wanted}, not {given!r}", hint='epkit.open(model, "cpu", options={...})')
+            raise ConfigError(f"{what} must be {wanted}, not {given!r}", hint=_rewritten(given, registry))
     _check_names(config, registry)
     name, why = (name, "asked for by name") if name is not None else _default(config)
     call: Table = {}
@@ -137,9 +137,37 @@ def read(
         built_in = BUILT_IN if name.startswith(CPU) else ()
         known = {*registry.providers, *config.targets, *built_in}
         told = f"no target or provider is named {name!r}{registry.shortfall()}"
-        raise UnknownTarget(told, hint="; ".join((nearest(name, known, what="known here"), *config.ignored)))
+        own = _own_name(name, registry) or nearest(name, known, what="known here")
+        raise UnknownTarget(told, hint="; ".join((own, *config.ignored)))
     bare: Table = {"provider": Value(name, "call"), "strict": Value(True, "epkit: a bare provider name is strict")}
     return _from_table(name, f"{why}: the provider itself, strictly", merged(bare, call), registry, config)
+
+
+def _own_name(name: str, registry: Registry) -> str:
+    """Return a hint for ONNX Runtime's name of a provider."""
+    named = [provider.name for provider in registry.providers.values() if provider.ort_name == name]
+    return f"ONNX Runtime's {name} is called {' or '.join(map(repr, named))} here" if named else ""
+
+
+def _rewritten(given: object, registry: Registry) -> str:
+    """Return how to write what was given as ONNX Runtime wants it: a list of providers, a SessionOptions."""
+    if isinstance(given, list | tuple) and given and all(isinstance(one, str) for one in given):
+        own = {provider.ort_name: provider.name for provider in registry.providers.values()}
+        names = [own.get(name, name) for name in given if own.get(name, name) != CPU]
+        if len(names) < 2:
+            return f'epkit.open(model, "{next(iter(names), CPU)}")'
+        return f"put them into a target of epkit.toml: provider = {names[0]!r}, fallback = {names[1:]!r}"
+    if type(given).__name__ == "SessionOptions":
+        usual = type(given)()
+        changed = {name: value for name, value in _plain(given).items() if _plain(usual).get(name) != value}
+        return f"epkit.open(model, session_options={changed or {'intra_op_num_threads': 4}})"
+    return 'epkit.open(model, "cpu", options={...})'
+
+
+def _plain(options: object) -> dict[str, object]:
+    """Return the properties of ONNX Runtime's SessionOptions, enums by name."""
+    known = {name: getattr(options, name) for name in SessionOptions.model_fields if hasattr(options, name)}
+    return {name: getattr(value, "name", value) for name, value in known.items()}
 
 
 def _default(config: Config) -> tuple[str | None, str]:
@@ -158,9 +186,19 @@ def _check_names(config: Config, registry: Registry) -> None:
             )
         for key in table:
             if key not in keys:
-                raise ConfigError(f"{config.place}: targets.{name} has an unknown key {key!r}", hint=nearest(key, keys))
+                told = f"{config.place}: targets.{name} has an unknown key {key!r}"
+                raise ConfigError(told, hint=_place_of(key) or nearest(key, keys))
     for name in config.automatic.value if isinstance(config.automatic.value, tuple) else ():
         registry.get(name)
+
+
+def _place_of(key: str) -> str:
+    """Return where a key of ONNX Runtime belongs that stands in a target by itself."""
+    if key in SessionOptions.model_fields:
+        return f"write it under session_options: session_options = {{ {key} = ... }}"
+    if "." in key:
+        return f'write it under session_options: session_options = {{ config = {{ "{key}" = "..." }} }}'
+    return ""
 
 
 def _automatic(config: Config, registry: Registry, call: Table) -> Target:

@@ -46,7 +46,7 @@ class Warmup(BaseModel):
     shapes: tuple[dict[str, tuple[Annotated[int, Field(ge=0)], ...]], ...] = ()
     """Shapes to run, each a table from input name to shape; inputs left out take their declared shape."""
     dimensions: dict[str, Annotated[int, Field(ge=1)]] = {}
-    """Sizes for dynamic dimensions, by name; the others are guessed as 1, and the report says so."""
+    """Sizes for dynamic dimensions, by name; the others are assumed, and the report says which."""
     runs: Annotated[int, Field(ge=0)] | None = None
     """How many runs per shape, and one more is timed; what the provider needs unless given, and 0 for none."""
     timeout: Annotated[StrictInt | StrictFloat, Field(gt=0, le=LONGEST_WARMUP_S)] = 1800

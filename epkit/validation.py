@@ -31,6 +31,8 @@ def validated(model: type[Model], table: Table, where: str, path: Sequence[str] 
     if fault["type"] == "extra_forbidden":
         message = f"no such {subject}"
         hint = nearest(location[-1], known) if known != ["extra"] else "it has none; see session_options"
+        if "." in location[-1] and "config" in known:
+            hint = f'write it under config: config = {{ "{location[-1]}" = "..." }}'
     elif fault["type"] == "missing":
         message, hint, origin = "is missing", "", ""
     elif fault["type"] == "value_error":

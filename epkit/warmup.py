@@ -1,6 +1,6 @@
 """What is run before the first request, why, and is what comes out sane?
 
-The plan is pure data: shapes from the target, with a guess of 1 for dynamic dimensions that nobody named, and for each
+The plan is pure data: shapes from the target, with assumed sizes for dynamic dimensions that nobody named, and for each
 the runs that the providers of a session declare that they need.
 """
 
@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 
 from epkit._platform import peak_rss
-from epkit.dimensions import batch_dimensions, dynamic
+from epkit.assumed import RANK, Clues, assumed
+from epkit.dimensions import batch_dimensions, bound, dynamic
 from epkit.errors import ConfigError, InputError, nearest
 from epkit.model import TensorInfo
 from epkit.provider import Provider, WarmupNeed
@@ -25,6 +27,8 @@ from epkit.steady import is_steady, no_longer_falls
 from epkit.target_table import Warmup
 
 Run = Callable[[Mapping[str, object]], Mapping[str, object]]
+
+_NONE: Mapping[str, int] = MappingProxyType({})
 
 MOST_RUNS = 12
 MOST_SECONDS = 5.0
@@ -62,6 +66,8 @@ class Course:
     runs: tuple[PlannedRun, ...] = ()
     why: str = ""
     notes: tuple[str, ...] = ()
+    assumed: Mapping[str, int] = field(default_factory=dict)
+    """Sizes of dynamic dimensions that nobody says."""
 
     def summary(self) -> str:
         """Say it in one line: "3 shapes, 2 runs each: cpu: the first run allocates the arena"."""
@@ -99,13 +105,16 @@ def course(
     sizes: Mapping[str, int] | None = None,
     *,
     shrinks: bool = False,
+    known: Clues | None = None,
+    others: Mapping[str, int] = _NONE,
 ) -> Course:
     """Decide what to run, given the target's wishes and the providers that have nodes.
 
-    Every shape that the target names is run; without any, one that is guessed. A provider that pays once needs its
+    Every shape that the target names is run; without any, one that is assumed. A provider that pays once needs its
     runs on the first shape only. Where memory is an arena the largest shape is run first: smaller ones then find room
     in what it took. But an arena that is to give memory back (`shrinks`) never gives back what it took first, so then
-    it is the smallest. `sizes` are those of dynamic dimensions that are settled elsewhere.
+    it is the smallest. `sizes` are those of dynamic dimensions that are settled elsewhere. What is left is assumed by
+    what is `known` of the model, or has the size that `others` say.
     """
     declared = bool(wanted.shapes or wanted.batches)
     if wanted.runs == 0:
@@ -115,7 +124,7 @@ def course(
     if not declared and wanted.runs is None and not any(one.warmup.runs for one in providers):
         return Course(why="no provider needs it")
     try:
-        shapes = _shapes(inputs, wanted, sizes or {})
+        shapes, guessed = _shapes(inputs, wanted, sizes or {}, known, others)
     except InputError as error:
         return Course(notes=(f"not warmed up: {error.message}",))
     try:
@@ -137,7 +146,7 @@ def course(
             if shrinks
             else f"the largest shape first, since {arena} then grows once"
         )
-    return Course(runs, "; ".join(why), tuple(_guesses(shapes, providers)))
+    return Course(runs, "; ".join(why), tuple(_guesses(guessed, providers)), guessed)
 
 
 def warm_up(
@@ -203,15 +212,29 @@ def _batch(inputs: Sequence[TensorInfo], wanted: Warmup, sizes: Mapping[str, int
         raise ConfigError(f"warmup.batches: {error.message}", hint=error.hint) from error
 
 
-def _shapes(inputs: Sequence[TensorInfo], wanted: Warmup, sizes: Mapping[str, int]) -> list[Sized]:
-    """Return every shape that is wanted, once; raises InputError and ConfigError."""
+def _shapes(
+    inputs: Sequence[TensorInfo],
+    wanted: Warmup,
+    sizes: Mapping[str, int],
+    known: Clues | None,
+    others: Mapping[str, int],
+) -> tuple[list[Sized], dict[str, int]]:
+    """Return every shape that is wanted, once, and the sizes that were assumed; raises InputError and ConfigError."""
     dimensions = dict(sizes) | wanted.dimensions
+    wishes: list[tuple[Mapping[str, Sequence[int]], dict[str, int]]]
     if wanted.batches:
         batch = _batch(inputs, wanted, sizes)
-        found = [sized(inputs, None, dimensions | dict.fromkeys(batch, size)) for size in wanted.batches]
+        wishes = [({}, dimensions | dict.fromkeys(batch, size)) for size in wanted.batches]
     else:
-        found = [sized(inputs, shape, dimensions) for shape in wanted.shapes or ({},)]
-    return list({tuple(one.shapes.items()): one for one in found}.values())
+        wishes = [(shape, bound(inputs, shape) | dimensions) for shape in wanted.shapes or ({},)]
+    found: list[Sized] = []
+    guessed: dict[str, int] = {}
+    for shape, said in wishes:
+        missing = assumed(inputs, said, known, others)
+        found.append(sized(inputs, shape, missing | said))
+        guessed |= missing
+        guessed |= dict.fromkeys((name for name in found[-1].guessed if name.startswith(RANK)), 1)
+    return list({tuple(one.shapes.items()): one for one in found}.values()), guessed
 
 
 def _planned(shape: Sized, wanted: Warmup, providers: Sequence[Provider], *, first: bool) -> PlannedRun:
@@ -231,15 +254,14 @@ def _planned(shape: Sized, wanted: Warmup, providers: Sequence[Provider], *, fir
     return PlannedRun(shape.shapes, runs, most, tuple(needs), why)
 
 
-def _guesses(shapes: Sequence[Sized], providers: Sequence[Provider]) -> list[str]:
-    guessed = dict.fromkeys(dimension for one in shapes for dimension in one.guessed)
-    if not guessed:
+def _guesses(assumed: Mapping[str, int], providers: Sequence[Provider]) -> list[str]:
+    if not assumed:
         return []
-    told = f"warm-up guessed {', '.join(f'{dimension} = 1' for dimension in guessed)}"
+    told = f"warm-up assumed {', '.join(f'{name} = {size}' for name, size in assumed.items())}"
     payers = [one.name for one in providers if one.warmup.shapes == "each"]
     if payers:
         told += f"; {' and '.join(payers)} pays again for each new shape"
-    return [f"{told}; say warmup.shapes, warmup.batches or warmup.dimensions in the target"]
+    return [f"{told}; set them with warmup.shapes, warmup.batches or warmup.dimensions in the target"]
 
 
 def _row(planned: PlannedRun, seconds: Sequence[float], before: int | None, after: int | None) -> WarmedUp:

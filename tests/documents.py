@@ -104,7 +104,7 @@ def made_up(
                 meeting += 1
     request = Request("model.onnx", "ab" * 32, 123456, True, 90.0, 0.02, "auto", False, 1, seed)
     measured = Measured(
-        True, request, ENVIRONMENT, cases, candidates, tuple(found), tuple(blocks), ("guessed as 1: batch",), {}
+        True, request, ENVIRONMENT, cases, candidates, tuple(found), tuple(blocks), ("assumed batch = 1",), {}
     )
     return Benchmark(measured, findings(measured))
 

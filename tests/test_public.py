@@ -11,8 +11,19 @@ from epkit import errors
 
 
 def test_the_public_names_are_these():
-    names = ["Binding", "Copy", "DeviceArray", "EpkitError", "Session", "__version__", "bench", "compare"]
-    names += ["compile", "doctor", "errors", "explain", "inspect", "new_plugin", "observe", "open", "providers"]
+    names = ["Binding", "Copy", "DeviceArray", "EpkitError", "RunOptions", "Session", "__version__", "bench", "compare"]
+    names += [
+        "compile",
+        "doctor",
+        "drop_zipmap",
+        "errors",
+        "explain",
+        "inspect",
+        "new_plugin",
+        "observe",
+        "open",
+        "providers",
+    ]
     assert epkit.__all__ == names
     assert dir(epkit) == sorted(names)
     assert all(getattr(epkit, name) for name in names)

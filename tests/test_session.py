@@ -316,8 +316,8 @@ def sick(monkeypatch):
     def _sick(answer):
         real = Caller.run
 
-        def run(caller, feed, names=None):
-            results = real(caller, feed, names)
+        def run(caller, feed, names=None, options=None):
+            results = real(caller, feed, names, options)
             if "OpenVINOExecutionProvider" not in caller.session.get_providers():
                 return results
             return dict(zip(results, answer(list(results.values())), strict=True))
@@ -369,11 +369,11 @@ def test_warm_up_reports_first_against_steady_and_says_what_it_guessed():
         assert warmed.first_s > 0
         assert warmed.steady_s is not None
         assert warmed.shapes == {"x": (1, 16)}
-        assert any("guessed batch = 1" in note for note in session.report.notes)
+        assert any("assumed batch = 1" in note for note in session.report.notes)
     told = chain("cpu", warmup={"dimensions": {"batch": 4}})
     with epkit.open(mlp(), "t", config=told) as session:
         assert session.report.warmup[0].shapes == {"x": (4, 16)}
-        assert not any("guessed" in note for note in session.report.notes)
+        assert not any("assumed" in note for note in session.report.notes)
     several = chain("cpu", warmup={"shapes": [{"x": [1, 16]}, {"x": [8, 16]}], "runs": 3})
     with epkit.open(mlp(), "t", config=several) as session:
         assert [one.shapes["x"] for one in session.report.warmup] == [(8, 16), (1, 16)]

@@ -57,7 +57,7 @@ def test_every_declared_shape_is_planned_once_with_a_reason_and_a_bound(wanted, 
     wanted = wanted.model_copy(update={"runs": runs})
     planned = course(IMAGES, wanted, chain)
     found = [one.shapes["image"] for one in planned.runs]
-    declared = [(size, 3, 1, 8) for size in wanted.batches] + [tuple(one["image"]) for one in wanted.shapes]
+    declared = [(size, 3, 64, 8) for size in wanted.batches] + [tuple(one["image"]) for one in wanted.shapes]
     assert sorted(found) == sorted(set(declared))
     for one in planned.runs:
         assert one.shapes["scale"] == one.shapes["image"][:1]
@@ -75,7 +75,7 @@ def test_an_arena_wants_the_largest_shape_first_or_if_it_shrinks_the_smallest(wa
         assert found == sorted(found, reverse=not shrinks)
         assert len(found) == 1 or f"the {'smallest' if shrinks else 'largest'} shape first" in planned.why
     else:
-        declared = [(size, 3, 1, 8) for size in wanted.batches] + [tuple(one["image"]) for one in wanted.shapes]
+        declared = [(size, 3, 64, 8) for size in wanted.batches] + [tuple(one["image"]) for one in wanted.shapes]
         assert [one.shapes["image"] for one in planned.runs] == list(dict.fromkeys(declared))
 
 
@@ -98,9 +98,9 @@ def test_without_wishes_there_is_one_shape_and_no_more_runs_than_the_providers_n
         assert planned.why == "no provider needs it"
         return
     (one,) = planned.runs
-    assert one.shapes == {"image": (1, 3, 1, 8), "scale": (1,)}
+    assert one.shapes == {"image": (1, 3, 64, 8), "scale": (1,)}
     assert one.runs == most + 1
-    assert any("guessed batch = 1, image[2] = 1" in note for note in planned.notes)
+    assert any("assumed batch = 1, image[2] = 64" in note for note in planned.notes)
 
 
 @given(st.lists(st.floats(1e-6, 10), max_size=30), st.integers(1, 6), st.integers(0, 20))
@@ -152,7 +152,7 @@ def test_batch_sizes_are_run_and_their_cost_is_reported():
         if None not in peaks:
             assert peaks == sorted(peaks)
             assert all(row.grew_bytes >= 0 for row in rows)
-        assert not any("guessed" in note for note in session.report.notes)
+        assert not any("assumed" in note for note in session.report.notes)
 
 
 def test_explain_shows_the_runs_without_opening():
@@ -163,7 +163,7 @@ def test_explain_shows_the_runs_without_opening():
         assert [one.shapes for one in told.warmup] == [one.shapes for one in session.report.warmup]
     told = epkit.explain(mlp(), "t", config=target(runs=0))
     assert (told.warmup, told.warmup_why) == ((), "none: the target says runs = 0")
-    assert any("guessed batch = 1" in note for note in epkit.explain(mlp(), "cpu").notes)
+    assert any("assumed batch = 1" in note for note in epkit.explain(mlp(), "cpu").notes)
 
 
 def test_a_size_that_a_session_option_settles_is_not_guessed_by_explain():

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from epkit.benchmark.document import Case
 from epkit.candidates import Feed
-from epkit.dimensions import batch_dimensions, dynamic
-from epkit.errors import ConfigError, nearest
+from epkit.dimensions import batch_dimensions, check_sizes
+from epkit.errors import ConfigError
 from epkit.model import UNTOLD, Model
 
 
@@ -17,11 +17,7 @@ def combined(model: Model, batches: Sequence[int], dimensions: Mapping[str, Sequ
     """Combine all sizes. Raises ConfigError for a dimension that the model lacks, and for sizes below 1."""
     if not model.tells and (batches or dimensions):
         raise ConfigError(f"no size can be varied: {UNTOLD}", hint="benchmark the ONNX file that it was made from")
-    known = dynamic(model.inputs)
-    for name in dimensions:
-        if name not in known:
-            hint = nearest(name, known, "dynamic dimensions")
-            raise ConfigError(f"{name!r} is not a dynamic dimension of the model", hint=hint)
+    check_sizes(model.inputs, dict.fromkeys(dimensions, 1))
     wanted: list[tuple[str, Sequence[str], Sequence[int]]] = []
     if batches:
         wanted.append(("batch", batch_dimensions(model.inputs, dimensions), batches))

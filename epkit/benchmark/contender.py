@@ -68,6 +68,18 @@ class Contender:
         """Whether the thread that calls does all of the work."""
         return bool(self.warmups) and all(one["alone"] for one in self.warmups)
 
+    @property
+    def settled(self) -> Sequence[Mapping[str, int]] | None:
+        """The sizes of the dimensions that nobody gave, case by case; None where none are known to suit the model."""
+        sizes = [feed["assumed"] for feed in self.request.get("feeds", ())]
+        return None if not sizes or None in sizes else sizes
+
+    def settle(self, sizes: Sequence[Mapping[str, int]]) -> None:
+        """Tell all further processes which sizes the dimensions have that nobody gave, case by case."""
+        feeds = self.request.get("feeds", ())
+        settled = [{**feed, "assumed": assumed} for feed, assumed in zip(feeds, sizes, strict=True)]
+        self.request = {**self.request, "feeds": settled}
+
     def start(self) -> Runner | None:
         """Start a process and ask it to open the model; None when that cannot be."""
         with self.blamed():

@@ -34,7 +34,7 @@ from epkit.config import ConfigSource, load
 from epkit.delegation import located
 from epkit.errors import ConfigError
 from epkit.faults import raise_common_fault
-from epkit.model import Source, digest
+from epkit.model import Source, TensorInfo, digest
 from epkit.model import read as read_model
 from epkit.parity.tolerance import tolerance_of
 from epkit.registry import discover
@@ -154,7 +154,7 @@ def bench(
             profiled = Task(
                 Path(told["model"]), told["in_memory"], told["config"], Feed(**told["feeds"][0]), bound
             )  # fmt: skip
-        return _measured(contenders, record, folder, time_left, progress, profiled, others)
+        return _measured(contenders, record, folder, time_left, progress, profiled, others, contents.inputs)
 
 
 def bench_calls(
@@ -197,6 +197,7 @@ def _measured(
     progress: Progress | None,
     profiled: Task | None = None,
     others: Sequence[Contender] = (),
+    inputs: Sequence[TensorInfo] = (),
 ) -> Benchmark:
     """Let all run alone, then side by side, round by round, until all is told or the time is over.
 
@@ -209,7 +210,7 @@ def _measured(
             stack.callback(one.end)
         pilot(contest, folder)
         raise_common_fault([one.fault for one in contenders])
-        describe_cases(contenders, record)
+        describe_cases(contenders, record, inputs)
         judge_outputs(contenders, folder, tolerance_of(request.tolerance))
         unfinished = stack.enter_context(contextlib.ExitStack())
         unfinished.callback(record.keep)
@@ -236,7 +237,8 @@ def _measured(
         if not record.blocks and contest.taking_part:
             record.notes.append("the time was over before anything could be measured; give more with --budget")
         if profiled:
-            look_inside(contest, profiled)
+            feed = Feed(**contenders[0].request["feeds"][0])
+            look_inside(contest, replace(profiled, feed=feed))
         unfinished.pop_all()
     if progress:
         progress("done", 1.0)

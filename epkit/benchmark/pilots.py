@@ -7,16 +7,19 @@ whether its outputs are those of the reference, and how long a run takes, which 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
+from epkit.assumed import told as assumptions
 from epkit.benchmark.budget import HINDERING, STARTING
 from epkit.benchmark.contender import Contender
 from epkit.benchmark.contest import Contest
 from epkit.benchmark.nvidia_smi import device_bytes, gpus, used_and_free
 from epkit.benchmark.record import Record
 from epkit.benchmark.runner import Reply, Runner
+from epkit.model import TensorInfo
 from epkit.parity.agreement import Agreement, agreement, incomparable
 from epkit.parity.metrics import NONE
 from epkit.parity.outputs import read
@@ -37,13 +40,14 @@ def pilot(contest: Contest, folder: Path) -> None:
     record = contest.record
     waiting = [one for one in contest.contenders if one.fault is None and not one.opened]
     contest.random.shuffle(waiting)
+    _settle(contest, next((one.settled for one in contest.contenders if one.settled is not None), None))
     ready_by = time.monotonic() + contest.budget.left * SHARE
     for one in waiting:
         last = one is waiting[-1]
         until = time.monotonic() + (ready_by - time.monotonic()) * (1.0 if last else 0.5)
         contest.tell(f"trying {one.name}")
         with one.blamed():
-            _alone(one, record, folder, until, outputs=not one.compiles)
+            _first(one, contest, folder, until)
             if one.compiles and record.processes[-1].cache == "cold":
                 # Once more, from what was kept: as all that follow will start.
                 _alone(one, record, folder, until, outputs=True)
@@ -52,14 +56,33 @@ def pilot(contest: Contest, folder: Path) -> None:
         one.end()
 
 
-def _alone(one: Contender, record: Record, folder: Path, until: float, *, outputs: bool) -> None:
+def _first(one: Contender, contest: Contest, folder: Path, until: float) -> None:
+    """Let one run for the first time; the sizes with which it does are those of all that follow."""
+    sizes = _alone(one, contest.record, folder, until, outputs=not one.compiles)
+    if sizes:  # the assumed ones do not suit the model: once more, as if these had been known
+        _settle(contest, sizes)
+        _alone(one, contest.record, folder, until, outputs=not one.compiles)
+    elif one.opened:
+        _settle(contest, [case["assumed"] for case in one.opened["cases"]])
+
+
+def _settle(contest: Contest, sizes: Sequence[Mapping[str, int]] | None) -> None:
+    for one in contest.contenders:
+        if "feeds" in one.request and sizes is not None:
+            one.settle(sizes)
+
+
+def _alone(one: Contender, record: Record, folder: Path, until: float, *, outputs: bool) -> Sequence[Mapping[str, int]]:
+    """Run one; returns sizes that suit the model, where it had to look for them and did nothing else."""
     one.end()
     held_before = used_and_free(gpus())
     began = time.monotonic()
     runner = one.start()
     if runner is None:
-        return
+        return ()
     opened = runner.answer("open", until - time.monotonic())
+    if "settled" in opened:
+        return cast("Sequence[Mapping[str, int]]", opened["settled"])
     one.opened = one.opened or opened
     runner.longest_s = max(opened["first_run_s"])
     warmed = warm(runner, until - time.monotonic())
@@ -71,6 +94,7 @@ def _alone(one: Contender, record: Record, folder: Path, until: float, *, output
     if outputs:
         _outputs_of(one, runner, folder, until)
     record.add(one.process(0, opened, warmed, {**finish(runner), "device_bytes": _held(runner, held_before)}))
+    return ()
 
 
 def warm(runner: Runner, seconds: float) -> Reply:
@@ -103,8 +127,8 @@ def _file(folder: Path, one: Contender, case: int) -> Path:
     return folder / f"outputs-{one.place}-{case}.npz"
 
 
-def describe_cases(contenders: Sequence[Contender], record: Record) -> None:
-    """Say of each case on which inputs it ran, and which sizes were guessed."""
+def describe_cases(contenders: Sequence[Contender], record: Record, inputs: Sequence[TensorInfo]) -> None:
+    """Say of each case on which inputs it ran, and which sizes were assumed."""
     reference = reference_of(contenders)
     if reference is None:
         return
@@ -113,9 +137,9 @@ def describe_cases(contenders: Sequence[Contender], record: Record) -> None:
         replace(case, inputs=tuple(one["inputs"]), inputs_sha256=one["inputs_sha256"])
         for case, one in zip(record.cases, told, strict=True)
     ]
-    guessed = list(dict.fromkeys(name for one in told for name in one["guessed"]))
-    if guessed:
-        record.notes.append(f"guessed as 1: {', '.join(guessed)}; say --batch, --dim or --input")
+    for note in dict.fromkeys(assumptions(one["assumed"], inputs) for one in told):
+        if note:
+            record.notes.append(note)
 
 
 def judge_outputs(contenders: Sequence[Contender], folder: Path, tolerance: Tolerance) -> None:

@@ -34,6 +34,7 @@ def profiled(request: Mapping[str, Any]) -> dict[str, object]:
 
     from epkit._foreign import asked
     from epkit._runtime import CPU_ORT_NAME
+    from epkit.assumed import clues
     from epkit.benchmark.operators import Operators, read
     from epkit.candidates import Feed, made
     from epkit.delegation import model_of, plan_of, target_of
@@ -46,8 +47,9 @@ def profiled(request: Mapping[str, Any]) -> dict[str, object]:
     notes = ["profiled without its CUDA graph: replaying one shows no nodes"] if target.cuda_graph else []
     target = replace(target, cuda_graph=False)
     plan, answers = plan_of(request, target)
-    with open_plan(model_of(request, target), plan, answers) as session:
-        feed = made(session.inputs, Feed(**request["feed"])).feed
+    model = model_of(request, target)
+    with open_plan(model, plan, answers) as session:
+        feed = made(session.inputs, Feed(**request["feed"]), clues(model)).feed
         binding = session.bind(feed) if request["bound"] else None
         run: Callable[[], object] = binding.run if binding is not None else lambda: session.run(feed)
         nodes = sum(share.nodes for share in session.report.placement.values())

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from epkit._child import Parent, failure
 from epkit._platform import end_with_parent, peak_rss
+from epkit.errors import RunError
 from epkit.steady import is_steady
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class Worker:
         self._host: list[Call] = []
         """The same with outputs on the host, where they can be compared."""
         self._callers = 1
+        self._settle: Callable[[], list[Mapping[str, int] | None]] = list
+        """Finds sizes with which the session runs, for each case."""
 
     def answer(self, message: Message) -> Reply:
         """Do what a message says; an error is a reply with the class, the message and the hint."""
@@ -86,16 +89,22 @@ class Worker:
         self._callers = message["callers"]
         reply = self._open_call(message["call"]) if "call" in message else self._open_target(message)
         firsts = []
-        for calls in self._calls:
-            started = time.perf_counter()
-            calls[0]()
-            firsts.append(time.perf_counter() - started)
+        try:
+            for calls in self._calls:
+                started = time.perf_counter()
+                calls[0]()
+                firsts.append(time.perf_counter() - started)
+        except RunError:
+            if all(feed["assumed"] is not None for feed in message.get("feeds", ())):
+                raise
+            return {"settled": self._settle()}
         return {**reply, "first_run_s": firsts}
 
     def _open_target(self, message: Message) -> Reply:
         started = time.perf_counter()
         from epkit import _runtime
-        from epkit.candidates import Feed, made
+        from epkit.assumed import clues
+        from epkit.candidates import Feed, made, settled
         from epkit.delegation import model_of, plan_of, target_of
         from epkit.parity.outputs import described, digest
         from epkit.session import open_plan
@@ -111,14 +120,16 @@ class Worker:
         session = open_plan(model, plan, answers)
         open_s = time.perf_counter() - started
         cases = []
+        known = clues(model)
+        self._settle = lambda: [settled(session, model, Feed(**feed)).assumed for feed in message["feeds"]]
         for feed in message["feeds"]:
-            inputs = made(session.inputs, Feed(**feed))
+            inputs = made(session.inputs, Feed(**feed), known)
             host = _call(session, inputs.feed, bound=False)
             self._host.append(host)
             each = [_call(session, inputs.feed, bound=True) if message["bound"] else host for _ in range(self._callers)]
             self._calls.append(each)
             told = {"inputs": described(inputs.feed, feed["files"]), "inputs_sha256": digest(inputs.feed)}
-            cases.append({**told, "guessed": list(inputs.guessed)})
+            cases.append({**told, "assumed": inputs.assumed})
         report = session.report
         return {
             "import_s": import_s,
@@ -140,7 +151,7 @@ class Worker:
         call = factory()
         self._host.append(lambda: _by_place(call()))
         self._calls.append([call] * self._callers)
-        told = {"inputs": [], "inputs_sha256": "", "guessed": []}
+        told = {"inputs": [], "inputs_sha256": "", "assumed": {}}
         return {
             "import_s": import_s,
             "open_s": time.perf_counter() - started,

@@ -28,6 +28,15 @@ def sizes(context: click.Context, param: click.Parameter, value: str | None) -> 
         raise click.BadParameter(f"{value!r} is not a list of numbers such as 1,4,16") from None
 
 
+def _one_size(context: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, int]:
+    """Read "frames=2", once or several times; the callback of an option."""
+    found = dimensions(context, param, value)
+    for name, listed in found.items():
+        if len(listed) != 1:
+            raise click.BadParameter(f"{name!r} has {len(listed)} sizes; give one: NAME=2")
+    return {name: listed[0] for name, listed in found.items()}
+
+
 def dimensions(context: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
     """Read "frames=1,2", once or several times; the callback of an option."""
     found: dict[str, tuple[int, ...]] = {}
@@ -37,3 +46,13 @@ def dimensions(context: click.Context, param: click.Parameter, value: tuple[str,
             raise click.BadParameter(f"{one!r} names no dimension; write NAME=1,2")
         found[name] = (*found.get(name, ()), *sizes(context, param, listed))
     return found
+
+
+one_size = click.option(
+    "--dim",
+    "dimensions",
+    callback=_one_size,
+    multiple=True,
+    metavar="NAME=2",
+    help="The size of a dynamic dimension of inputs that are made up.",
+)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 @click.argument("what", nargs=-1, required=True, metavar="MODEL | DIR_A DIR_B")
 @click.option("-t", "--target", "targets", multiple=True, metavar="NAME", help="Two targets or more; the first leads.")
 @click.option("--input", "given", multiple=True, metavar="NAME=FILE.npy", help="An input; the others are made up.")
+@_options.one_size
 @click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True, help="Sets of made-up inputs.")
 @click.option(
     "--tolerance",
@@ -35,6 +36,7 @@ def compare(
     what: tuple[str, ...],
     targets: tuple[str, ...],
     given: tuple[str, ...],
+    dimensions: dict[str, int],
     seeds: int,
     tolerance: str,
     config: str | None,
@@ -62,6 +64,7 @@ def compare(
             targets,
             config=config,
             inputs=named_files(given),
+            dimensions=dimensions,
             seeds=seeds,
             tolerance=tolerance,
             refresh=refresh,

@@ -12,21 +12,32 @@ if TYPE_CHECKING:
     from epkit.inspection import Inspection
     from epkit.model import TensorInfo
 
+LONGEST = 100
+"""How many characters of a value are shown on a terminal."""
+
 
 @click.command()
 @click.argument("model")
 @click.option("--batch", callback=_options.sizes, metavar="1,4,16", help="Batch sizes to estimate the memory of.")
 @click.option("-t", "--target", metavar="NAME", help="Measure them too: a target of the config, or a provider.")
+@_options.one_size
 @_options.config
 @_options.as_json
-def inspect(model: str, batch: tuple[int, ...], target: str | None, config: str | None, as_json: bool) -> None:
+def inspect(
+    model: str,
+    batch: tuple[int, ...],
+    target: str | None,
+    dimensions: dict[str, int],
+    config: str | None,
+    as_json: bool,
+) -> None:
     """Say what MODEL holds: inputs, outputs, opset and IR version, operators, weights, a memory estimate.
 
     With --batch, it estimates the memory of each batch size, and with -t measures it in a process of its own.
     """
     from epkit import footprint
 
-    found = footprint.inspect(model, batch, target, config)
+    found = footprint.inspect(model, batch, target, config, dimensions=dimensions)
     if as_json:
         _show.document(found.as_json())
         return
@@ -52,13 +63,23 @@ def _contents(model: str, found: Inspection) -> None:
     operators = [(name, count) for name, count in told.operators.items()]
     _show.table(("operator", "nodes"), [*operators, ("in all", sum(told.operators.values()))], numbers=("nodes",))
     _show.line(f"weights: {told.parameters:,} parameters, {_show.size(told.weight_bytes)}")
+    for key, text in told.metadata.items():
+        _show.line(f"metadata: {key} = {_cut(text)}")
     for one in told.external:
         _show.line(f"external data: {one.path} ({_show.size(one.bytes)})")
     if found.memory is not None:
         _show.line(f"memory, estimated: {_show.size(found.memory.total)} ({found.memory.covers})")
 
 
+def _cut(text: str) -> str:
+    """Return a text on one line; a list of class names may be pages long, and is whole with --json."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]}... ({len(text):,} characters; whole with --json)"
+
+
 def _batches(found: Inspection) -> None:
+    from epkit.assumed import told as assumptions
+
     rows = []
     for row in found.batches:
         held = row.estimate
@@ -89,6 +110,8 @@ def _batches(found: Inspection) -> None:
     _show.advice((f"batch {batch}", one.hint) for batch, one in measured)
     for summary in dict.fromkeys(one.summary for _, one in measured if one.summary):
         _show.line(summary)
+    for note in dict.fromkeys(assumptions(one.assumed, files=False) for _, one in measured if one.assumed):
+        _show.line(f"note: {note}")
 
 
 def shape(one: TensorInfo) -> str:

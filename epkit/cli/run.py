@@ -17,37 +17,48 @@ if TYPE_CHECKING:
 @click.argument("model")
 @_options.target
 @click.option("--input", "given", multiple=True, metavar="NAME=FILE.npy", help="An input; the others are made up.")
+@_options.one_size
 @click.option("--output-dir", metavar="D", help="Write each output to D/<name>.npy.")
 @_options.timeout
 @_options.config
 @_options.as_json
 def run(
-    model: str, target: str | None, given: tuple[str, ...], output_dir: str | None, config: str | None, as_json: bool
+    model: str,
+    target: str | None,
+    given: tuple[str, ...],
+    dimensions: dict[str, int],
+    output_dir: str | None,
+    config: str | None,
+    as_json: bool,
 ) -> None:
     """Run MODEL once, for given or made-up inputs, and say what ran where."""
-    import time
-
-    from epkit import session
+    from epkit import assumed, session
     from epkit.arrays import load_inputs, saved
+    from epkit.dimensions import check_sizes
+    from epkit.model import read as read_model
+    from epkit.trial import Given, first_run
 
     with session.open(model, target, config=config) as opened:
-        feed, made_up = load_inputs(given, opened.inputs)
-        started = time.perf_counter()
-        outputs = opened.run(feed)
-        elapsed = time.perf_counter() - started
+        check_sizes(opened.inputs, dimensions)
+        known = Given(load_inputs(given, opened.inputs), dimensions=dimensions)
+        ran = first_run(opened.run, opened.inputs, known, assumed.clues(read_model(model)))
+        outputs, made = ran.result, ran.made
         files = saved(outputs, Path(output_dir)) if output_dir is not None else {}
         report = opened.report
     shapes = {name: describe(value) for name, value in outputs.items()}
     if as_json:
-        document: dict[str, object] = {"schema": "epkit.run/1", "report": report.as_json() | {"run_s": elapsed}}
-        _show.document(document | {"outputs": shapes, "files": {name: str(file) for name, file in files.items()}})
+        document: dict[str, object] = {"schema": "epkit.run/1", "report": report.as_json() | {"run_s": ran.seconds}}
+        document |= {"outputs": shapes, "files": {name: str(file) for name, file in files.items()}}
+        _show.document(document | {"made_up": list(made.made_up), "assumed": made.assumed})
         return
     _report(report)
     rows = [(name, one["dtype"], _shape(one["shape"]), files.get(name)) for name, one in shapes.items()]
     _show.table(("output", "dtype", "shape", "file"), rows)
-    if made_up:
-        _show.line(f"made up: {', '.join(made_up)}; give them with --input NAME=FILE.npy")
-    _show.line(f"run: {_show.seconds(elapsed)}")
+    if made.made_up:
+        _show.line(f"made up: {', '.join(made.made_up)}; give them with --input NAME=FILE.npy")
+    if made.assumed:
+        _show.line(assumed.told(made.assumed, opened.inputs))
+    _show.line(f"run: {_show.seconds(ran.seconds)}")
 
 
 def describe(value: Any) -> dict[str, Any]:

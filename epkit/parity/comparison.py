@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from epkit.assumed import told as assumptions
 from epkit.candidates import Candidate, chosen, external_folder, feed, planned, sendable, strictly
 from epkit.config import ConfigSource, load
 from epkit.errors import ConfigError
@@ -36,15 +37,17 @@ def compare(
     *,
     config: ConfigSource = None,
     inputs: Mapping[str, str] | None = None,
+    dimensions: Mapping[str, int] | None = None,
     seeds: int = SEEDS,
     tolerance: str | float = "auto",
     refresh: bool = False,
 ) -> Comparison:
     """Run a model on several targets, each strictly on its first provider, and compare the outputs with the first's.
 
-    `inputs` maps names to .npy files; other inputs are made up, anew for each of `seeds` seeds. `tolerance` names a
-    preset, or is the share of an output's largest magnitude by which it may be off. Where outputs differ, the first
-    tensor of the graph that does is looked for, and how far rounding alone moves the outputs is measured.
+    `inputs` maps names to .npy files; other inputs are made up, anew for each of `seeds` seeds, with the sizes that
+    `dimensions` says for dynamic dimensions, else such as the model tells or takes. `tolerance` names a preset, or is
+    the share of an output's largest magnitude by which it may be off. Where outputs differ, the first tensor of the
+    graph that does is looked for, and how far rounding alone moves the outputs is measured.
 
     A target that cannot be had, fails or crashes is a row with its fault. Raises ConfigError before anything is probed,
     ModelError before any process is started; and the error that all targets have met, when it is the model's or the
@@ -61,7 +64,7 @@ def compare(
     contents = read_model(model, folder=folder_of_weights)
     for target in wanted:
         check_fit(contents, target)
-    given = feed(inputs or {}, wanted, contents)
+    given = feed(inputs or {}, wanted, contents, dimensions or {})
     sha256 = digest(contents)
     candidates = planned(wanted, registry, refresh=refresh)
     with scratch() as folder:
@@ -73,7 +76,10 @@ def compare(
             seeds=tuple(range(seeds)),
             folder=folder,
         )
-        found = [run(candidate, task) for candidate in candidates]
+        found = []
+        for candidate in candidates:
+            found.append(run(candidate, task))
+            task = _settled(task, found[-1])
         raise_common_fault([one if isinstance(one, Fault) else None for one in found])
         first = next((at for at, one in enumerate(found) if isinstance(one, Ran)), 0)
 
@@ -95,7 +101,7 @@ def compare(
         tolerance=within,
         inputs=ran.inputs if ran else (),
         seeds=tuple(one.seed for one in ran.runs) if ran else (),
-        notes=(*written.ignored, *(_notes(ran, seeds) if ran else ())),
+        notes=(*written.ignored, *(_notes(ran, seeds, contents) if ran else ())),
     )
 
 
@@ -108,6 +114,13 @@ def _file(contents: Model, folder: Path) -> tuple[Path, bool]:
     return file, True
 
 
+def _settled(task: Task, found: Ran | Fault) -> Task:
+    """Give all that follow the sizes with which the first has run."""
+    if isinstance(found, Fault) or task.feed.assumed is not None:
+        return task
+    return replace(task, feed=replace(task.feed, assumed=found.assumed))
+
+
 def _weights(contents: Model, named: str | None) -> str:
     if not contents.external:
         return ""
@@ -115,10 +128,10 @@ def _weights(contents: Model, named: str | None) -> str:
     return str(Path(named or beside).absolute())
 
 
-def _notes(ran: Ran, seeds: int) -> list[str]:
+def _notes(ran: Ran, seeds: int, contents: Model) -> list[str]:
     notes = []
-    if ran.guessed:
-        notes.append(f"guessed as 1: {', '.join(ran.guessed)}; say --input, or warmup.dimensions in a target")
+    if ran.assumed:
+        notes.append(assumptions(ran.assumed, contents.inputs))
     made_up = [str(one["name"]) for one in ran.inputs if one["origin"] == "made up"]
     if made_up and len(ran.runs) < seeds:
         sets = "only one set was" if len(ran.runs) == 1 else f"only {len(ran.runs)} sets were"

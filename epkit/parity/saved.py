@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from pathlib import Path
-
-import numpy as np
 
 from epkit import arrays
 from epkit.errors import ConfigError, InputError
@@ -63,13 +60,6 @@ def _read(file: Path) -> object:
     try:
         if file.suffix == ".json":
             return _shallow(json.loads(file.read_text(encoding="utf-8")))
-        with file.open("rb") as opened:
-            with zipfile.ZipFile(opened) as packed:
-                for one in packed.infolist():
-                    with packed.open(one) as member:
-                        arrays.check_length(member, one.file_size)
-            opened.seek(0)
-            with np.load(opened, allow_pickle=False) as stored:
-                return [stored[name] for name in stored]
+        return arrays.read_several(file)
     except arrays.UNREADABLE as error:
         raise InputError(f"{file} cannot be read: {error}", hint="write the outputs again") from error

@@ -38,7 +38,8 @@ class Ran:
     notes: tuple[str, ...]
     runs: tuple[Run, ...]
     inputs: tuple[Mapping[str, object], ...]
-    guessed: tuple[str, ...]
+    assumed: Mapping[str, int]
+    """Sizes of the dimensions that nobody gave."""
     outputs: tuple[Mapping[str, Any], ...]
     """Name, dtype and shape of all outputs; a size that is not known is a text or None."""
 
@@ -82,6 +83,6 @@ def run(candidate: Candidate, task: Task) -> Ran | Fault:
         tuple(reply["notes"]),
         tuple(Run(one["seed"], one["inputs_sha256"], Path(one["file"])) for one in reply["runs"]),
         tuple(reply["inputs"]),
-        tuple(reply["guessed"]),
+        reply["assumed"],
         tuple(reply["outputs"]),
     )

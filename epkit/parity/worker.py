@@ -22,7 +22,8 @@ def run(request: Mapping[str, Any]) -> dict[str, object]:
     A seed that makes no other inputs than one before is left out, unless runs are to be repeated. Without a seed, the
     model is only opened, for what it says of its outputs.
     """
-    from epkit.candidates import Feed, made
+    from epkit.assumed import clues
+    from epkit.candidates import Feed, made, settled
     from epkit.delegation import model_of, plan_of, target_of
     from epkit.dimensions import bound
     from epkit.parity.outputs import described, digest, flat, write
@@ -34,11 +35,15 @@ def run(request: Mapping[str, Any]) -> dict[str, object]:
         target = replace(target, min_placement=None, cache=False, cuda_graph=False)
     plan, answers = plan_of(request, target)
     runs: list[dict[str, object]] = []
-    with open_plan(model_of(request, target), plan, answers) as session:
+    model = model_of(request, target)
+    with open_plan(model, plan, answers) as session:
         wanted = Feed(**request["feed"])
-        inputs = made(session.inputs, wanted)
+        if request["seeds"]:
+            wanted = settled(session, model, wanted)
+        known = clues(model)
+        inputs = made(session.inputs, wanted, known)
         for seed in request["seeds"]:
-            feed = made(session.inputs, wanted, seed).feed
+            feed = made(session.inputs, wanted, known, seed).feed
             sha256 = digest(feed)
             if any(one["inputs_sha256"] == sha256 for one in runs) and not request["repeats"]:
                 continue
@@ -52,7 +57,7 @@ def run(request: Mapping[str, Any]) -> dict[str, object]:
             "notes": list(session.report.notes),
             "runs": runs,
             "inputs": described(inputs.feed, wanted.files),
-            "guessed": list(inputs.guessed),
+            "assumed": inputs.assumed,
             "outputs": [_described(one, sizes) for one in session.outputs],
         }
 

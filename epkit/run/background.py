@@ -47,9 +47,12 @@ class Background:
         self._gates: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
         _fork.inherit(self)
 
-    def run(self, feed: Mapping[str, Any], names: Sequence[str] | None, seconds: float) -> Results:
-        """Run once, and wait `seconds` at most; raises RunTimeout, and what `Caller.run` raises."""
-        job = _Job(self._caller, feed, names, _limit(seconds))
+    def run(self, feed: Mapping[str, Any], names: Sequence[str] | None, seconds: float, options: Any = None) -> Results:
+        """Run once, and wait `seconds` at most; raises RunTimeout, and what `Caller.run` raises.
+
+        `options` are ONNX Runtime's, of this run alone.
+        """
+        job = _Job(self._caller, feed, names, _limit(seconds), options)
         self._room(job)
         try:
             self._begin(job)
@@ -63,9 +66,11 @@ class Background:
             wait([job.future], _GRACE_S)
         raise job.too_long()
 
-    async def run_async(self, feed: Mapping[str, Any], names: Sequence[str] | None, seconds: float | None) -> Results:
+    async def run_async(
+        self, feed: Mapping[str, Any], names: Sequence[str] | None, seconds: float | None, options: Any = None
+    ) -> Results:
         """Run once, while the event loop goes on; a cancelled task tells the run to stop."""
-        job = _Job(self._caller, feed, names, None if seconds is None else _limit(seconds))
+        job = _Job(self._caller, feed, names, None if seconds is None else _limit(seconds), options)
         loop, gate = asyncio.get_running_loop(), self._gate()
         try:
             async with asyncio.timeout(job.left):
@@ -144,9 +149,14 @@ class _Job:
     """A run for another thread."""
 
     def __init__(
-        self, caller: Caller, feed: Mapping[str, Any], names: Sequence[str] | None, seconds: float | None
+        self,
+        caller: Caller,
+        feed: Mapping[str, Any],
+        names: Sequence[str] | None,
+        seconds: float | None,
+        options: Any,
     ) -> None:
-        self.options = caller.options()
+        self.options = caller.options() if options is None else options
         self.future: Future[Results] = Future()
         self.begun = False
         """Whether it is in ONNX Runtime, or was."""

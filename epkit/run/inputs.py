@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from epkit.errors import InputError, nearest
-from epkit.run.dtypes import DType, is_exotic, numpy_dtype
+from epkit.run.dtypes import Array, DType, is_exotic, numpy_dtype
 from epkit.run.values import Unfit, kind_of, sized, tensor
 
 if TYPE_CHECKING:
@@ -152,8 +152,21 @@ class _Input:
             return self._map(given)
         array = tensor(given, numpy_dtype(self.element), cast=cast)
         if not self.admits(array.shape):
-            raise Unfit(sized(self.element, array.shape))
+            raise Unfit(sized(self.element, array.shape), self._reshaped(array))
         return array
+
+    def _reshaped(self, array: Array) -> str:
+        """Return how an array becomes one of the right rank, where only dimensions of 1 are too many or too few."""
+        rank = array.ndim if self._rank is None else self._rank
+        if rank == 0 and array.size == 1:
+            return "it is a single number, without dimensions: .reshape(())"
+        for axis in [axis for axis, size in enumerate(array.shape) if size == 1] if rank < array.ndim else ():
+            if self._fits(array.squeeze(axis).shape):
+                return f"leave out a dimension of 1: .squeeze({axis})"
+        return "add the batch: array[None]" if rank == array.ndim + 1 and self._fits((1, *array.shape)) else ""
+
+    def _fits(self, shape: tuple[int, ...]) -> bool:
+        return len(shape) == self._rank and all(shape[axis] == size for axis, size in self._fixed)
 
     def _sequence(self, given: object, cast: bool) -> list[object]:
         if "(" in self.element:
