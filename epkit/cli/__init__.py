@@ -6,7 +6,6 @@ The heavy imports stand inside the commands, so that `epkit --help` answers at o
 from __future__ import annotations
 
 import json
-import signal
 import sys
 import traceback
 from typing import NoReturn
@@ -57,8 +56,6 @@ for _command in (providers, doctor, inspect, explain, run, bench, compare, compi
 
 def main() -> NoReturn:
     """Run the command line; every error of epkit becomes one sentence, the next thing to type, and an exit code."""
-    # Ended from outside, a benchmark still takes its processes and files with it.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         code = app.main(standalone_mode=False)
     except EpkitError as error:

@@ -156,13 +156,14 @@ def _measure(
     from epkit.benchmark import formats, stored
     from epkit.cli._bench_table import show as print_tables
     from epkit.cli._inputs import named_files
+    from epkit.cli._termination import ended_cleanly
 
     others = [(file, formats.ready(formats.of(file), file)) for file in outputs]
     named = [file for file, its in others if its == "json"]
     document = named[0] if named else stored.new_file(model or "sample")
     from epkit.benchmark.measure import bench as measure
 
-    with _progress() as progress:
+    with ended_cleanly(), _progress() as progress:
         found = measure(
             model,
             targets or None,
