@@ -35,7 +35,7 @@ def inherit(owner: Inherited) -> None:
 
 
 def keep_for_ever(value: object) -> None:
-    """Never free `value`, at exit neither: a device would be asked for what it never gave to this process."""
+    """Never free `value`, not even at exit."""
     import ctypes
 
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))

@@ -33,7 +33,7 @@ class Interrupted(BaseException):
 @pytest.fixture(autouse=True)
 def _watchdog() -> Iterator[None]:
     """End a test that waits for ever, with the stacks of all threads."""
-    faulthandler.dump_traceback_later(120, exit=True)
+    faulthandler.dump_traceback_later(60, exit=True)
     yield
     faulthandler.cancel_dump_traceback_later()
 

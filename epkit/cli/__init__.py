@@ -5,7 +5,6 @@ The heavy imports stand inside the commands, so that `epkit --help` answers at o
 
 from __future__ import annotations
 
-import signal
 import sys
 from typing import NoReturn
 
@@ -57,7 +56,5 @@ for _command in (providers, doctor, inspect, explain, run, bench, compare, compi
 
 def main() -> NoReturn:
     """Run the command line; every error of epkit becomes one sentence, the next thing to type, and an exit code."""
-    # Ended from outside, a benchmark still takes its processes and files with it.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     telemetry.keep_off()
     sys.exit(_edge.call(app))

@@ -159,6 +159,7 @@ def _measure(
     from epkit.benchmark import formats, stored
     from epkit.cli._bench_table import show as print_tables
     from epkit.cli._inputs import named_files
+    from epkit.cli._termination import ended_cleanly
     from epkit.errors import ConfigError
 
     others = [(file, formats.ready(formats.of(file), file)) for file in outputs]
@@ -168,7 +169,7 @@ def _measure(
 
     unwritten: dict[Path, ConfigError] = {}
     try:
-        with _progress() as progress:
+        with ended_cleanly(), _progress() as progress:
             found = measure(
                 model,
                 targets or None,

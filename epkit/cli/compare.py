@@ -50,6 +50,7 @@ def compare(
     that `epkit run --output-dir` has written; nothing runs then.
     """
     from epkit.cli._inputs import named_files
+    from epkit.cli._termination import ended_cleanly
     from epkit.errors import ConfigError
 
     if len(what) == 2 and not targets:
@@ -59,16 +60,17 @@ def compare(
     elif len(what) == 1:
         from epkit.parity.comparison import compare as compare_targets
 
-        found = compare_targets(
-            what[0],
-            targets,
-            config=config,
-            inputs=named_files(given),
-            dimensions=dimensions,
-            seeds=seeds,
-            tolerance=tolerance,
-            refresh=refresh,
-        )
+        with ended_cleanly():
+            found = compare_targets(
+                what[0],
+                targets,
+                config=config,
+                inputs=named_files(given),
+                dimensions=dimensions,
+                seeds=seeds,
+                tolerance=tolerance,
+                refresh=refresh,
+            )
     else:
         hint = "epkit compare MODEL -t A -t B, or epkit compare DIR_A DIR_B"
         raise ConfigError(f"a comparison is of one model or of two folders, not of {len(what)} of them", hint=hint)

@@ -108,7 +108,7 @@ class Background:
         """Begin no further run, and wait for those that have a time limit until it is over."""
         self._threads.close()
         for job in tuple(self._jobs):
-            if job.left is not None and not job.future.done():
+            if job.left is not None and job.future.running():
                 # Whoever waits for it may be this very thread, in a signal handler: then nobody else stops it.
                 wait([job.future], job.left)
                 job.options.terminate = True

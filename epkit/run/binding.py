@@ -71,7 +71,7 @@ class Binding:
         try:
             del self._free  # no call, after which an interrupt could come before the `try` that gives it back
         except AttributeError:
-            raise self._busy() from None
+            raise self._refusal() from None
         try:
             # What was seen to go the same way before takes none of the questions below.
             steady = self._steady
@@ -135,11 +135,11 @@ class Binding:
         """Whether this thread is in the middle of a run, or of closing: a signal handler may ask."""
         return bool(on_stack((Binding.run, Binding.close), "self", self))
 
-    def _busy(self) -> RunError:
+    def _refusal(self) -> RunError:
         """Return why a run cannot have the binding: its session was closed, it was, or it is running."""
         self._under_way.check()
         if self._closed:
-            return _closed()
+            return RunError("the binding is closed", hint="bind again: session.bind(inputs)")
         return RunError(
             "this binding is running in another thread, or further up in this one",
             hint="bind once in each thread: session.bind",
@@ -175,12 +175,12 @@ class Binding:
 
     def _run_unless_closed(self, inputs: object) -> dict[str, Result]:
         if self._closed:
-            raise _closed()
+            raise self._refusal()
         try:
             return self._run_now(inputs)
         except AttributeError as error:
             if self._closed:  # by this very thread, in the middle of the run
-                raise self._busy() from error
+                raise self._refusal() from error
             raise
 
     def _run_now(self, inputs: object) -> dict[str, Result]:
@@ -356,10 +356,6 @@ class _Bound:
             told = f"an output has not the shape of the buffer that was given for it: {cause(error)}"
             return RunError(told, hint="give a buffer of that shape, or none")
         return RunError(f"the run failed: {cause(error)}")
-
-
-def _closed() -> RunError:
-    return RunError("the binding is closed", hint="bind again: session.bind(inputs)")
 
 
 def _key(shapes: Mapping[str, tuple[int, ...]]) -> tuple[object, ...]:

@@ -238,16 +238,19 @@ class Caller:
         return on_stack((UnderWay.do, Leases.run), "running", self.under_way.running)
 
     def after_fork(self) -> None:
-        """Forget, in a forked process, what other threads of its parent did; raises nothing."""
+        """Forget, in a forked process, what other threads of its parent did.
+
+        ONNX Runtime would wait for its own threads when the session is freed, and a device be asked for what it never
+        gave to this process: so the session stays, at exit too.
+        """
+        _fork.keep_for_ever(self.session)
         self.under_way.after_fork(self._own())
         survives = self._place == CPU
         for binding in tuple(self.bindings):
             binding.after_fork(survives=survives)
-        if survives:
-            return
-        told = f"the session was opened before this process was forked, and what runs on {self._place} does not survive"
-        self.refuse(told, "open it in each process, after the fork")
-        _fork.keep_for_ever(self.session)
+        if not survives:
+            told = f"the session was opened before a fork, which what runs on {self._place} does not survive"
+            self.refuse(told, "open it in each process, after the fork")
 
 
 def _none_lent(inputs: object) -> None:  # noqa: ARG001
