@@ -181,8 +181,9 @@ def _read(
 
 
 def _is_config(file: Path) -> bool:
-    if file.name == "epkit.toml" or not file.is_file():
-        return file.is_file()
+    # Path.is_file raises where a folder may not be looked into; what may not be looked at is no config.
+    if file.name == "epkit.toml" or not os.path.isfile(file):  # noqa: PTH113
+        return os.path.isfile(file)  # noqa: PTH113
     try:
         return b"tool.epkit" in file.read_bytes()
     except OSError:
@@ -205,7 +206,7 @@ def _search_path(start: Path | None) -> Iterator[Path]:
     home = Path(os.path.expanduser("~"))  # noqa: PTH111 - a process may have no home, which is no error here
     for folder in () if start is None else (start, *start.parents):
         yield folder
-        # Path.exists raises where a folder may not be looked into.
+        # Path.exists raises too.
         if folder == home or any(os.path.exists(folder / name) for name in (".git", "pyproject.toml")):  # noqa: PTH110
             return
 
