@@ -68,7 +68,7 @@ class Session:
             lends=not self._narrowed,
             graphs=Graphs(opening.session, runtime) if opening.captures else None,
             shrink=_shrink(opening),
-            place=self._place,
+            unforkable=_unforkable(opening, self._place),
         )
         self._background = Background(self._caller)
 
@@ -244,6 +244,14 @@ def _shrink(opening: Opening) -> Shrink | None:
     held = arenas(opening.remaining, target.session_options)
     # A captured graph goes on using device memory that the arena counts as free.
     return Shrink(target.shrink_above, [one for one in held if not opening.captures or one.startswith("cpu")])
+
+
+def _unforkable(opening: Opening, place: str) -> str:
+    """Return what a forked process lacks to run the session; empty where nothing is known of that kind."""
+    if place != "cpu":
+        return f"what its parent has on {place}"
+    parallel = opening.settings.properties.get("execution_mode") == "ORT_PARALLEL"
+    return "the threads that ORT_PARALLEL runs operators on" if parallel else ""
 
 
 def _strictest(chain: Sequence[Candidate], *, captures: bool) -> Concurrency:

@@ -115,13 +115,14 @@ class Caller:
         lends: bool = False,
         graphs: Graphs | None = None,
         shrink: Shrink | None = None,
-        place: str = CPU,
+        unforkable: str = "",
     ) -> None:
         """`runtime` is the onnxruntime module. `exotic` sessions take types that plain `run` cannot carry.
 
         `checks_outputs` allows output buffers that are made beforehand: the providers refuse one of another shape.
         `lends` allows small inputs to borrow a binding. `graphs` are those of a session that captures.
-        `shrink` says which runs give memory back. `place` is where the provider runs.
+        `shrink` says which runs give memory back. `unforkable` is what a forked process lacks to run
+        the session; empty where it lacks nothing.
         """
         self.session = session
         self.runtime = runtime
@@ -130,7 +131,7 @@ class Caller:
         self._from_cpu = [one.name == CPU_MEMORY for one in session.get_output_memory_infos()]
         self.graphs = graphs
         self._shrink = shrink
-        self._place = place
+        self._unforkable = unforkable
         turns: dict[Concurrency, Any] = {"free": None, "per-session": _fork.lock(), "per-process": PROCESS}
         self.turn: AbstractContextManager[Any] = turns[concurrency] or nullcontext()
         self.free = concurrency == "free"
@@ -245,11 +246,10 @@ class Caller:
         """
         _fork.keep_for_ever(self.session)
         self.under_way.after_fork(self._own())
-        survives = self._place == CPU
         for binding in tuple(self.bindings):
-            binding.after_fork(survives=survives)
-        if not survives:
-            told = f"the session was opened before a fork, which what runs on {self._place} does not survive"
+            binding.after_fork(survives=not self._unforkable)
+        if self._unforkable:
+            told = f"the session was opened before a fork, and this process does not have {self._unforkable}"
             self.refuse(told, "open it in each process, after the fork")
 
 
