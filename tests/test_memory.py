@@ -72,7 +72,7 @@ def large_run(*, keys: object = {}, options: object = {}, sizes: object = (64,))
 
 
 @linux
-@pytest.mark.parametrize("sizes", slow_but([(64,), (8, 16, 32, 64)], (64,)))
+@pytest.mark.parametrize("sizes", [(64,), pytest.param((8, 16, 32, 64), marks=pytest.mark.slow)])
 def test_a_large_run_holds_its_memory_unless_it_is_told_to_give_it_back(sizes):
     held, _ = large_run(sizes=sizes)
     assert held > 32 * MIB

@@ -29,6 +29,7 @@ from epkit_faulty.sessions import Slowed
 from models import identity, mlp, model, value
 from onnx import TensorProto, helper
 from texts import says
+from tiers import slow_but
 
 import epkit
 from epkit._platform import rss
@@ -209,10 +210,10 @@ def test_without_the_plugin_below_them_faults_over_it_are_a_broken_plugin(monkey
 @pytest.mark.parametrize(
     ("kind", "then"),
     [
-        (kind, then)
-        for kind in BEFORE_A_SESSION
-        for then in ("cpu", SECOND)
-        if (kind, then) != ("creation-hangs", "cpu")
+        *((kind, "cpu") for kind in BEFORE_A_SESSION if kind != "creation-hangs"),
+        *slow_but(
+            [(kind, SECOND) for kind in BEFORE_A_SESSION], ("creation-fails", SECOND), ("creation-hangs", SECOND)
+        ),
     ],
 )
 def test_a_fault_before_a_session_exists_falls_to_the_next_of_the_chain(kind, then):
@@ -340,7 +341,7 @@ WAYS = {
 
 @pytest.mark.parametrize("at", [1, 2, 3, 5])
 @pytest.mark.parametrize("way", [*WAYS, "bind"])
-@pytest.mark.parametrize("name", ["faulty-memory", "faulty-openvino-memory"])
+@pytest.mark.parametrize("name", slow_but(["faulty-memory", "faulty-openvino-memory"], "faulty-memory"))
 def test_a_run_out_of_memory_is_a_run_error_and_the_session_goes_on(name, way, at):
     with opened(name, "openvino", options={"at": at}) as session:
         assert session.report.provider == name
