@@ -12,10 +12,10 @@ from epkit._cause import cause
 from epkit._child import Parent
 from epkit._foreign import availability_of, hint_for
 from epkit._proof import proof_of
+from epkit.configured import Candidate
 from epkit.errors import EpkitError
 from epkit.provider import Availability, Device, Proof, Provider, Unusable, Usable
 from epkit.registry import Plugin, load
-from epkit.target import Candidate
 
 
 def main() -> None:

@@ -21,14 +21,14 @@ from epkit import _fork, telemetry
 from epkit._cause import cause
 from epkit._foreign import asked
 from epkit._hush import hushed
+from epkit.configured import CPU
 from epkit.errors import ConfigError, RuntimeMissing
 from epkit.provider import Device, FoundDevice, Provider
 from epkit.run.device import CPU_MEMORY
 from epkit.run.turn import PROCESS
-from epkit.target import CPU
 
 if TYPE_CHECKING:
-    from epkit.target import Candidate
+    from epkit.configured import Candidate
 
 MISSING = "ONNX Runtime is not installed"
 MISSING_HINT = 'pip install "epkit[gpu]", or pip install onnxruntime'

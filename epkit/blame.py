@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from epkit._runtime import OpenFault
+from epkit.configured import CPU, Candidate
 from epkit.effective import without_cpu_rule
 from epkit.errors import ConfigError, ModelError, ProviderDropped
 from epkit.model import Model, read
 from epkit.opening import Opening, create, create_cached, is_cpu, placement_of, take_out
 from epkit.placement import elsewhere
-from epkit.target import CPU, Candidate
 
 # ONNX Runtime's words for `session.disable_cpu_ep_fallback`; there is no code for it.
 _OLDEST = 7

@@ -15,6 +15,7 @@ from epkit._arguments import mapping
 from epkit._arguments import names as named
 from epkit.assumed import Clues, clues
 from epkit.config import Config, ConfigSource
+from epkit.configured import CPU
 from epkit.dimensions import batch_dimensions, check_sizes
 from epkit.errors import ConfigError
 from epkit.faults import Fault
@@ -25,7 +26,7 @@ from epkit.registry import Registry
 from epkit.resolve import Plan
 from epkit.run.inputs import Inputs
 from epkit.session import EXTERNAL_FOLDER, plan_for
-from epkit.target import CPU, Target
+from epkit.target import Target
 from epkit.target import read as read_target
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from epkit.configured import Candidate
 from epkit.model import Model
 from epkit.resolve import Plan
 from epkit.run.settled import PLAIN, unsettled
 from epkit.run.values import sized
-from epkit.target import Candidate
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ from typing import Annotated, Literal, get_args, get_origin
 from pydantic import BaseModel, ByteSize
 
 from epkit import probe
+from epkit.configured import CPU
 from epkit.docstrings import sentences
 from epkit.provider import Unusable, Usable
 from epkit.registry import Entry, Registry, discover
-from epkit.target import CPU
 
 SCHEMA = "epkit.providers/1"
 

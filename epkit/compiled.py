@@ -23,7 +23,8 @@ from epkit.staleness import parts_of, sent_with, why_missed
 
 if TYPE_CHECKING:
     from epkit._runtime import Settings
-    from epkit.target import Candidate, Target
+    from epkit.configured import Candidate
+    from epkit.target import Target
 
 WAIT_SECONDS = 600.0
 """How long to wait for another process that builds the same."""

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from epkit._runtime import Settings
 from epkit.capture import capturing
 from epkit.config import Value, origin_of
+from epkit.configured import Candidate, unset
 from epkit.resolve import Plan
-from epkit.target import Candidate, Target, unset
+from epkit.target import Target
 
 RECORD = "session.record_ep_graph_assignment_info"
 NO_CPU = "session.disable_cpu_ep_fallback"

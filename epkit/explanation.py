@@ -13,6 +13,7 @@ from epkit.assumed import clues
 from epkit.capture import Capture, capture, capturing
 from epkit.compiled import Cached, Compiled
 from epkit.config import ConfigSource, load
+from epkit.configured import Candidate
 from epkit.context import check_context
 from epkit.effective import Effective, Setting, effective
 from epkit.model import UNTOLD, Model
@@ -21,7 +22,6 @@ from epkit.provider import Provider
 from epkit.registry import discover
 from epkit.resolve import Plan
 from epkit.session import EXTERNAL_FOLDER, check_fit, meddling, plan_for, probe_notes
-from epkit.target import Candidate
 from epkit.target import read as read_target
 from epkit.traffic import Traffic, traffic
 from epkit.warmup import Course, PlannedRun, course

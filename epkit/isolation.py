@@ -25,7 +25,7 @@ from epkit.opening import Before, Opening
 from epkit.probe import Answer
 
 if TYPE_CHECKING:
-    from epkit.target import Candidate
+    from epkit.configured import Candidate
 
 WORKER = "epkit.isolation_worker"
 SECONDS = 1800.0

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from epkit._child import Parent
 
 if TYPE_CHECKING:
+    from epkit.configured import Candidate
     from epkit.opening import Before
-    from epkit.target import Candidate
 
 NAME = "isolated-open"
 

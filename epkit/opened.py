@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from epkit import _platform, _runtime
 from epkit._arguments import kind_of
 from epkit._foreign import asked
+from epkit.configured import Candidate
 from epkit.errors import InputError, ModelError, nearest
 from epkit.model import Model, TensorInfo, parse_ort_type
 from epkit.opening import Opening
@@ -26,7 +27,7 @@ from epkit.run.narrow import Narrowed
 from epkit.run.options import RunOptions
 from epkit.run.outputs import targets_of
 from epkit.run.settled import unbindable
-from epkit.target import Candidate, arenas
+from epkit.target import arenas
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,6 +11,7 @@ from epkit._foreign import hint_for
 from epkit._runtime import Settings
 from epkit.capture import Capture
 from epkit.compiled import Compiled
+from epkit.configured import CPU, Candidate
 from epkit.effective import without_cpu_rule
 from epkit.errors import ProviderDropped
 from epkit.model import Model, TensorInfo
@@ -18,7 +19,6 @@ from epkit.placement import Share, placement
 from epkit.provider import Provider
 from epkit.report import Outcome, Tried
 from epkit.resolve import Plan
-from epkit.target import CPU, Candidate
 
 _PLAIN = "open the ONNX file that it was made from"
 Before: TypeAlias = Callable[[Sequence[Candidate], bool], None]

@@ -26,10 +26,10 @@ from epkit._child import Child
 from epkit._foreign import availability_of, hint_for
 from epkit._version import __version__
 from epkit.cache import directory
+from epkit.configured import CPU
 from epkit.errors import ConfigError, RunError
 from epkit.provider import Availability, Device, Provider, Unusable, Usable
 from epkit.registry import Absent, Registry
-from epkit.target import CPU
 
 if TYPE_CHECKING:
     import filelock

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from epkit.configured import Candidate
 from epkit.provider import Availability, Unusable, Usable
-from epkit.target import Candidate, Target
+from epkit.target import Target
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from epkit._foreign import asked
 from epkit.capture import capture
 from epkit.compiled import Compiled
 from epkit.config import ConfigSource, load
+from epkit.configured import Candidate
 from epkit.context import check_context
 from epkit.creation import open_next
 from epkit.effective import effective
@@ -34,7 +35,7 @@ from epkit.provider import Usable
 from epkit.registry import Registry, discover
 from epkit.report import Report, tried
 from epkit.resolve import Plan, resolve
-from epkit.target import Candidate, Target
+from epkit.target import Target
 from epkit.target import read as read_target
 from epkit.warmed import warmed
 from epkit.warmup import check_warmup

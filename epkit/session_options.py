@@ -192,7 +192,9 @@ class SessionOptions(BaseModel):
         if self.use_per_session_threads is False:
             notes.append("use_per_session_threads = False fails unless the process has a global thread pool")
         if self.execution_mode == "ORT_PARALLEL":
-            notes.append("execution_mode = ORT_PARALLEL: a session that was opened before a fork cannot run in the child")
+            notes.append(
+                "execution_mode = ORT_PARALLEL: a session that was opened before a fork cannot run in the child"
+            )
         if self.entries().get("session.set_denormal_as_zero") == "1":
             notes.append("session.set_denormal_as_zero counts only in the process's first session, and for NumPy too")
         if self.execution_order == "MEMORY_EFFICIENT":

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 from epkit import digests, kept, wheels
 from epkit._foreign import asked
+from epkit.configured import encoded
 from epkit.model import Model
 from epkit.provider import Provider
-from epkit.target import encoded
 
 if TYPE_CHECKING:
     from epkit._runtime import Settings
-    from epkit.target import Candidate
+    from epkit.configured import Candidate
     from epkit.target_table import Warmup
 
 FORMAT = "1"

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from epkit import _runtime
 from epkit.assumed import clues
+from epkit.configured import Candidate
 from epkit.dimensions import bound
 from epkit.errors import InputError, RunError
 from epkit.model import Model
@@ -18,7 +19,6 @@ from epkit.report import WarmedUp
 from epkit.run.caller import Caller
 from epkit.run.deadline import Deadline
 from epkit.run.options import RunOptions
-from epkit.target import Candidate
 from epkit.trial import Given, first_run
 from epkit.warmup import Course, WarmupFault, course, suspicious, warm_up
 

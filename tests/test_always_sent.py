@@ -6,9 +6,9 @@ import pytest
 from models import mlp
 
 import epkit
+from epkit.configured import Candidate
 from epkit.provider import Options, Provider
 from epkit.staleness import sent_with
-from epkit.target import Candidate
 
 SOURCE = '''
 from typing import Literal

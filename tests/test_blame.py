@@ -18,6 +18,7 @@ from epkit import _runtime
 from epkit.blame import CPU_FORBIDDEN
 from epkit.capture import Capture
 from epkit.compiled import Compiled
+from epkit.configured import CPU, Candidate
 from epkit.creation import open_next
 from epkit.effective import NO_CPU, effective
 from epkit.errors import ModelError, ProviderDropped
@@ -25,7 +26,7 @@ from epkit.events import Dropped, Event
 from epkit.opening import Opening, drop
 from epkit.provider import Provider, Usable
 from epkit.resolve import resolve
-from epkit.target import CPU, Candidate, Target
+from epkit.target import Target
 
 NODES = frozenset("abc")
 """Those of the model."""

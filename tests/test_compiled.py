@@ -34,11 +34,11 @@ import epkit
 from epkit import compilation, digests, kept, upkeep
 from epkit._runtime import Settings
 from epkit.compiled import shelf
+from epkit.configured import Candidate
 from epkit.errors import ConfigError, ModelError
 from epkit.model import read
 from epkit.provider import Provider
 from epkit.staleness import parts_of, why_missed
-from epkit.target import Candidate
 from epkit.target_table import Warmup
 
 SLOW = '''

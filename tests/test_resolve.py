@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from epkit.configured import Candidate
 from epkit.placement import elsewhere, placement
 from epkit.provider import Provider, Unusable, Usable
 from epkit.resolve import resolve
-from epkit.target import Candidate, Target
+from epkit.target import Target
 
 
 def provider(name: str, ort_name: str | None = None) -> Provider:

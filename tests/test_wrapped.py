@@ -12,9 +12,9 @@ from texts import says
 
 import epkit
 from epkit import _runtime
+from epkit.configured import Candidate
 from epkit.errors import ProviderDropped, ProviderUnavailable
 from epkit.provider import Provider
-from epkit.target import Candidate
 
 TALKER = """
 from epkit.hookspecs import hookimpl

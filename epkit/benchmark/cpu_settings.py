@@ -10,8 +10,9 @@ from epkit.benchmark.contest import Contest
 from epkit.built_in import choose, describe
 from epkit.candidates import chosen
 from epkit.config import Config
+from epkit.configured import CPU
 from epkit.registry import Registry
-from epkit.target import CPU, Target
+from epkit.target import Target
 
 
 def cpu_settings(config: Config, registry: Registry) -> list[Target]:

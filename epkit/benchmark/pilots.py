@@ -19,12 +19,12 @@ from epkit.benchmark.contest import Contest
 from epkit.benchmark.nvidia_smi import device_bytes, gpus, used_and_free
 from epkit.benchmark.record import Record
 from epkit.benchmark.runner import Reply, Runner
+from epkit.configured import CPU
 from epkit.model import TensorInfo
 from epkit.parity.agreement import Agreement, agreement, incomparable
 from epkit.parity.metrics import NONE
 from epkit.parity.outputs import read
 from epkit.parity.tolerance import Tolerance
-from epkit.target import CPU
 
 WARM_MOST_S = 3.0
 SHARE = 0.5

@@ -37,9 +37,9 @@ def profiled(request: Mapping[str, Any]) -> dict[str, object]:
     from epkit.assumed import clues
     from epkit.benchmark.operators import Operators, read
     from epkit.candidates import Feed, made
+    from epkit.configured import CPU
     from epkit.delegation import model_of, plan_of, target_of
     from epkit.session import open_plan
-    from epkit.target import CPU
 
     target = target_of(
         request, {"enable_profiling": True, "profile_file_prefix": str(Path(request["folder"]) / "profile")}

@@ -11,6 +11,7 @@ from epkit._arguments import names, whole
 from epkit.assumed import told as assumptions
 from epkit.candidates import Candidate, chosen, external_folder, feed, planned, sendable, strictly
 from epkit.config import ConfigSource, load
+from epkit.configured import CPU
 from epkit.errors import ConfigError
 from epkit.faults import Fault, raise_common_fault
 from epkit.model import Model, Source, digest
@@ -25,7 +26,6 @@ from epkit.parity.tracing import Divergence, Tensors, tensors, trace
 from epkit.registry import discover
 from epkit.scratch import scratch, write
 from epkit.session import check_fit
-from epkit.target import CPU
 from epkit.target import read as read_target
 
 SEEDS = 5

@@ -71,7 +71,7 @@ def _arm(name: str, provider: str) -> Open:
 
 def _plain(provider: Provider) -> Open:
     from epkit import _runtime
-    from epkit.target import encoded
+    from epkit.configured import encoded
 
     runtime = _runtime.load()
     _runtime.prepare(provider)

@@ -23,7 +23,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 from pydantic import ValidationError
 from texts import says
 
-from epkit import target, wheels
+from epkit import configured, wheels
 from epkit.errors import ProviderUnavailable
 from epkit.provider import FoundDevice, Unusable, Usable
 
@@ -92,7 +92,7 @@ def result(of: onnxruntime.InferenceSession) -> np.ndarray[Any, Any]:
 
 
 def encoded(device: str | None = None, **written: object) -> dict[str, str]:
-    return target.encoded(OPENVINO, OpenVinoOptions.model_validate(written), device)
+    return configured.encoded(OPENVINO, OpenVinoOptions.model_validate(written), device)
 
 
 def properties(sent: dict[str, str]) -> dict[str, Any]:

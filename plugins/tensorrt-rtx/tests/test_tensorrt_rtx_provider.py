@@ -16,10 +16,10 @@ from epkit_tensorrt_rtx.gpus import Driver, Gpu
 from epkit_tensorrt_rtx.provider import TensorRTRTX, judged
 
 from epkit import _runtime, explanation, probe, wheels
+from epkit.configured import Candidate
 from epkit.errors import ProviderUnavailable
 from epkit.provider import FoundDevice, Unusable, Usable
 from epkit.registry import discover
-from epkit.target import Candidate
 
 RTX = TensorRTRTX()
 ADA = Gpu("NVIDIA GeForce RTX 4090", (8, 9))
