@@ -1,48 +1,22 @@
-"""Who takes part in a comparison, on which inputs, and how is that told to a process of its own?"""
+"""Make the inputs of a comparison or a benchmark, the same for every candidate."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
 from epkit import arrays, trial
 from epkit._arguments import mapping
-from epkit._arguments import names as named
 from epkit.assumed import Clues, clues
-from epkit.config import Config, ConfigSource
-from epkit.configured import CPU
 from epkit.dimensions import batch_dimensions, check_sizes
 from epkit.errors import ConfigError
-from epkit.faults import Fault
 from epkit.model import UNTOLD, Model, TensorInfo
 from epkit.opened import Session
-from epkit.probe import Answer
-from epkit.registry import Registry
-from epkit.resolve import Plan
 from epkit.run.inputs import Inputs
-from epkit.session import EXTERNAL_FOLDER, plan_for
 from epkit.target import Target
-from epkit.target import read as read_target
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One target that takes part, what was planned for it, and the answers that the plan rests on."""
-
-    name: str
-    plan: Plan
-    answers: Mapping[str, Answer]
-
-    @property
-    def refused(self) -> Fault | None:
-        """Why it cannot be opened at all, as far as the plan knows."""
-        refusal = self.plan.refusal
-        return None if refusal is None else Fault("unusable", "ProviderUnavailable", refusal.reason, refusal.hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,34 +38,6 @@ def read(files: Mapping[str, str], inputs: Sequence[TensorInfo]) -> dict[str, ob
     """Read the file of each input; raises InputError."""
     dtypes = {one.name: one.dtype for one in inputs}
     return {name: arrays.read(Path(file), dtypes.get(name, "")) for name, file in files.items()}
-
-
-def chosen(names: Sequence[str] | None, config: Config, registry: Registry) -> list[Target]:
-    """Return the targets that were named, or else every provider that is installed: cpu first, then by rank.
-
-    Raises ConfigError.
-    """
-    if names is None or not (names := named(names, "targets", "-t cpu -t openvino")):
-        offered = registry.providers.values()
-        names = [one.name for one in sorted(offered, key=lambda one: (one.name != CPU, one.rank, one.name))]
-    return [strictly(read_target(name, config, registry)) for name in names]
-
-
-def strictly(target: Target) -> Target:
-    """Hold a target to its first provider, and leave the first run to whoever compares, in a process apart."""
-    return replace(target, strict=True, warmup=target.warmup.model_copy(update={"runs": 0}), isolate_open=False)
-
-
-def external_folder(target: Target) -> str | None:
-    """Return where a target says that the model's external data lies."""
-    return target.session_options.entries().get(EXTERNAL_FOLDER)
-
-
-def planned(targets: Sequence[Target], registry: Registry, *, refresh: bool) -> list[Candidate]:
-    """Probe what the targets need, all at once. Raises RuntimeMissing without an ONNX Runtime."""
-    with ThreadPoolExecutor(max_workers=max(1, len(targets))) as pool:
-        plans = list(pool.map(lambda target: plan_for(target, registry, refresh=refresh), targets))
-    return [Candidate(target.name, plan, answers) for target, (plan, answers) in zip(targets, plans, strict=True)]
 
 
 def feed(
@@ -137,10 +83,3 @@ def settled(session: Session, model: Model, wanted: Feed) -> Feed:
         return wanted
     found = trial.first_run(session.run, session.inputs, wanted.given(session.inputs), known)
     return replace(wanted, assumed=found.made.assumed)
-
-
-def sendable(config: ConfigSource) -> object:
-    """Return a config as it can be sent to another process."""
-    if config is None or isinstance(config, Mapping):
-        return json.loads(json.dumps(config, default=str))
-    return os.fspath(config)

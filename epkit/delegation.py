@@ -1,23 +1,79 @@
-"""How is a process of its own told which candidate to open, and how does it read that?"""
+"""Decide which targets take part, plan them, and hand one to a process of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from epkit import _arguments
 from epkit._child import Child
-from epkit.candidates import Candidate, external_folder, strictly
-from epkit.config import load
+from epkit.config import Config, ConfigSource, load
+from epkit.configured import CPU
 from epkit.errors import RunError
 from epkit.faults import Fault, lost, told
 from epkit.model import Model
 from epkit.model import read as read_model
 from epkit.probe import Answer
-from epkit.registry import discover
+from epkit.registry import Registry, discover
 from epkit.resolve import Plan, resolve
+from epkit.session import EXTERNAL_FOLDER, plan_for
 from epkit.target import Target
 from epkit.target import read as read_target
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One target that takes part, what was planned for it, and the answers that the plan rests on."""
+
+    name: str
+    plan: Plan
+    answers: Mapping[str, Answer]
+
+    @property
+    def refused(self) -> Fault | None:
+        """Why it cannot be opened at all, as far as the plan knows."""
+        refusal = self.plan.refusal
+        return None if refusal is None else Fault("unusable", "ProviderUnavailable", refusal.reason, refusal.hint)
+
+
+def chosen(names: Sequence[str] | None, config: Config, registry: Registry) -> list[Target]:
+    """Return the targets that were named, or else every provider that is installed: cpu first, then by rank.
+
+    Raises ConfigError.
+    """
+    if names is None or not (names := _arguments.names(names, "targets", "-t cpu -t openvino")):
+        offered = registry.providers.values()
+        names = [one.name for one in sorted(offered, key=lambda one: (one.name != CPU, one.rank, one.name))]
+    return [strictly(read_target(name, config, registry)) for name in names]
+
+
+def strictly(target: Target) -> Target:
+    """Hold a target to its first provider, and leave the first run to whoever compares, in a process apart."""
+    return replace(target, strict=True, warmup=target.warmup.model_copy(update={"runs": 0}), isolate_open=False)
+
+
+def external_folder(target: Target) -> str | None:
+    """Return where a target says that the model's external data lies."""
+    return target.session_options.entries().get(EXTERNAL_FOLDER)
+
+
+def planned(targets: Sequence[Target], registry: Registry, *, refresh: bool) -> list[Candidate]:
+    """Probe what the targets need, all at once. Raises RuntimeMissing without an ONNX Runtime."""
+    with ThreadPoolExecutor(max_workers=max(1, len(targets))) as pool:
+        plans = list(pool.map(lambda target: plan_for(target, registry, refresh=refresh), targets))
+    return [Candidate(target.name, plan, answers) for target, (plan, answers) in zip(targets, plans, strict=True)]
+
+
+def sendable(config: ConfigSource) -> object:
+    """Return a config as it can be sent to another process."""
+    if config is None or isinstance(config, Mapping):
+        return json.loads(json.dumps(config, default=str))
+    return os.fspath(config)
 
 
 def ask(

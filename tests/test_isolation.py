@@ -24,8 +24,8 @@ from processes import alive
 from texts import says
 
 import epkit
-from epkit.candidates import strictly
 from epkit.config import load
+from epkit.delegation import strictly
 from epkit.errors import ConfigError, ModelError, ProviderDropped
 from epkit.isolation import WORKER
 from epkit.registry import discover

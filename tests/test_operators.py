@@ -29,8 +29,9 @@ from epkit.benchmark.operator_tables import (
 )
 from epkit.benchmark.operators import COMPILED, Inside, Node, Operators, read
 from epkit.benchmark.profiling import Task, profile
-from epkit.candidates import Feed, chosen, planned
+from epkit.candidates import Feed
 from epkit.config import load
+from epkit.delegation import chosen, planned
 from epkit.faults import Fault
 from epkit.registry import discover
 

@@ -11,7 +11,7 @@ from epkit import _platform
 from epkit.benchmark.document import Candidate, Process, Warmup
 from epkit.benchmark.operators import Operators
 from epkit.benchmark.runner import Fell, Reply, Runner
-from epkit.candidates import Candidate as Planned
+from epkit.delegation import Candidate as Planned
 from epkit.delegation import named
 from epkit.effective import effective
 from epkit.faults import Fault

@@ -8,9 +8,9 @@ from epkit import _platform
 from epkit.benchmark.contender import Contender
 from epkit.benchmark.contest import Contest
 from epkit.built_in import choose, describe
-from epkit.candidates import chosen
 from epkit.config import Config
 from epkit.configured import CPU
+from epkit.delegation import chosen
 from epkit.registry import Registry
 from epkit.target import Target
 

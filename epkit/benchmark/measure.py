@@ -29,9 +29,9 @@ from epkit.benchmark.pilots import describe_cases, judge_outputs, pilot
 from epkit.benchmark.profiling import Task
 from epkit.benchmark.record import Record
 from epkit.benchmark.rounds import first_round, next_round, run_round
-from epkit.candidates import Feed, chosen, external_folder, feed, planned, sendable
+from epkit.candidates import Feed, feed
 from epkit.config import ConfigSource, load
-from epkit.delegation import located
+from epkit.delegation import chosen, external_folder, located, planned, sendable
 from epkit.errors import ConfigError
 from epkit.faults import raise_common_fault
 from epkit.model import Source, TensorInfo, digest

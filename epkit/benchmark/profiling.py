@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from epkit.benchmark.operators import Operators
-from epkit.candidates import Candidate, Feed
-from epkit.delegation import ask, located
+from epkit.candidates import Feed
+from epkit.delegation import Candidate, ask, located
 from epkit.faults import Fault
 from epkit.scratch import scratch
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from epkit._arguments import names, whole
 from epkit.assumed import told as assumptions
-from epkit.candidates import Candidate, chosen, external_folder, feed, planned, sendable, strictly
+from epkit.candidates import feed
 from epkit.config import ConfigSource, load
 from epkit.configured import CPU
+from epkit.delegation import Candidate, chosen, external_folder, planned, sendable, strictly
 from epkit.errors import ConfigError
 from epkit.faults import Fault, raise_common_fault
 from epkit.model import Model, Source, digest

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from epkit._rewrite import STEPS, exposed, shaken
-from epkit.candidates import Candidate
+from epkit.delegation import Candidate
 from epkit.faults import Fault
 from epkit.parity.agreement import measured
 from epkit.parity.outputs import read

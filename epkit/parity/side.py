@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from epkit.candidates import Candidate, Feed
-from epkit.delegation import ask, located
+from epkit.candidates import Feed
+from epkit.delegation import Candidate, ask, located
 from epkit.faults import Fault
 
 WORKER = "epkit.parity.worker"

@@ -17,7 +17,7 @@ from typing import Any
 
 from epkit._onnx import BITS
 from epkit._rewrite import ALIASES, Node, exposed, nodes
-from epkit.candidates import Candidate
+from epkit.delegation import Candidate
 from epkit.model import Model
 from epkit.parity.agreement import measured
 from epkit.parity.metrics import Metrics, measure
