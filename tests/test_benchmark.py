@@ -346,7 +346,7 @@ def test_a_wrong_request_is_said_before_anything_is_probed(small: Path, empty: P
     wide = tmp_path / "wide.npy"
     np.save(wide, np.zeros((1, 65), np.float32))
     with says(UnknownTarget):
-        bench(small, ["openvin"], progress=never)
+        bench(small, ["cud"], progress=never)
     with says(ModelError):
         bench(tmp_path / "no.onnx", ["cpu"], progress=never)
     with says(ConfigError):

@@ -27,6 +27,7 @@ _Kind = TypeVar("_Kind", bound=EpkitError)
 _TEMPORARY = re.compile(rf"{re.escape(tempfile.gettempdir())}/[^\s'\":,;)]*/")
 
 _LONG = re.compile(r"\d{12,}")
+_INSTALLED = re.compile(r"(known here|installed): .*")
 _FREE = re.compile(r"\S+ [KMGT]iB of memory(?= (is|are) free)")
 
 _updated: dict[str, dict[str, set[str]]] | None = None
@@ -53,7 +54,7 @@ def check(text: str) -> None:
 def _plain(text: str) -> str:
     """Leave out what is another in each run, and what an editor would spoil."""
     text = _FREE.sub("some memory", _LONG.sub("<number>", _TEMPORARY.sub("<folder>/", text)))
-    text = re.sub(r"\n\s*\n", "\n", text)
+    text = re.sub(r"\n\s*\n", "\n", _INSTALLED.sub(r"\1: ...", text))
     return "".join(
         letter if letter.isprintable() or letter == "\n" else f"\\x{ord(letter):02x}" for letter in text
     ).strip()
