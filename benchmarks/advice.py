@@ -37,7 +37,7 @@ from advice_arms import CORES, MEMORY, NETS, PAIRS, WARMUPS, Arm, models
 from advice_worker import opened
 from page import filled as into_page
 
-from epkit import files
+from epkit._system import files
 
 WORKER = Path(__file__).with_name("advice_worker.py")
 RESULTS = Path(__file__).parent / "results" / "advice.json"

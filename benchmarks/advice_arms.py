@@ -15,8 +15,8 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from epkit import sample
-from epkit._platform import usable_cores
+from epkit._system.platform import usable_cores
+from epkit.model import sample
 
 CORES = usable_cores()
 

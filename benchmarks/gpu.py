@@ -37,9 +37,12 @@ from models import LIGHT, identity, model, value
 from onnx import helper, numpy_helper
 
 import epkit
-from epkit import _nvidia, _runtime, files, sample
-from epkit.benchmark import environment
-from epkit.registry import discover
+from epkit._system import files
+from epkit.benchmark.environment import environment
+from epkit.discovery import nvidia
+from epkit.discovery.registry import discover
+from epkit.model import sample
+from epkit.runtime import api
 
 SCHEMA = "epkit.gpu/1"
 LIMIT_S = 120.0
@@ -114,16 +117,16 @@ def opened(name: str, provider: str, **keys: object) -> tuple[epkit.Session, Fee
 
 def plain(name: str, provider: str) -> Any:
     """Open a model as one would without epkit, but strictly."""
-    runtime = _runtime.load()
+    runtime = api.load()
     found = discover().providers[provider]
-    _runtime.prepare(found)
+    api.prepare(found)
     options = runtime.SessionOptions()
     options.log_severity_level = 3
     if found.library() is None:
         options.add_provider(found.ort_name, {})
     else:
         devices = runtime.get_ep_devices()
-        chosen = [devices[one.index] for one in found.devices(_runtime.found_devices(found), None)]
+        chosen = [devices[one.index] for one in found.devices(api.found_devices(found), None)]
         options.add_provider_for_devices(chosen, {})
     return runtime.InferenceSession(MODELS[name][0](), sess_options=options, enable_fallback=0)
 
@@ -184,16 +187,16 @@ def read_back(results: Mapping[str, Any]) -> list[np.ndarray[Any, Any]]:
 
 def correct(provider: str, name: str) -> Row:
     """Open, place, run cold, run a new shape, and compare with the CPU, with exact options and with its own."""
-    before = _nvidia.used_memory()
+    before = nvidia.used_memory()
     session, feed = opened(name, provider)
     row: Row = {"report": session.report.as_json(), "summary": session.report.summary()}
     row["first_run_s"], row["second_run_s"] = timed(lambda: session.run(feed)), timed(lambda: session.run(feed))
-    memory = {"before": before, "after_runs": _nvidia.used_memory()}
+    memory = {"before": before, "after_runs": nvidia.used_memory()}
     reference = epkit.open(MODELS[name][0](), "cpu")
     wanted = reference.run(feed)
     row["difference_by_default"] = difference(session.run(feed), wanted)
     session.close()
-    memory["after_close"] = _nvidia.used_memory()
+    memory["after_close"] = nvidia.used_memory()
     exact, _ = opened(name, provider, options=EXACT.get(provider, {}))
     row["difference_exact"] = difference(exact.run(feed), wanted)
     row["device_bytes"] = memory
@@ -261,20 +264,20 @@ def new_shapes(provider: str, name: str) -> Row:
     for batch in (2, 3, 5, 8, 13, 21):
         one = {key: array((batch, *given.shape[1:]))}
         rows.append({"batch": batch, "runs_s": [timed(lambda one=one: session.run(one)) for _ in range(3)]})
-    return {"shapes": rows, "device_bytes": _nvidia.used_memory()}
+    return {"shapes": rows, "device_bytes": nvidia.used_memory()}
 
 
 def memory(provider: str, name: str) -> Row:
     """Read the device's memory while sessions are opened, run and closed, five times over."""
-    readings: list[Row] = [{"when": "before", "bytes": _nvidia.used_memory()}]
+    readings: list[Row] = [{"when": "before", "bytes": nvidia.used_memory()}]
     for turn in range(5):
         session, feed = opened(name, provider)
         ((key, given),) = feed.items()
         session.run({key: array((32, *given.shape[1:]))})
-        readings.append({"when": f"{turn}: after a run of 32", "bytes": _nvidia.used_memory()})
+        readings.append({"when": f"{turn}: after a run of 32", "bytes": nvidia.used_memory()})
         session.close()
         del session
-        readings.append({"when": f"{turn}: after close", "bytes": _nvidia.used_memory()})
+        readings.append({"when": f"{turn}: after close", "bytes": nvidia.used_memory()})
     return {"readings": readings}
 
 

@@ -201,7 +201,7 @@ def _model(graph: onnx.GraphProto, *, opset: int) -> bytes:
 
 
 def main() -> None:
-    """Write the sample, and show the texts of the proofs that stand in epkit/_proof.py."""
+    """Write the sample, and show the texts of the proofs that stand in epkit/discovery/proof.py."""
     TARGET.write_bytes(sample())
     sys.stdout.write(f"wrote {TARGET}\nepkit/_proof.py:\n")
     for proof in (convolution(), perceptron(), attention()):

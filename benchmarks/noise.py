@@ -15,7 +15,7 @@ import numpy as np
 
 from epkit.benchmark.budget import BLOCK_S, PROCESSES, STEADY_S, SWEEPS
 from epkit.benchmark.document import Block
-from epkit.benchmark.sweeps import sweep
+from epkit.benchmark.schedule import sweep
 
 STEP_S = 0.001
 """How finely the speed of the machine is drawn."""

@@ -59,7 +59,7 @@ def child() -> dict[str, float]:
     """Import, open and run, and then do nothing for a second."""
     import numpy as np
 
-    from epkit import sample
+    from epkit.model import sample
 
     started = (time.perf_counter(), time.process_time())
     import onnxruntime

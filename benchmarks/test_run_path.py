@@ -18,7 +18,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import epkit
-from epkit.testing.bench import EpkitBench
+from epkit.testing.benchmark_fixture import EpkitBench
 
 ARMS = Path(__file__).with_name("run_path_arms.py")
 MODELS: Mapping[str, tuple[str, Callable[[], bytes], tuple[int, ...]]] = runpy.run_path(str(ARMS))["MODELS"]

@@ -28,7 +28,7 @@ from page import filled
 from trust_real import MODELS, THREADS, asked, trial, write_models
 from trust_simulated import EFFECTS, rows, trials
 
-from epkit import files
+from epkit._system import files
 
 RESULTS = Path(__file__).parent / "results" / "trust.json"
 PAGE = Path(__file__).parent.parent / "docs" / "benchmark-method.md"

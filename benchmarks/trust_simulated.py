@@ -19,8 +19,8 @@ from noise import MACHINES, Noise, round_of_blocks
 
 from epkit.benchmark.budget import ROUNDS
 from epkit.benchmark.document import Block, Candidate, Case, Estimate, Measured, Process, Request
-from epkit.benchmark.environment import Environment
-from epkit.benchmark.findings import differences, findings, is_settled, level_of
+from epkit.benchmark.environment.environment import Environment
+from epkit.benchmark.statistics.verdicts import differences, findings, is_settled, level_of
 
 EFFECTS = (1.0, 1.03, 1.05, 1.1)
 PLAIN_S = 5.0

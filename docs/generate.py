@@ -24,15 +24,17 @@ from typing import get_args
 from pydantic import BaseModel
 
 import epkit.provider
-from epkit.benchmark import document, environment, operators
-from epkit.built_in import BUILT_IN, describe
-from epkit.catalogue import options
-from epkit.config_keys import WRITE_INSTEAD, ConfigEntries
-from epkit.events import Event
+from epkit.benchmark import document
+from epkit.benchmark.environment import environment
+from epkit.benchmark.operators import profile
+from epkit.config.built_in import BUILT_IN, describe
+from epkit.config.ort_config_keys import WRITE_INSTEAD, ConfigEntries
+from epkit.config.schema import TargetTable, Warmup
+from epkit.config.session_options import SessionOptions
+from epkit.discovery.listing import options
+from epkit.discovery.registry import discover
 from epkit.provider import Provider
-from epkit.registry import discover
-from epkit.session_options import SessionOptions
-from epkit.target_table import TargetTable, Warmup
+from epkit.runtime.events import Event
 from epkit.testing import ProviderConformance
 from epkit.testing.onnx_suite.report import Report
 from epkit.testing.promise import promises, said
@@ -176,7 +178,7 @@ def contract() -> dict[str, str]:
 def documents() -> dict[str, str]:
     """Return a table for each class that the document of a benchmark is made of, from their source."""
     found = {}
-    for source in (document, environment, operators):
+    for source in (document, environment, profile):
         module = ast.parse(Path(str(source.__file__)).read_text(encoding="utf-8"))
         for node in module.body:
             if isinstance(node, ast.ClassDef) and node.decorator_list:

@@ -17,22 +17,22 @@ from epkit._version import __version__
 from epkit.errors import EpkitError
 
 if TYPE_CHECKING:
-    from epkit.benchmark.measure import bench
-    from epkit.catalogue import providers
-    from epkit.checkup import doctor
-    from epkit.compilation import compile
-    from epkit.events import observe
-    from epkit.explanation import explain
-    from epkit.footprint import inspect
-    from epkit.opened import Session
-    from epkit.parity.comparison import compare
-    from epkit.run.binding import Binding
-    from epkit.run.copies import Copy
-    from epkit.run.device import DeviceArray
-    from epkit.run.options import RunOptions
-    from epkit.scaffold import new_plugin
-    from epkit.session import open
-    from epkit.zipmap import drop_zipmap
+    from epkit.benchmark.bench import bench
+    from epkit.discovery.listing import providers
+    from epkit.discovery.scaffold import new_plugin
+    from epkit.model.zipmap import drop_zipmap
+    from epkit.parity.compare import compare
+    from epkit.runtime.binding import Binding
+    from epkit.runtime.copies import Copy
+    from epkit.runtime.device_array import DeviceArray
+    from epkit.runtime.events import observe
+    from epkit.runtime.run_options import RunOptions
+    from epkit.session.compile import compile
+    from epkit.session.doctor import doctor
+    from epkit.session.explain import explain
+    from epkit.session.memory import inspect
+    from epkit.session.open import open
+    from epkit.session.session import Session
 
 __all__ = [
     "Binding",
@@ -58,22 +58,22 @@ __all__ = [
 
 # Imported on first use: `import epkit` brings neither pydantic nor NumPy nor ONNX Runtime.
 _HOMES = {
-    "Binding": "epkit.run.binding",
-    "Copy": "epkit.run.copies",
-    "DeviceArray": "epkit.run.device",
-    "RunOptions": "epkit.run.options",
-    "Session": "epkit.opened",
-    "bench": "epkit.benchmark.measure",
-    "compare": "epkit.parity.comparison",
-    "compile": "epkit.compilation",
-    "doctor": "epkit.checkup",
-    "drop_zipmap": "epkit.zipmap",
-    "explain": "epkit.explanation",
-    "inspect": "epkit.footprint",
-    "new_plugin": "epkit.scaffold",
-    "observe": "epkit.events",
-    "open": "epkit.session",
-    "providers": "epkit.catalogue",
+    "Binding": "epkit.runtime.binding",
+    "Copy": "epkit.runtime.copies",
+    "DeviceArray": "epkit.runtime.device_array",
+    "RunOptions": "epkit.runtime.run_options",
+    "Session": "epkit.session.session",
+    "bench": "epkit.benchmark.bench",
+    "compare": "epkit.parity.compare",
+    "compile": "epkit.session.compile",
+    "doctor": "epkit.session.doctor",
+    "drop_zipmap": "epkit.model.zipmap",
+    "explain": "epkit.session.explain",
+    "inspect": "epkit.session.memory",
+    "new_plugin": "epkit.discovery.scaffold",
+    "observe": "epkit.runtime.events",
+    "open": "epkit.session.open",
+    "providers": "epkit.discovery.listing",
 }
 
 

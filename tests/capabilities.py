@@ -38,13 +38,13 @@ def needs(*capabilities: str) -> pytest.MarkDecorator:
 
 def lacking(capability: str) -> str:
     """Return why this machine does not have it; empty where it does."""
-    from epkit import _platform
+    from epkit._system import platform
 
     if found := re.fullmatch(r"(\d+) cores", capability):
-        cores = _platform.usable_cores()
+        cores = platform.usable_cores()
         return "" if cores >= int(found[1]) else f"needs {capability}, and this process may use {cores}"
     if found := re.fullmatch(r"(\d+) GiB", capability):
-        free = (_platform.free_memory() or 0) / 2**30
+        free = (platform.free_memory() or 0) / 2**30
         return "" if free >= int(found[1]) else f"needs {capability} of memory, and {free:.1f} GiB are free"
     if found := re.fullmatch(r"plugin (\S+)", capability):
         return _left_out(found[1])
@@ -90,7 +90,7 @@ def _of_the_processor(key: str) -> frozenset[str]:
 
 @functools.cache
 def _left_out(name: str) -> str:
-    from epkit.registry import discover
+    from epkit.discovery.registry import discover
 
     found = {entry.name: entry.reason for entry in discover().entries if entry.provider is None}
     return found.get(name, "") if name in {entry.name for entry in discover().entries} else f"{name} is not installed"

@@ -16,8 +16,8 @@ from epkit.benchmark.document import (
     Request,
     Warmup,
 )
-from epkit.benchmark.environment import Environment
-from epkit.benchmark.findings import findings
+from epkit.benchmark.environment.environment import Environment
+from epkit.benchmark.statistics.verdicts import findings
 from epkit.parity.agreement import Agreement, Judged
 from epkit.parity.metrics import Metrics
 

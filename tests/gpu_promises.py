@@ -23,9 +23,9 @@ from onnx import TensorProto, helper, numpy_helper
 from together import together
 
 import epkit
-from epkit import _nvidia
+from epkit.discovery import nvidia
 from epkit.errors import EpkitError, InputError, ProviderDropped, ProviderUnavailable, RunError, RunTimeout
-from epkit.run.device import DeviceArray
+from epkit.runtime.device_array import DeviceArray
 
 NVIDIA = ("cuda", "tensorrt")
 # Its buffers are on the CPU, and it captures graphs by itself: held to what all providers promise, and more.
@@ -348,7 +348,7 @@ def a_model_without_a_node_for_it_is_an_error(on: str) -> None:
 
 
 def used() -> int:
-    found = _nvidia.used_memory()
+    found = nvidia.used_memory()
     if found is None:
         raise Skip("NVIDIA's library does not tell how much memory is taken")
     return found
@@ -390,10 +390,10 @@ def many_small_runs_take_no_more_memory(on: str) -> None:
                 bound.run({"x": given})
 
         repeat()
-        before = _nvidia.used_memory() or 0
+        before = nvidia.used_memory() or 0
         for _ in range(4):
             repeat()
-        assert (_nvidia.used_memory() or 0) - before < 16 * MIB
+        assert (nvidia.used_memory() or 0) - before < 16 * MIB
 
 
 @promise()

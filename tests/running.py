@@ -18,7 +18,7 @@ from together import together
 
 import epkit
 from epkit.errors import InputError, RunError
-from epkit.run.feeds import SMALL
+from epkit.runtime.bound_inputs import SMALL
 
 Call = Callable[[Any], dict[str, Any]]
 Way = Callable[[epkit.Session], Call]

@@ -25,9 +25,11 @@ from onnx import helper, numpy_helper
 from texts import says
 
 import epkit
-from epkit import registry, sample, wheels
+from epkit import wheels
+from epkit.discovery import registry
+from epkit.discovery.probe import ask
 from epkit.errors import ConfigError, ProviderUnavailable
-from epkit.probe import ask
+from epkit.model import sample
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"

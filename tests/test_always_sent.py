@@ -6,9 +6,9 @@ import pytest
 from models import mlp
 
 import epkit
-from epkit.configured import Candidate
 from epkit.provider import Options, Provider
-from epkit.staleness import sent_with
+from epkit.runtime.configured import Candidate
+from epkit.session.cache.key import sent_with
 
 SOURCE = '''
 from typing import Literal
@@ -47,7 +47,7 @@ def acme(install, empty, monkeypatch):
     """Install the provider; opening trusts its probe."""
     install("acme", SOURCE)
     monkeypatch.setenv("EPKIT_PROBE", "quick")
-    from epkit.registry import discover
+    from epkit.discovery.registry import discover
 
     return discover().get("acme")
 

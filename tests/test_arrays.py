@@ -6,9 +6,9 @@ import ml_dtypes
 import numpy as np
 from texts import says
 
-from epkit.arrays import load_inputs, saved
 from epkit.errors import InputError
-from epkit.model import TensorInfo
+from epkit.model.array_files import load_inputs, saved
+from epkit.model.file import TensorInfo
 
 
 def test_outputs_are_written_as_what_they_are(tmp_path):

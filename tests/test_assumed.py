@@ -12,10 +12,10 @@ from models import mlp, model, value
 from onnx import TensorProto, helper, numpy_helper
 
 import epkit
-from epkit.assumed import Clues, assumed, clues, told
 from epkit.errors import ConfigError, RunError
-from epkit.model import TensorInfo, read
-from epkit.trial import Given, first_run
+from epkit.model.assumed_sizes import Clues, assumed, clues, told
+from epkit.model.file import TensorInfo, read
+from epkit.runtime.size_search import Given, first_run
 
 node = helper.make_node
 INT64 = TensorProto.INT64

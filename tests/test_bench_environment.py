@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from epkit.benchmark import neighbours, nvidia_smi
-from epkit.benchmark.environment import Environment, environment, look, turbo, variables
-from epkit.benchmark.programs import answer
-from epkit.registry import discover
+from epkit._system.programs import answer
+from epkit.benchmark.environment import cpu_load, nvidia_smi
+from epkit.benchmark.environment.environment import Environment, environment, look, turbo, variables
+from epkit.discovery.registry import discover
 
 # In the format that NVIDIA documents for `--format=csv,noheader`; made up, not recorded on a GPU.
 TWO_GPUS = """\
@@ -117,22 +117,22 @@ STAT = "cpu  3000 100 500 9000 50 10 40 300 70 0\ncpu0 1 2 3\n"
 
 
 def test_what_others_take_is_all_that_was_busy_without_one_s_own():
-    first = neighbours.read(STAT, 100, own_s=5.0)
+    first = cpu_load.read(STAT, 100, own_s=5.0)
     assert first is not None
     assert (first.busy_s, first.stolen_s) == (36.5, 3.0)
-    second = neighbours.Clock(first.at + 10, first.busy_s + 12, first.own_s + 9, first.stolen_s + 1)
-    assert neighbours.between(first, second) == neighbours.Neighbours(others=0.3, stolen=0.1)
+    second = cpu_load.Clock(first.at + 10, first.busy_s + 12, first.own_s + 9, first.stolen_s + 1)
+    assert cpu_load.between(first, second) == cpu_load.Neighbours(others=0.3, stolen=0.1)
 
 
 def test_one_s_own_time_is_never_called_the_others():
-    first = neighbours.Clock(0.0, 100.0, 0.0, 0.0)
-    assert neighbours.between(first, neighbours.Clock(1.0, 100.9, 1.0, 0.0)) == neighbours.Neighbours(0.0, 0.0)
+    first = cpu_load.Clock(0.0, 100.0, 0.0, 0.0)
+    assert cpu_load.between(first, cpu_load.Clock(1.0, 100.9, 1.0, 0.0)) == cpu_load.Neighbours(0.0, 0.0)
 
 
 @pytest.mark.parametrize("text", ["", "cpu 1 2 3\n", "intr 1 2 3 4 5 6 7 8\n", "cpu a b c d e f g h\n"])
 def test_another_kind_of_text_tells_nothing(text):
-    assert neighbours.read(text, 100, 0.0) is None
-    assert neighbours.between(None, neighbours.clock()) is None
+    assert cpu_load.read(text, 100, 0.0) is None
+    assert cpu_load.between(None, cpu_load.clock()) is None
 
 
 # The whole

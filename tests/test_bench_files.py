@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from texts import says
 
-from epkit.benchmark import stored
-from epkit.benchmark.change import changes, labels, subtracted
-from epkit.benchmark.change_words import summary
+from epkit.benchmark import storage
+from epkit.benchmark.audit.diff import changes, labels, subtracted
+from epkit.benchmark.audit.diff_sentences import summary
+from epkit.benchmark.audit.verify import verify
 from epkit.benchmark.document import Benchmark, Findings, Measured
-from epkit.benchmark.findings import findings
-from epkit.benchmark.scores import Difference
-from epkit.benchmark.verification import verify
+from epkit.benchmark.statistics.differences import Difference
+from epkit.benchmark.statistics.verdicts import findings
 from epkit.cli._bench_files import diff as diff_command
 from epkit.cli._bench_files import verify as verify_command
 from epkit.errors import ConfigError
@@ -89,8 +89,8 @@ COUNTED = [
 @pytest.mark.parametrize("batches", [(), (1, 4)])
 def test_a_document_as_it_was_written_holds(times, batches, tmp_path):
     written = made_up(times, batches=batches, runs=25)
-    stored.write(written, tmp_path / "a.json")
-    found = verify(stored.read(tmp_path / "a.json"))
+    storage.write(written, tmp_path / "a.json")
+    found = verify(storage.read(tmp_path / "a.json"))
     assert found.holds, found.faults
     assert found.values > 20
 
@@ -429,7 +429,7 @@ def test_what_is_known_of_two_is_known_less_of_their_difference(apart, first, se
 def test_diff_exits_with_what_it_found(tmp_path):
     files = [tmp_path / name for name in ("a.json", "b.json")]
     for file, benchmark in zip(files, (BEFORE, made_up({"cpu": 0.01, "openvino": 0.0083}, seed=2)), strict=True):
-        stored.write(benchmark, file)
+        storage.write(benchmark, file)
     names = list(map(str, files))
     result = CliRunner().invoke(diff_command, names)
     assert result.exit_code == 1

@@ -12,13 +12,13 @@ import pytest
 from documents import made_up
 from models import mlp
 
-from epkit.benchmark import stored
+from epkit.benchmark import storage
+from epkit.benchmark.bench import RULES
 from epkit.benchmark.document import Benchmark
-from epkit.benchmark.environment import look
-from epkit.benchmark.measure import RULES
+from epkit.benchmark.environment.environment import look
 from epkit.benchmark.record import Record
+from epkit.discovery.registry import discover
 from epkit.errors import ConfigError
-from epkit.registry import discover
 
 ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
@@ -46,21 +46,21 @@ def document(folder: Path, name: str, ago: float, text: str = "{}") -> Path:
 def test_the_latest_is_what_was_written_last_whatever_its_name_says(kept):
     document(kept, "20990101T000000-1-model.json", ago=3600)
     newest = document(kept, "20260101T000000-1-model.json", ago=60)
-    assert stored.latest() == newest
+    assert storage.latest() == newest
 
 
 def test_a_file_from_the_future_hides_no_real_one(kept):
     document(kept, "20990101T000000-1-model.json", ago=-(10**9))
     newest = document(kept, "20260101T000000-1-model.json", ago=60)
-    assert stored.latest() == newest
+    assert storage.latest() == newest
     newest.unlink()
-    assert stored.latest().name.startswith("2099")
+    assert storage.latest().name.startswith("2099")
 
 
 def test_documents_dated_in_the_future_are_the_first_to_go(kept):
     future = [document(kept, f"2099010{n}T000000-1-model.json", ago=-(10**9)) for n in range(1, 9)]
     real = [document(kept, f"20260101T0000{n}-1-model.json", ago=60 + n) for n in range(10, 58)]
-    stored.new_file("model")
+    storage.new_file("model")
     assert all(one.exists() for one in real)
     assert sum(one.exists() for one in future) == 1
 
@@ -72,15 +72,15 @@ def test_a_document_of_another_user_is_neither_the_latest_nor_deleted(kept):
     for one in others:
         os.chown(one, 54321, 54321)
     (kept / "20260103T000000-1-model.json").symlink_to(others[0])
-    assert stored.latest() == mine
-    stored.new_file("model")
+    assert storage.latest() == mine
+    storage.new_file("model")
     assert all(one.exists() for one in (mine, *others))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes as POSIX has them")
 def test_the_folder_of_documents_is_made_for_this_user_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("EPKIT_BENCH_DIR", str(tmp_path / "new" / "folder"))
-    stored.new_file("model")
+    storage.new_file("model")
     assert [one.stat().st_mode & 0o777 for one in (tmp_path / "new", tmp_path / "new" / "folder")] == [0o700, 0o700]
 
 
@@ -90,7 +90,7 @@ def test_what_cannot_be_written_meanwhile_is_written_at_the_end(small, tmp_path)
     record = Record(small.measured.request, [], [], RULES, look(), discover(), folder / "doc.json")
     folder.rename(away)
     record.keep()
-    with pytest.raises(stored.Unwritten) as error:
+    with pytest.raises(storage.Unwritten) as error:
         record.keep(complete=True)
     assert isinstance(error.value, ConfigError)
     assert error.value.hint

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epkit._platform import free_memory, peak_rss
+from epkit._system.platform import free_memory, peak_rss
 from epkit.benchmark.budget import LEAST_PROCESSES, PROCESSES, STEADY_S, fitting, round_of
 from epkit.benchmark.rounds import ENOUGH_PROCESSES
-from epkit.benchmark.sweeps import joining, orders, sweep
-from epkit.steady import is_steady
+from epkit.benchmark.schedule import joining, orders, sweep
+from epkit.session.steady import is_steady
 
 # Who meets whom
 

@@ -14,10 +14,11 @@ import pytest
 from capabilities import SECOND, needs
 from documents import made_up
 
-from epkit.benchmark import measure, stored
+from epkit.benchmark import bench as measure
+from epkit.benchmark import storage
+from epkit.benchmark.audit.verify import verify
 from epkit.benchmark.document import Benchmark
-from epkit.benchmark.verification import verify
-from epkit.testing.bench import file_name
+from epkit.testing.benchmark_fixture import file_name
 
 pytest_plugins = ["pytester"]
 
@@ -41,7 +42,7 @@ def measures(monkeypatch: pytest.MonkeyPatch) -> Measures:
             asked.append({"model": model, "targets": targets, **settings})
             found = made[min(len(asked), len(made)) - 1]
             if "output" in settings:
-                stored.write(found, settings["output"])
+                storage.write(found, settings["output"])
             return found
 
         monkeypatch.setattr(measure, "bench", stand_in)
@@ -84,7 +85,7 @@ def test_a_candidate_that_became_slower_beside_the_first_fails_the_test(pytester
     kept = run(pytester, *baselines, "--epkit-save-baselines")
     kept.assert_outcomes(passed=1)
     kept.stdout.fnmatch_lines(["*kept as the baseline *test_it.test_ours.json"])
-    assert stored.read(pytester.path / "kept" / "test_it.test_ours.json") == benchmark()
+    assert storage.read(pytester.path / "kept" / "test_it.test_ours.json") == benchmark()
     run(pytester, *baselines).assert_outcomes(passed=1)
     slower = run(pytester, *baselines)
     slower.assert_outcomes(failed=1)
@@ -99,7 +100,7 @@ def test_a_baseline_that_is_missing_or_of_something_else_is_said(pytester, measu
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["*there is no baseline *test_ours.json; --epkit-save-baselines writes it"])
     (pytester.path / "kept").mkdir()
-    stored.write(made_up({"cpu": 1.0}, batches=(1,)), pytester.path / "kept" / "test_it.test_ours.json")
+    storage.write(made_up({"cpu": 1.0}, batches=(1,)), pytester.path / "kept" / "test_it.test_ours.json")
     result = run(pytester, "--epkit-baselines", "kept")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["*beside its baseline: nothing of the two can be compared"])
@@ -190,6 +191,6 @@ def test_two_functions_are_really_measured_side_by_side(pytester):
     """
     result = run(pytester, "--epkit-budget", "10", "--epkit-bench-output", "kept", test=test)
     result.assert_outcomes(passed=1)
-    found = stored.read(pytester.path / "kept" / "test_it.test_it.json")
+    found = storage.read(pytester.path / "kept" / "test_it.test_it.json")
     assert found.measured.complete
     assert verify(found).holds

@@ -17,11 +17,13 @@ from documents import made_up
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epkit.benchmark import formats, histogram, sections, stored, wording
+from epkit.benchmark import storage
 from epkit.benchmark.document import Benchmark, Comparison, Estimate, Request
-from epkit.benchmark.findings import findings
-from epkit.benchmark.operators import Node, Operators
-from epkit.benchmark.page import page, plots
+from epkit.benchmark.operators.profile import Node, Operators
+from epkit.benchmark.report import formats, histogram, sentences
+from epkit.benchmark.report import tables as sections
+from epkit.benchmark.report.html import page, plots
+from epkit.benchmark.statistics.verdicts import findings
 from epkit.cli._bench_table import parts
 
 HOSTILE = "<script>alert(1)</script>|`*_$x$\n\x1b[31m# [a](http://example.com)"
@@ -79,7 +81,7 @@ def epkit(command, monkeypatch, tmp_path):
 
 
 def test_the_verdict_stands_before_the_figures(epkit, two, tmp_path):
-    stored.write(two, tmp_path / "two.json")
+    storage.write(two, tmp_path / "two.json")
     code, out, err = epkit("bench", "show", tmp_path / "two.json")
     assert (code, err) == (0, "")
     lines = out.splitlines()
@@ -97,7 +99,7 @@ def test_the_verdict_stands_before_the_figures(epkit, two, tmp_path):
 
 
 def test_what_has_no_figures_is_a_row_with_its_reason(epkit, many, tmp_path):
-    stored.write(many, tmp_path / "many.json")
+    storage.write(many, tmp_path / "many.json")
     _, out, _ = epkit("bench", "show", tmp_path / "many.json")
     assert re.search(r"^cuda +unusable +libcublas", out, re.MULTILINE)
     assert re.search(r"^webgpu +failed +its process was killed", out, re.MULTILINE)
@@ -113,13 +115,13 @@ def test_the_benchmark_that_was_measured_last_is_shown(epkit, two, many, tmp_pat
     assert code == 2
     assert "hint: epkit bench" in err
     (tmp_path / "kept").mkdir()
-    stored.write(many, tmp_path / "kept" / "20260101T000000-1-model.json")
-    stored.write(two, tmp_path / "kept" / "20260102T000000-1-model.json")
+    storage.write(many, tmp_path / "kept" / "20260101T000000-1-model.json")
+    storage.write(two, tmp_path / "kept" / "20260102T000000-1-model.json")
     assert "webgpu" not in epkit("bench", "show")[1]
 
 
 def test_a_document_survives_being_written_in_every_way(epkit, two, tmp_path):
-    stored.write(two, tmp_path / "two.json")
+    storage.write(two, tmp_path / "two.json")
     assert json.loads(epkit("bench", "show", tmp_path / "two.json", "--json")[1]) == two.as_json()
     for suffix, start in ((".md", "### "), (".html", "<!doctype html>"), (".json", '{"schema"')):
         code, out, err = epkit("bench", "show", tmp_path / "two.json", "--output", tmp_path / f"out{suffix}")
@@ -152,7 +154,7 @@ def test_a_document_that_refers_to_what_is_not_in_it_is_damaged(epkit, two, tmp_
 )
 def test_a_request_that_cannot_be_met_is_refused(epkit, two, tmp_path, monkeypatch, words, said):
     monkeypatch.chdir(tmp_path)
-    stored.write(two, tmp_path / "two.json")
+    storage.write(two, tmp_path / "two.json")
     code, _, err = epkit("bench", "show", "two.json", *words)
     assert code == 2
     assert said in err
@@ -166,7 +168,7 @@ def test_nobody_measures_in_vain_for_a_file_that_cannot_be_written(epkit, tmp_pa
 
 
 def test_a_page_without_the_extra_is_one_sentence(epkit, two, tmp_path, monkeypatch):
-    stored.write(two, tmp_path / "two.json")
+    storage.write(two, tmp_path / "two.json")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     code, _, err = epkit("bench", "show", tmp_path / "two.json", "--format", "html")
     assert code == 2
@@ -193,9 +195,9 @@ def test_the_first_word_is_a_command_or_the_model(epkit, empty):
 
 
 def test_the_page_is_the_same_from_another_process(two, pages, tmp_path):
-    stored.write(two, tmp_path / "two.json")
+    storage.write(two, tmp_path / "two.json")
     code = (
-        "import sys; from epkit.benchmark import stored, formats; "
+        "import sys; from epkit.benchmark import storage as stored; from epkit.benchmark.report import formats; "
         "sys.stdout.reconfigure(encoding='utf-8', newline=''); "
         "sys.stdout.write(formats.text(stored.read(sys.argv[1]), 'html'))"
     )
@@ -287,7 +289,7 @@ def test_hostile_names_do_no_harm_in_the_page(pages):
 
 
 def test_hostile_names_do_no_harm_on_a_terminal(epkit, hostile, tmp_path):
-    stored.write(hostile, tmp_path / "h.json")
+    storage.write(hostile, tmp_path / "h.json")
     _, out, _ = epkit("bench", "show", tmp_path / "h.json")
     assert "alert(1)" in out
     assert "\x1b" not in out
@@ -318,7 +320,7 @@ def test_a_benchmark_that_was_ended_early_can_be_shown(two, wanted):
 
 def test_pytest_benchmark_compares_what_epkit_measured(epkit, two, many, tmp_path):
     for name, found in (("two", two), ("many", many)):
-        stored.write(found, tmp_path / f"{name}.json")
+        storage.write(found, tmp_path / f"{name}.json")
         out = tmp_path / f"{name}-pytest.json"
         assert (
             epkit("bench", "show", tmp_path / f"{name}.json", "--format", "pytest-benchmark", "--output", out)[0] == 0
@@ -370,27 +372,27 @@ REQUEST = Request("m.onnx", "", 0, True, 90.0, 0.02, "auto", False, 1, 0)
 )
 def test_a_verdict_is_a_sentence(ratio, low, high, verdict, floor, said):
     found = made_up({"a": 1e-3, "b": 1e-3}, sweeps=2)
-    told = wording.verdict(found, Comparison(0, 0, 1, Estimate(ratio, low, high), None, floor, verdict, 8, 80))
+    told = sentences.verdict(found, Comparison(0, 0, 1, Estimate(ratio, low, high), None, floor, verdict, 8, 80))
     assert told.startswith(said)
 
 
 def test_what_would_help_is_said():
     noisy = Comparison(0, 0, 1, Estimate(1.02, 0.98, 1.07), None, 0.06, "undecided", 8, 80)
-    assert wording.would_help(REQUEST, noisy).endswith("--budget 180")
-    assert "--smallest-effect 1 " in wording.would_help(REQUEST, replace(noisy, floor=0.012))
+    assert sentences.would_help(REQUEST, noisy).endswith("--budget 180")
+    assert "--smallest-effect 1 " in sentences.would_help(REQUEST, replace(noisy, floor=0.012))
 
 
 def test_slow_runs_that_say_otherwise_are_pointed_out():
     found = made_up({"a": 1e-3, "b": 1e-3}, sweeps=2)
     one = Comparison(0, 0, 1, Estimate(0.8, 0.79, 0.81), Estimate(1.5, 1.2, 1.9), 0.01, "faster", 8, 80)
-    assert wording.verdict(found, one).endswith("a slow run (p99) of b takes 1.50, 1.20 to 1.90 times that of a")
-    assert "slow run" not in wording.verdict(found, replace(one, p99=Estimate(0.8, 0.7, 0.9)))
+    assert sentences.verdict(found, one).endswith("a slow run (p99) of b takes 1.50, 1.20 to 1.90 times that of a")
+    assert "slow run" not in sentences.verdict(found, replace(one, p99=Estimate(0.8, 0.7, 0.9)))
 
 
 def test_two_candidates_of_one_name_can_be_told_apart():
     found = made_up({"cpu": 1e-3, "other": 1e-3}, sweeps=3)
     found = _with(found, [replace(one, target="cpu") for one in found.candidates])
-    assert [wording.label(found, place) for place in (0, 1)] == ["cpu (1)", "cpu (2)"]
+    assert [sentences.label(found, place) for place in (0, 1)] == ["cpu (1)", "cpu (2)"]
 
 
 def test_what_the_operators_take_is_shown_where_it_was_asked_for(epkit, two, tmp_path):
@@ -401,7 +403,7 @@ def test_what_the_operators_take_is_shown_where_it_was_asked_for(epkit, two, tmp
     )
     seen = Operators(20, "openvino", 0.0035, 1.2, nodes, crossings=2.0)
     found = _with(two, [two.candidates[0], replace(two.candidates[1], operators=seen)])
-    stored.write(found, tmp_path / "two.json")
+    storage.write(found, tmp_path / "two.json")
     told = [formats.text(found, one) for one in ("markdown", "html")]
     for text in (*told, epkit("bench", "show", tmp_path / "two.json")[1]):
         assert "openvino: operators" in text
@@ -445,7 +447,7 @@ def test_the_command_line_does_not_wait_for_what_only_a_page_needs():
 def test_only_the_page_needs_the_extra():
     code = (
         "import sys; sys.modules.update(matplotlib=None, jinja2=None, markupsafe=None)\n"
-        "from documents import made_up; from epkit.benchmark import formats\n"
+        "from documents import made_up; from epkit.benchmark.report import formats\n"
         "found = made_up({'cpu': 1e-3, 'other': 1e-3}, sweeps=3)\n"
         "assert formats.text(found, 'markdown') and formats.text(found, 'pytest-benchmark')"
     )

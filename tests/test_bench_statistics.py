@@ -19,11 +19,12 @@ from documents import made_up
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epkit.benchmark import stored, student
+from epkit.benchmark import storage
 from epkit.benchmark.document import Block, Estimate, Measured, turned
-from epkit.benchmark.findings import by_candidate, differences, findings, is_settled, level_of, verdict
-from epkit.benchmark.quantiles import bounds, counted, pooled, quantile
-from epkit.benchmark.scores import Difference, difference, pairs, slow_runs
+from epkit.benchmark.statistics import student
+from epkit.benchmark.statistics.differences import Difference, difference, pairs, slow_runs
+from epkit.benchmark.statistics.quantiles import bounds, counted, pooled, quantile
+from epkit.benchmark.statistics.verdicts import by_candidate, differences, findings, is_settled, level_of, verdict
 
 ROOT = Path(__file__).parents[1]
 SEEDS = st.integers(0, 2**32 - 1)
@@ -317,8 +318,8 @@ def test_the_interval_of_one_comparison_is_narrower_than_that_of_one_among_three
 def test_a_document_says_the_same_after_it_was_written_and_read(tmp_path_factory, seed, ratio):
     written = made_up({"a": 0.001, "b": 0.001 * ratio}, batches=(1, 4), processes=3, sweeps=4, seed=seed)
     file = tmp_path_factory.mktemp("documents") / "written.json"
-    stored.write(written, file)
-    read = stored.read(file)
+    storage.write(written, file)
+    read = storage.read(file)
     assert read.as_json() == written.as_json()
     assert findings(read.measured) == findings(written.measured) == written.findings
 

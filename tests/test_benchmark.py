@@ -21,11 +21,12 @@ from processes import alive
 from texts import says
 
 from epkit.benchmark import budget as times
-from epkit.benchmark import runner, stored
+from epkit.benchmark import process as runner
+from epkit.benchmark import storage
+from epkit.benchmark.bench import bench, bench_calls
 from epkit.benchmark.document import Benchmark
-from epkit.benchmark.findings import findings
-from epkit.benchmark.measure import bench, bench_calls
-from epkit.benchmark.runner import WORKER
+from epkit.benchmark.process import WORKER
+from epkit.benchmark.statistics.verdicts import findings
 from epkit.errors import ConfigError, InputError, ModelError, RunError, UnknownTarget
 
 
@@ -132,7 +133,7 @@ def test_in_a_meeting_every_candidate_runs_once_and_nobody_is_favoured(
 @needs(SECOND)
 def test_the_document_says_the_same_as_what_was_returned(real: tuple[Benchmark, Path, list[float]]) -> None:
     found, file, _ = real
-    assert stored.read(file) == found
+    assert storage.read(file) == found
     assert findings(found.measured) == found.findings
     assert found.measured.complete
     json.dumps(found.as_json(), allow_nan=False)
@@ -302,7 +303,7 @@ def test_an_interrupt_leaves_no_process_and_keeps_what_was_measured(small: Path,
     with pytest.raises(KeyboardInterrupt):
         bench(small, ["cpu", "cpu"], budget=90, progress=interrupt, output=tmp_path / "kept.json")
     assert len(seen) >= 4
-    kept = stored.read(tmp_path / "kept.json")
+    kept = storage.read(tmp_path / "kept.json")
     assert not kept.measured.complete
     assert kept.measured.blocks
 
@@ -315,7 +316,7 @@ def test_a_benchmark_that_is_killed_leaves_no_process_and_its_document(
     file = tmp_path / "kept.json"
     script = (
         "from epkit.benchmark import budget as times\n"
-        "from epkit.benchmark.measure import bench\n"
+        "from epkit.benchmark.bench import bench\n"
         "times.PROCESSES = 2\n"
         f"bench({str(small)!r}, ['cpu', 'cpu'], budget=60, output={str(file)!r},"
         " progress=lambda what, share: print(what, flush=True))"
@@ -325,7 +326,7 @@ def test_a_benchmark_that_is_killed_leaves_no_process_and_its_document(
         assert any(line == "measuring\n" for line in process.stdout)
         children = alive(WORKER, process.pid)
         deadline = time.monotonic() + 30
-        while not stored.read(file).measured.blocks and time.monotonic() < deadline:
+        while not storage.read(file).measured.blocks and time.monotonic() < deadline:
             time.sleep(0.2)
         process.kill()
     assert len(children) >= 4
@@ -333,7 +334,7 @@ def test_a_benchmark_that_is_killed_leaves_no_process_and_its_document(
     while set(children) & set(alive(WORKER, 0)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not set(children) & set(alive(WORKER, 0)), "stopped ones neither"
-    assert stored.read(file).measured.blocks
+    assert storage.read(file).measured.blocks
 
 
 # What is wrong with the request, or with the model

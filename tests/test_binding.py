@@ -44,7 +44,7 @@ from texts import says
 
 import epkit
 from epkit.errors import InputError, RunError, SessionClosed
-from epkit.run.graph import other
+from epkit.runtime.captured_graph import other
 
 PROVIDERS = ("cpu", SECOND)
 # OpenVINO takes an input of unknown rank for a scalar, and refuses the others.

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from epkit.errors import InputError
-from epkit.model import TensorInfo
-from epkit.run.inputs import Inputs
+from epkit.model.file import TensorInfo
+from epkit.runtime.inputs import Inputs
 
 KINDS = ["bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"]
 ONNX = {"float8_e4m3fn": "float8e4m3fn", "float8_e5m2": "float8e5m2"} | {

@@ -14,19 +14,19 @@ import pytest
 from texts import says
 
 import epkit
-from epkit import _runtime
-from epkit.blame import CPU_FORBIDDEN
-from epkit.capture import Capture
-from epkit.compiled import Compiled
-from epkit.configured import CPU, Candidate
-from epkit.creation import open_next
-from epkit.effective import NO_CPU, effective
+from epkit.config.target import Target
 from epkit.errors import ModelError, ProviderDropped
-from epkit.events import Dropped, Event
-from epkit.opening import Opening, drop
 from epkit.provider import Provider, Usable
-from epkit.resolve import resolve
-from epkit.target import Target
+from epkit.runtime import api
+from epkit.runtime.configured import CPU, Candidate
+from epkit.runtime.events import Dropped, Event
+from epkit.session.attempt import Opening, drop
+from epkit.session.cache.session_cache import Compiled
+from epkit.session.capture import Capture
+from epkit.session.creation import open_next
+from epkit.session.fallback import CPU_FORBIDDEN
+from epkit.session.plan import resolve
+from epkit.session.settings import NO_CPU, effective
 
 NODES = frozenset("abc")
 """Those of the model."""
@@ -75,7 +75,7 @@ class Fake(Provider):
 
 class Cpu(Provider):
     name = CPU
-    ort_name = _runtime.CPU_ORT_NAME
+    ort_name = api.CPU_ORT_NAME
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Caches:
         self._world = world
         self._doubted: set[str] = set()
 
-    def look(self, chain: Sequence[Candidate], settings: _runtime.Settings) -> None:
+    def look(self, chain: Sequence[Candidate], settings: api.Settings) -> None:
         broken = [one.name for one in chain if one.name != CPU and self._world.faults[number(one)] == "cache"]
         self.sent = {name: {} for name in broken if name not in self._doubted}
 
@@ -130,13 +130,13 @@ class Onnx:
 
     def before(self, chain: Sequence[Candidate], captures: bool) -> None:
         if any(self.world.faults[at] == "crash" for at in numbers(chain)):
-            raise _runtime.OpenFault("its process crashed")
+            raise api.OpenFault("its process crashed")
 
     def create(
         self,
         model: str,
         chain: Sequence[Candidate],
-        settings: _runtime.Settings,
+        settings: api.Settings,
         sent: Mapping[str, Mapping[str, str]] = {},
     ) -> Session:
         assert self.alive == 0, "two sessions at once"
@@ -144,20 +144,20 @@ class Onnx:
         world = self.world
         for one in chain:
             if one.name != CPU and world.faults[number(one)] == "add":
-                raise _runtime.OpenFault(f"{one.name} cannot be added", one)
+                raise api.OpenFault(f"{one.name} cannot be added", one)
         if sent:
-            raise _runtime.OpenFault("what was kept is broken")
+            raise api.OpenFault("what was kept is broken")
         if not world.bears(numbers(chain)):
-            raise _runtime.OpenFault("the session cannot be created")
+            raise api.OpenFault("the session cannot be created")
         if settings.entries.get(NO_CPU) and not world.covers(numbers(chain)):
-            raise _runtime.OpenFault(CPU_FORBIDDEN)
+            raise api.OpenFault(CPU_FORBIDDEN)
         left, placed = NODES, {}
         for one in chain:
             if one.name != CPU:
                 taken = left & ({"abc"[number(one)]} if world.parts else NODES)
                 placed[one.provider.ort_name] = taken
                 left -= taken
-        placed[_runtime.CPU_ORT_NAME] = left
+        placed[api.CPU_ORT_NAME] = left
         session = Session({name: nodes for name, nodes in placed.items() if nodes})
         self._opened.append(weakref.ref(session))
         return session
@@ -192,7 +192,7 @@ def worlds(count: int, **keys: bool) -> Iterator[World]:
 def check(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     opening, onnx, heard = under_way(world), Onnx(world), list[Event]()
     opening.before = onnx.before
-    monkeypatch.setattr(_runtime, "create", onnx.create)
+    monkeypatch.setattr(api, "create", onnx.create)
     first = opening.plan.chain[0]
     first_alone = world.bears([number(first)])
     everyone = range(len(world.faults))
@@ -263,7 +263,7 @@ def test_a_placement_that_did_not_come_about_leaves_no_session_behind(monkeypatc
     world = World(("", ""), parts=True)
     opening, onnx = under_way(world), Onnx(world)
     opening.plan = replace(opening.plan, target=replace(opening.plan.target, min_placement=0.5))
-    monkeypatch.setattr(_runtime, "create", onnx.create)
+    monkeypatch.setattr(api, "create", onnx.create)
     with says(ProviderDropped) as error:
         open_next(opening)
     assert onnx.alive == 0, f"{error} holds it"
@@ -273,8 +273,8 @@ def test_a_session_that_cannot_capture_is_not_left_behind(monkeypatch):
     world = World(("",), strict=True)
     opening, onnx = under_way(world), Onnx(world)
     opening.capture, opening.capturing = Capture(asked=True, provider="fake0"), opening.settings
-    monkeypatch.setattr(_runtime, "create", onnx.create)
-    monkeypatch.setattr(_runtime, "read_on_cpu", lambda session: ["x"])
+    monkeypatch.setattr(api, "create", onnx.create)
+    monkeypatch.setattr(api, "read_on_cpu", lambda session: ["x"])
     with says(ProviderDropped) as error:
         open_next(opening)
     assert onnx.alive == 0, f"{error} holds it"

@@ -4,7 +4,7 @@ import pytest
 
 import epkit
 from epkit import wheels
-from epkit.checkup import clash
+from epkit.session.doctor import clash
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from capabilities import COMPILER, needs
 
-from epkit import sample
+from epkit.model import sample
 
 
 @pytest.fixture(autouse=True)

@@ -18,10 +18,10 @@ from texts import says
 
 import epkit
 from epkit.errors import ConfigError, InputError, ModelError, RunError, UnknownTarget
-from epkit.parity import tracing
+from epkit.parity import divergence as tracing
+from epkit.parity.divergence import Tensors, groups
+from epkit.parity.process import WORKER
 from epkit.parity.result import Comparison, Row
-from epkit.parity.side import WORKER
-from epkit.parity.tracing import Tensors, groups
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ from pathlib import Path
 
 from epkit.hookspecs import hookimpl
 from epkit.provider import Provider
-from epkit.wrapped import Wrapped
+from epkit.runtime.session_wrapper import Wrapped
 
 class Twisted(Provider):
     name = {name!r}
@@ -281,7 +281,7 @@ def test_a_target_that_crashes_is_a_row_and_the_others_are_compared(empty: Path,
 
 
 def test_a_target_that_hangs_is_ended(empty: Path, twist: Callable[..., str], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("epkit.parity.side.LIMIT_S", 20.0)
+    monkeypatch.setattr("epkit.parity.process.LIMIT_S", 20.0)
     name = twist(around="signal.pause()")
     found = epkit.compare(mlp(), ["cpu", name], seeds=1)
     assert "in time" in found.rows[1].fault.reason

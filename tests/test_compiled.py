@@ -31,15 +31,17 @@ from texts import says
 from together import together
 
 import epkit
-from epkit import compilation, digests, kept, upkeep
-from epkit._runtime import Settings
-from epkit.compiled import shelf
-from epkit.configured import Candidate
+from epkit.config.schema import Warmup
 from epkit.errors import ConfigError, ModelError
-from epkit.model import read
+from epkit.model import digest
+from epkit.model.file import read
 from epkit.provider import Provider
-from epkit.staleness import parts_of, why_missed
-from epkit.target_table import Warmup
+from epkit.runtime.api import Settings
+from epkit.runtime.configured import Candidate
+from epkit.session import compile as compilation
+from epkit.session.cache import manage, store
+from epkit.session.cache.key import parts_of, why_missed
+from epkit.session.cache.session_cache import shelf
 
 SLOW = '''
 import os, time
@@ -190,7 +192,7 @@ def test_nothing_is_built_where_nobody_asks(slow, file):
 
 
 def test_no_digest_is_computed_where_nothing_can_be_there(slow, file, monkeypatch):
-    monkeypatch.setattr(digests, "of_model", lambda model: pytest.fail("the model was read"))
+    monkeypatch.setattr(digest, "of_model", lambda model: pytest.fail("the model was read"))
     with epkit.open(file, "slow") as session:
         assert session.report.cache[0].outcome == "miss"
     with epkit.open(file, "cpu") as session:
@@ -213,8 +215,8 @@ def test_an_option_that_names_a_folder_keeps_it_there(slow, file, tmp_path):
     assert found.outcome == "built"
     assert entry(found).parent == tmp_path / "own" / "slow"
     assert row(file, cache=None, options={"folder": str(tmp_path / "own")}).outcome == "hit"
-    assert [one.state for one in upkeep.look(tmp_path / "own").rows] == ["sound"]
-    assert upkeep.look().rows == ()
+    assert [one.state for one in manage.look(tmp_path / "own").rows] == ["sound"]
+    assert manage.look().rows == ()
 
 
 def test_a_changed_weight_of_the_same_size_under_the_same_name_misses(slow, file):
@@ -275,7 +277,7 @@ def test_a_changed_version_misses(slow, file, monkeypatch):
     monkeypatch.setenv("SLOW_VERSION", "slow 2")
     found = row(file)
     assert (found.outcome, found.reason) == ("built", "what it was compiled with (1) changed: slow 1 -> slow 2")
-    assert {one.state for one in upkeep.look().rows} == {"stale", "sound"}
+    assert {one.state for one in manage.look().rows} == {"stale", "sound"}
 
 
 def test_another_onnx_runtime_misses(slow, file, tmp_path, monkeypatch):
@@ -296,15 +298,15 @@ PARTS = st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=6)
 
 @given(PARTS, PARTS)
 def test_the_key_changes_exactly_when_a_part_changes(one, other):
-    assert (kept.key_of(one) == kept.key_of(other)) == (one == other)
-    assert kept.key_of(dict(reversed(one.items()))) == kept.key_of(one)
+    assert (store.key_of(one) == store.key_of(other)) == (one == other)
+    assert store.key_of(dict(reversed(one.items()))) == store.key_of(one)
 
 
 @given(PARTS, st.text(max_size=8), st.text(max_size=8))
 def test_why_an_entry_missed_names_what_changed(parts, name, value):
     old = {"model": "d", **{f"option {key}": text for key, text in parts.items()}}
     new = old | {f"option {name}": value}
-    known = kept.Entry(Path(), "slow", "/m", 1, None, old, (), 0.0, 0.0)
+    known = store.Entry(Path(), "slow", "/m", 1, None, old, (), 0.0, 0.0)
     told = why_missed(new, "/m", [known])
     assert told == ("" if new == old else f"option {name} changed: {old.get(f'option {name}', 'not set')} -> {value}")
 
@@ -333,8 +335,8 @@ def test_every_setting_of_a_session_is_part_of_the_key(changed):
     }.get(changed, usual)
     before = [Candidate(Other())] if changed == "before" else []
     first = parts_of(model, plain, [], usual, Warmup())
-    assert kept.key_of(first) == kept.key_of(parts_of(model, plain, [], usual, Warmup()))
-    assert kept.key_of(first) != kept.key_of(parts_of(model, candidate, before, settings, Warmup()))
+    assert store.key_of(first) == store.key_of(parts_of(model, plain, [], usual, Warmup()))
+    assert store.key_of(first) != store.key_of(parts_of(model, candidate, before, settings, Warmup()))
 
 
 def test_what_is_compiled_is_kept_where_a_graph_was_asked_for_and_cannot_be_captured(slow):
@@ -344,7 +346,7 @@ def test_what_is_compiled_is_kept_where_a_graph_was_asked_for_and_cannot_be_capt
         assert session.report.graph is not None
         assert session.report.graph.obstacles
         assert [one.outcome for one in session.report.cache] == ["hit"]
-    assert len(upkeep.look().rows) == 1
+    assert len(manage.look().rows) == 1
 
 
 # -- two at once, and builds that never end
@@ -367,33 +369,33 @@ def test_two_threads_at_once_build_it_once(slow, file, monkeypatch):
 def test_a_killed_build_leaves_nothing_broken(slow, file):
     dying = child(file, wait=False, SLOW_SECONDS="60")
     until(lambda: builds(slow) == 1)
-    (found,) = upkeep.look().rows
+    (found,) = manage.look().rows
     assert found.state == "being built"
-    assert upkeep.prune(everything=True).removed == ()
+    assert manage.prune(everything=True).removed == ()
     dying.send_signal(signal.SIGKILL)
     dying.wait()
     dying.stdout.close()
-    (found,) = upkeep.look(thorough=True).rows
+    (found,) = manage.look(thorough=True).rows
     assert found.state == "unfinished"
     with epkit.open(file, "slow") as session:
         assert session.report.cache[0].outcome == "miss"
     assert row(file).outcome == "built"
     assert row(file).outcome == "hit"
-    assert (kept.files_of(entry(row(file))) / "compiled.bin").read_text() == "compiled"
+    assert (store.files_of(entry(row(file))) / "compiled.bin").read_text() == "compiled"
 
 
 def test_an_unfinished_build_is_pruned(slow, file):
     folder = entry(row(file))
     (folder / "manifest.json").unlink()
-    assert [one.state for one in upkeep.prune().removed] == ["unfinished"]
+    assert [one.state for one in manage.prune().removed] == ["unfinished"]
     assert not folder.exists()
 
 
 def test_who_waits_too_long_goes_on_without(slow, file, monkeypatch):
     folder = entry(row(file))
-    kept.remove(folder)
-    monkeypatch.setattr("epkit.compiled.WAIT_SECONDS", 0.1)
-    with kept.locked(folder, 1):
+    store.remove(folder)
+    monkeypatch.setattr("epkit.session.cache.session_cache.WAIT_SECONDS", 0.1)
+    with store.locked(folder, 1):
         found = row(file)
     assert found.outcome == "failed"
     assert "another process is building it" in found.reason
@@ -404,9 +406,9 @@ def test_a_folder_that_options_name_is_never_used_behind_the_manifest(slow, file
     """A provider's own cache there may know nothing of the weights, as TensorRT's in ONNX Runtime does not."""
     options = {"folder": str(tmp_path / "own")}
     folder = entry(row(file, options=options))
-    kept.remove(folder)
-    monkeypatch.setattr("epkit.compiled.WAIT_SECONDS", 0.1)
-    with kept.locked(folder, 1):
+    store.remove(folder)
+    monkeypatch.setattr("epkit.session.cache.session_cache.WAIT_SECONDS", 0.1)
+    with store.locked(folder, 1):
         assert row(file, options=options).outcome == "failed"
     assert [*(tmp_path / "own").glob("*.bin")] == []
     assert builds(slow) == 1
@@ -416,7 +418,7 @@ def test_a_folder_that_options_name_is_never_used_behind_the_manifest(slow, file
 
 
 def spoil(folder: Path, how: str) -> None:
-    place = kept.files_of(folder) / "compiled.bin"
+    place = store.files_of(folder) / "compiled.bin"
     match how:
         case "cut off":
             place.write_text("comp")
@@ -427,7 +429,7 @@ def spoil(folder: Path, how: str) -> None:
         case "missing":
             place.unlink()
         case "added to":
-            (kept.files_of(folder) / "more.bin").write_text("more")
+            (store.files_of(folder) / "more.bin").write_text("more")
         case "manifest cut off":
             text = (folder / "manifest.json").read_text()
             (folder / "manifest.json").write_text(text[: len(text) // 2])
@@ -435,7 +437,7 @@ def spoil(folder: Path, how: str) -> None:
             text = (folder / "manifest.json").read_text()
             (folder / "manifest.json").write_text(text.replace("epkit.compiled/", "epkit.compiled/9"))
         case "manifest without files":
-            (folder / "manifest.json").write_text(json.dumps({"schema": kept.SCHEMA}))
+            (folder / "manifest.json").write_text(json.dumps({"schema": store.SCHEMA}))
 
 
 DAMAGE = ["cut off", "changed", "empty", "missing", "added to", "manifest cut off", "manifest without files"]
@@ -445,33 +447,33 @@ DAMAGE += ["manifest of another version"]
 @pytest.mark.parametrize("how", DAMAGE)
 def test_a_damaged_entry_is_not_started_from_and_is_built_anew(slow, file, how):
     spoil(entry(row(file)), how)
-    assert upkeep.look(thorough=True).exit_code == 1
+    assert manage.look(thorough=True).exit_code == 1
     with epkit.open(file, "slow") as session:
         assert session.report.cache[0].outcome == "miss"
     assert row(file).outcome == "built"
     assert row(file).outcome == "hit"
-    assert upkeep.look(thorough=True).exit_code == 0
+    assert manage.look(thorough=True).exit_code == 0
 
 
 @pytest.mark.parametrize("how", DAMAGE)
 def test_prune_removes_what_is_damaged(slow, file, how):
     folder = entry(row(file))
     spoil(folder, how)
-    assert [one.state for one in upkeep.prune().removed] == ["damaged"]
+    assert [one.state for one in manage.prune().removed] == ["damaged"]
     assert not folder.exists()
 
 
 def test_a_change_that_keeps_size_and_time_is_found_by_verify(slow, file):
-    place = kept.files_of(entry(row(file))) / "compiled.bin"
+    place = store.files_of(entry(row(file))) / "compiled.bin"
     before = place.stat()
     place.write_text("COMPILED")
     os.utime(place, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert [one.state for one in upkeep.look().rows] == ["sound"]
-    assert [one.state for one in upkeep.look(thorough=True).rows] == ["damaged"]
+    assert [one.state for one in manage.look().rows] == ["sound"]
+    assert [one.state for one in manage.look(thorough=True).rows] == ["damaged"]
 
 
 def test_files_that_were_copied_elsewhere_are_read_once_more_and_taken(slow, file):
-    place = kept.files_of(entry(row(file))) / "compiled.bin"
+    place = store.files_of(entry(row(file))) / "compiled.bin"
     os.utime(place, (1, 1))
     assert row(file).outcome == "hit"
 
@@ -495,7 +497,7 @@ def test_a_model_that_does_not_open_leaves_nothing_behind(slow, file):
     for _ in range(2):
         with pytest.raises(ModelError):
             opened(broken)
-    assert upkeep.look().rows == ()
+    assert manage.look().rows == ()
 
 
 def test_a_model_that_changes_while_it_is_compiled_is_not_kept(slow, file, monkeypatch):
@@ -513,7 +515,7 @@ def test_a_model_that_changes_while_it_is_compiled_is_not_kept(slow, file, monke
     finally:
         thread.join()
     assert (found.outcome, found.reason) == ("failed", "the model changed while it was compiled")
-    assert upkeep.look().rows == ()
+    assert manage.look().rows == ()
 
 
 # -- room
@@ -531,7 +533,7 @@ def test_what_was_used_longest_ago_makes_room(slow, tmp_path, monkeypatch):
     third = entry(row(models[2]))
     assert [one.exists() for one in (first, second, third)] == [False, True, True]
     monkeypatch.setenv("EPKIT_CACHE_LIMIT", "1B")
-    assert len(upkeep.prune().removed) == 2
+    assert len(manage.prune().removed) == 2
 
 
 def test_a_limit_that_is_no_number_of_bytes_is_an_error_before_anything_is_built(slow, file, monkeypatch):
@@ -565,8 +567,8 @@ def test_prune_leaves_alone_what_is_not_epkits_in_a_folder_that_it_is_given(slow
     for one in theirs:
         one.mkdir(parents=True)
         (one / "text.txt").write_text("years of work")
-    assert len(upkeep.look(folder).rows) == 1
-    upkeep.prune(folder, everything=everything)
+    assert len(manage.look(folder).rows) == 1
+    manage.prune(folder, everything=everything)
     assert mine.exists() is not everything
     assert [(one / "text.txt").exists() for one in theirs] == [True] * len(theirs)
 
@@ -575,7 +577,7 @@ def test_prune_stale_removes_what_other_versions_built(slow, file, monkeypatch):
     old = row(file)
     monkeypatch.setenv("SLOW_VERSION", "slow 2")
     new = row(file)
-    done = upkeep.prune(stale=True)
+    done = manage.prune(stale=True)
     assert [one.folder for one in done.removed] == [old.folder]
     assert [one.folder for one in done.rows] == [new.folder]
 
@@ -585,28 +587,28 @@ def test_prune_stale_removes_what_other_versions_built(slow, file, monkeypatch):
 
 def test_a_digest_is_remembered_while_the_file_stays_as_it_is(slow, file, monkeypatch):
     os.utime(file, (1, 1))
-    monkeypatch.setattr(digests, "SETTLED_SECONDS", -1.0)
-    first = digests.of_file(file)
+    monkeypatch.setattr(digest, "SETTLED_SECONDS", -1.0)
+    first = digest.of_file(file)
     monkeypatch.setattr("hashlib.file_digest", lambda *_: pytest.fail("the file was read again"))
-    assert digests.of_file(file) == first
+    assert digest.of_file(file) == first
     monkeypatch.undo()
 
 
 def test_the_digest_of_a_file_that_was_just_changed_is_not_remembered(slow, file):
-    first = digests.of_file(file)
+    first = digest.of_file(file)
     state = file.stat()
     file.write_bytes(mlp(width=4).ljust(state.st_size)[: state.st_size])
     os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
-    assert digests.of_file(file) != first
+    assert digest.of_file(file) != first
     assert list((Path(os.environ["EPKIT_CACHE_DIR"]) / "digests").iterdir()) == []
 
 
 def test_a_damaged_memory_of_a_digest_is_no_memory(slow, file, monkeypatch):
-    monkeypatch.setattr(digests, "SETTLED_SECONDS", -1.0)
-    first = digests.of_file(file)
+    monkeypatch.setattr(digest, "SETTLED_SECONDS", -1.0)
+    first = digest.of_file(file)
     for memory in (Path(os.environ["EPKIT_CACHE_DIR"]) / "digests").iterdir():
         memory.write_text("{")
-    assert digests.of_file(file) == first
+    assert digest.of_file(file) == first
 
 
 # -- explain and the commands
@@ -701,7 +703,7 @@ def test_engines_of_retrained_weights_under_the_same_file_name_lie_in_another_fo
         path = tmp_path / "same.onnx"
         path.write_bytes(contents)
         candidate = Candidate(TensorRT(), TensorRTOptions(trt_engine_cache_enable=True))
-        return shelf(candidate.provider) / kept.key_of(parts_of(read(path), candidate, [], Settings({}, {}), Warmup()))
+        return shelf(candidate.provider) / store.key_of(parts_of(read(path), candidate, [], Settings({}, {}), Warmup()))
 
     retrained = onnx.load_from_string(mlp())
     retrained.graph.initializer[0].raw_data = bytes(len(retrained.graph.initializer[0].raw_data))

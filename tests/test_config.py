@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from texts import says
 
-from epkit import config
+from epkit.config import file as config
 from epkit.errors import ConfigError, UnknownTarget
 
 

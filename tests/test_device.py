@@ -12,9 +12,9 @@ from models import identity
 from texts import says
 
 from epkit.errors import RunError
-from epkit.run.device import DeviceArray, overlap, taken
-from epkit.run.feeds import Feeds, OnDevice
-from epkit.run.graph import Graphs
+from epkit.runtime.bound_inputs import Feeds, OnDevice
+from epkit.runtime.captured_graph import Graphs
+from epkit.runtime.device_array import DeviceArray, overlap, taken
 
 
 def plain(contents: bytes) -> onnxruntime.InferenceSession:

@@ -30,31 +30,26 @@ import pytest
 import warm
 from capabilities import SECOND, needs
 
-from epkit import (
-    catalogue,
-    checkup,
-    compilation,
-    compiled,
-    errors,
-    explanation,
-    faults,
-    inspection,
-    placement,
-    report,
-    sample,
-    scaffold,
-    upkeep,
-)
-from epkit.benchmark import change, document, environment, kinship, operators, soundness, verification
+from epkit import errors
+from epkit.benchmark import document
+from epkit.benchmark.audit import comparability, consistency, diff, verify
+from epkit.benchmark.environment import environment
+from epkit.benchmark.operators import profile
 from epkit.cli import main
-from epkit.config import load
-from epkit.effective import Setting
-from epkit.parity import agreement, conditioning, metrics, tolerance, tracing
+from epkit.config.file import load
+from epkit.config.target import read
+from epkit.discovery import listing, scaffold
+from epkit.discovery.registry import discover
+from epkit.model import inspect, sample
+from epkit.parity import agreement, conditioning, divergence, metrics, tolerance
 from epkit.parity import result as compared
 from epkit.provider import Provider
-from epkit.registry import discover
-from epkit.target import read
-from epkit.warmup import PlannedRun
+from epkit.runtime import placement
+from epkit.session import compile as compilation
+from epkit.session import doctor, explain, fault, report
+from epkit.session.cache import manage, session_cache
+from epkit.session.settings import Setting
+from epkit.session.warmup import PlannedRun
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -213,15 +208,15 @@ def test_every_error_is_documented():
 def test_every_key_of_the_json_documents_is_documented():
     page = (DOCS / "how-epkit-decides.md").read_text(encoding="utf-8")
     shapes = (
-        *(catalogue.Row, checkup.Finding, inspection.Memory, inspection.Measured, inspection.BatchSize),
-        *(explanation.Explanation, explanation.PlanRow, PlannedRun, Setting),
-        *(compiled.Cached, compilation.Compilation, scaffold.NewPlugin, upkeep.Kept, upkeep.KeptRow),
+        *(listing.Row, doctor.Finding, inspect.Memory, inspect.Measured, inspect.BatchSize),
+        *(explain.Explanation, explain.PlanRow, PlannedRun, Setting),
+        *(session_cache.Cached, compilation.Compilation, scaffold.NewPlugin, manage.Kept, manage.KeptRow),
         *(report.Report, report.Tried, report.WarmedUp, placement.Share),
-        *(compared.Comparison, compared.Row, compared.Judgement, faults.Fault),
+        *(compared.Comparison, compared.Row, compared.Judgement, fault.Fault),
         *(agreement.Agreement, metrics.Metrics, tolerance.Tolerance, tolerance.Judged),
-        *(tracing.Divergence, conditioning.Conditioning),
-        *(verification.Verification, soundness.Fault, kinship.Differs),
-        *(change.Changes, change.Change, change.Times, change.Typical),
+        *(divergence.Divergence, conditioning.Conditioning),
+        *(verify.Verification, consistency.Fault, comparability.Differs),
+        *(diff.Changes, diff.Change, diff.Times, diff.Typical),
     )
     assert [(kind.__name__, one.name) for kind in shapes for one in fields(kind) if f"`{one.name}`" not in page] == []
 
@@ -230,7 +225,7 @@ def test_every_key_of_the_document_of_a_benchmark_is_documented():
     page = (DOCS / "benchmark-document.md").read_text(encoding="utf-8")
     kinds = [
         (name, kind)
-        for module in (document, environment, operators)
+        for module in (document, environment, profile)
         for name, kind in vars(module).items()
         if is_dataclass(kind) and kind.__module__ == module.__name__ and name != "Before" and name[0] != "_"
     ]

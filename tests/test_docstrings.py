@@ -7,7 +7,7 @@ import sys
 
 from pydantic import Field
 
-from epkit.docstrings import sentences
+from epkit.discovery.docstrings import sentences
 from epkit.provider import Options
 
 
@@ -68,7 +68,7 @@ def test_opening_a_model_reads_no_source():
         "import inspect\n"
         "def never(*_): raise AssertionError('source was read')\n"
         "inspect.getsource = inspect.findsource = inspect.getsourcelines = inspect.getblock = never\n"
-        "import epkit\nfrom epkit import sample\nepkit.open(sample.path(), 'cpu').close()"
+        "import epkit\nfrom epkit.model import sample\nepkit.open(sample.path(), 'cpu').close()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from documents import made_up
 
+from epkit.benchmark.audit.warnings import doubts
 from epkit.benchmark.document import Block, Measured
-from epkit.benchmark.doubts import doubts
-from epkit.benchmark.findings import findings
+from epkit.benchmark.statistics.verdicts import findings
 
 
 def raised(measured: Measured) -> tuple[str, ...]:

@@ -13,9 +13,9 @@ import pytest
 from models import identity, mlp, model, value
 from onnx import helper
 
+from epkit._system.printable import printable
 from epkit.cli._edge import translated
 from epkit.errors import EpkitError
-from epkit.printable import printable
 
 SNOWMAN = "mod\xe8l \u2603.onnx"
 HOSTILE = "\x1b[31mred\x1b[0m\nforged: line \u202egnp.exe"

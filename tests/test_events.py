@@ -20,8 +20,8 @@ from texts import says
 from together import together
 
 import epkit
-from epkit import events, journal
 from epkit.errors import ConfigError, RunError
+from epkit.runtime import events, journal
 
 FEED = {"x": np.ones((1, 16), np.float32)}
 CHAIN = {"targets": {"chain": {"provider": "ghost", "warmup": {"dimensions": {"batch": 2}}}}}

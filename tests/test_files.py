@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 from documents import made_up
 
-from epkit import arrays, files
-from epkit.benchmark import formats, stored
+from epkit._system import files
+from epkit.benchmark import storage
+from epkit.benchmark.report import formats
 from epkit.errors import ConfigError
+from epkit.model import array_files
 
 ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 as_root = pytest.mark.skipif(not ROOT, reason="only root makes device nodes and files of other users")
@@ -53,7 +55,7 @@ def small() -> Any:
 @as_root
 def test_a_device_stays_a_device(tmp_path, small):
     null = node(tmp_path / "null.json", stat.S_IFCHR, 1, 3)
-    stored.write(small, null)
+    storage.write(small, null)
     formats.write(small, "markdown", null)
     files.write(null, "text")
     assert stat.S_ISCHR(null.lstat().st_mode)
@@ -64,7 +66,7 @@ def test_a_device_stays_a_device(tmp_path, small):
 def test_a_device_that_is_full_is_an_error_and_stays_a_device(tmp_path, small):
     full = node(tmp_path / "full.json", stat.S_IFCHR, 1, 7)
     with pytest.raises(ConfigError) as error:
-        stored.write(small, full)
+        storage.write(small, full)
     assert error.value.hint
     assert stat.S_ISCHR(full.lstat().st_mode)
 
@@ -76,7 +78,7 @@ def test_the_device_of_a_disk_is_refused(tmp_path, small):
     except OSError as error:
         pytest.skip(f"no device node can be made here: {error}")
     with pytest.raises(ConfigError):
-        stored.write(small, tmp_path / "disk.json")
+        storage.write(small, tmp_path / "disk.json")
     with pytest.raises(ConfigError):
         formats.ready("json", tmp_path / "disk.json")
     assert stat.S_ISBLK((tmp_path / "disk.json").lstat().st_mode)
@@ -85,7 +87,7 @@ def test_the_device_of_a_disk_is_refused(tmp_path, small):
 @as_root
 def test_the_command_leaves_a_device_alone(tmp_path, small, command):
     null = node(tmp_path / "null", stat.S_IFCHR, 1, 3)
-    stored.write(small, tmp_path / "doc.json")
+    storage.write(small, tmp_path / "doc.json")
     assert command("bench", "show", tmp_path / "doc.json", "--json", "--output", null)[0] == 0
     assert stat.S_ISCHR(null.lstat().st_mode)
 
@@ -99,7 +101,7 @@ def test_a_pipe_that_is_read_gets_the_whole_document_and_stays_a_pipe(tmp_path, 
     reader.start()
     for _ in range(500):  # until the reader has opened it
         try:
-            stored.write(small, pipe)
+            storage.write(small, pipe)
             break
         except ConfigError:
             reader.join(0.02)
@@ -113,7 +115,7 @@ def test_a_pipe_that_nobody_reads_is_an_error_and_no_hang(tmp_path, small):
     pipe = tmp_path / "pipe.json"
     os.mkfifo(pipe)
     with pytest.raises(ConfigError):
-        stored.write(small, pipe)
+        storage.write(small, pipe)
     assert stat.S_ISFIFO(pipe.lstat().st_mode)
 
 
@@ -144,7 +146,7 @@ def test_the_mode_stays(kept, tmp_path):
 @posix
 def test_a_new_file_has_the_mode_that_the_umask_leaves(tmp_path):
     code = (
-        "import os, sys; from pathlib import Path; from epkit import files\n"
+        "import os, sys; from pathlib import Path; from epkit._system import files\n"
         "os.umask(0o027); files.write(Path(sys.argv[1]), 'text')\n"
         "os.umask(0); files.write(Path(sys.argv[2]), 'text', mode=files.KEPT)\n"
         "files.private_folder(Path(sys.argv[3]))\n"
@@ -184,7 +186,7 @@ def test_a_link_that_another_user_put_where_all_may_write_is_not_followed(tmp_pa
 @as_root
 def test_a_file_that_may_not_be_written_is_not_replaced():
     code = (
-        "import os, sys; from pathlib import Path; from epkit import files\n"
+        "import os, sys; from pathlib import Path; from epkit._system import files\n"
         f"os.chown(sys.argv[1], {STRANGER}, {STRANGER}); os.chmod(Path(sys.argv[1]).parent, 0o777)\n"
         f"os.setegid({STRANGER}); os.seteuid({STRANGER})\n"
         "try: files.write(Path(sys.argv[1]), 'new')\n"
@@ -218,7 +220,7 @@ def test_a_disk_that_fills_up_leaves_the_old_document_and_nothing_beside_it(tmp_
     file = tmp_path / "doc.json"
     file.write_text("old")
     code = (
-        "import json, resource, signal, sys; from pathlib import Path; from epkit import files\n"
+        "import json, resource, signal, sys; from pathlib import Path; from epkit._system import files\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
         "try: files.write(Path(sys.argv[1]), 'x' * 100_000)\n"
         "except OSError: print('refused')\n"
@@ -233,7 +235,7 @@ def test_what_goes_to_a_stream_by_its_path_is_added_to_it(tmp_path):
     """`>>` of a shell: the file behind /dev/stdout is a log of other things too."""
     log = tmp_path / "log"
     log.write_text("before\n")
-    code = "from pathlib import Path; from epkit import files; files.write(Path('/dev/stdout'), 'now\\n')"
+    code = "from pathlib import Path; from epkit._system import files; files.write(Path('/dev/stdout'), 'now\\n')"
     with log.open("ab") as out:
         subprocess.run([sys.executable, "-c", code], check=True, stdout=out)
     assert log.read_text() == "before\nnow\n"
@@ -243,19 +245,19 @@ def test_what_goes_to_a_stream_by_its_path_is_added_to_it(tmp_path):
 def test_outputs_with_long_names_are_all_written(length, tmp_path):
     long = ["o" * length, "o" * length + "x", "o" * (length - 1) + "/", "o" * (length - 1) + "_", "é" * length]
     outputs: dict[str, Any] = {name: np.full(2, number, np.float32) for number, name in enumerate(long)}
-    written = arrays.saved(outputs, tmp_path / "out")
+    written = array_files.saved(outputs, tmp_path / "out")
     assert [np.load(written[name])[0] for name in long] == [0, 1, 2, 3, 4]
     assert len([*(tmp_path / "out").iterdir()]) == len(outputs)
 
 
 def test_names_of_outputs_that_fit_stay_as_they_are(tmp_path):
-    assert arrays.saved({"o" * 200: np.zeros(1)}, tmp_path)["o" * 200].name == "o" * 200 + ".npy"
+    assert array_files.saved({"o" * 200: np.zeros(1)}, tmp_path)["o" * 200].name == "o" * 200 + ".npy"
 
 
 def test_an_output_that_cannot_be_written_whole_leaves_no_half_of_it(tmp_path):
     (tmp_path / "b.npy").mkdir()
     with pytest.raises(ConfigError):
-        arrays.saved({"a": np.zeros(4), "b": np.zeros(4)}, tmp_path)
+        array_files.saved({"a": np.zeros(4), "b": np.zeros(4)}, tmp_path)
     assert names(tmp_path) == ["a.npy", "b.npy"]
 
 
@@ -264,7 +266,7 @@ def test_outputs_go_through_links_and_keep_modes(tmp_path):
     (tmp_path / "real.npy").write_bytes(b"old")
     (tmp_path / "real.npy").chmod(0o600)
     (tmp_path / "y.npy").symlink_to("real.npy")
-    arrays.saved({"y": np.ones(3)}, tmp_path)
+    array_files.saved({"y": np.ones(3)}, tmp_path)
     assert (tmp_path / "y.npy").is_symlink()
     assert np.load(tmp_path / "real.npy").tolist() == [1, 1, 1]
     assert mode(tmp_path / "real.npy") == 0o600
@@ -273,5 +275,5 @@ def test_outputs_go_through_links_and_keep_modes(tmp_path):
 def test_the_document_of_a_model_with_a_long_name_can_be_written(tmp_path, monkeypatch, small):
     monkeypatch.setenv("EPKIT_BENCH_DIR", str(tmp_path))
     for model in ("m" * 250 + ".onnx", "é" * 120 + ".onnx"):
-        stored.write(small, stored.new_file(model))
+        storage.write(small, storage.new_file(model))
     assert len(names(tmp_path)) == 2

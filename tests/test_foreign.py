@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from epkit import probe
-from epkit.probe import Answer
+from epkit.discovery import probe
+from epkit.discovery.probe import Answer
+from epkit.discovery.registry import discover
 from epkit.provider import Unusable
-from epkit.registry import discover
 
 SOURCE = """
 import sys

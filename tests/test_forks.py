@@ -16,9 +16,12 @@ PARENT = '''
 import asyncio, json, os, signal, sys, threading, time
 import numpy as np
 import epkit
-from epkit import _runtime
+from epkit._system import streams
+from epkit.discovery import registry
+from epkit.runtime import api as _runtime
+from epkit.runtime import journal
 from epkit.errors import SessionClosed
-from epkit.run.turn import PROCESS
+from epkit.runtime.concurrency import PROCESS
 from models import mlp
 from running import LARGE, floats
 from test_timeout import slow
@@ -118,11 +121,11 @@ def held(lock):
     taken.wait()
     return done
 
-locks = [held(lock) for lock in (PROCESS, _runtime._lock, epkit.registry._lock, epkit._hush._lock, epkit.journal._lock)]
+locks = [held(lock) for lock in (PROCESS, _runtime._lock, registry._lock, streams._lock, journal._lock)]
 def opens():
     with PROCESS:
         _runtime._prepared.clear()
-        epkit.registry.discover()
+        registry.discover()
         with epkit.open(mlp(), "cpu") as another:
             return right(another.run(x), wanted)
 found["a thread holds every lock"] = in_child(opens)

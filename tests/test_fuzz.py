@@ -39,7 +39,7 @@ def test_a_traceback_is_found_and_what_led_to_it_is_kept(tmp_path):
         "    if os.getpid() == first:\n"
         "        return whole(*words, **named)\n"
         "    raise KeyError('broken on purpose')\n"
-        "epkit.config.load = load\n"
+        "epkit.config.file.load = load\n"
     )
     environ = os.environ | {"PYTHONPATH": str(tmp_path)}
     done = fuzz("--seconds", "30", "--seed", "1", "--kind", "configs", "--keep", str(tmp_path / "kept"), env=environ)

@@ -9,9 +9,9 @@ from models import model, value
 from onnx import TensorProto, helper
 
 import epkit
-from epkit.arrays import saved
+from epkit.model.array_files import saved
+from epkit.model.sample_inputs import stand_in
 from epkit.parity.saved import compare_saved
-from epkit.stand_in import stand_in
 
 
 def passing(inner: onnx.TypeProto) -> bytes:

@@ -15,12 +15,12 @@ from documents import made_up
 from models import mlp
 
 import epkit
-from epkit.benchmark import stored
+from epkit._system.nesting import DEEPEST, is_deeper, unfit
+from epkit.benchmark import storage
 from epkit.benchmark.document import MOST_COMPARISONS
-from epkit.benchmark.scores import Difference
-from epkit.config import load
+from epkit.benchmark.statistics.differences import Difference
+from epkit.config.file import load
 from epkit.errors import ConfigError
-from epkit.nesting import DEEPEST, is_deeper, unfit
 
 DOCUMENT = made_up({"cpu": 0.01, "openvino": 0.0076}, processes=3, sweeps=3, runs=3).as_json()
 WAYS = (
@@ -119,7 +119,7 @@ def test_a_name_in_a_document_or_of_one_cannot_command_a_terminal(command, empty
 
 
 def test_a_document_without_an_end_is_not_read_to_its_end(command, monkeypatch):
-    monkeypatch.setattr(stored, "MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(storage, "MOST_BYTES", 1 << 20)
     assert command("bench", "show", "/dev/zero")[0] == 2
     assert command("run", "m.onnx", "--config", "/dev/zero")[0] == 2
 

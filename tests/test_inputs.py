@@ -18,9 +18,9 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from texts import says
 
 from epkit.errors import InputError, ModelError
-from epkit.model import TensorInfo
-from epkit.run.dtypes import bits, from_raw, is_exotic, name_of, numpy_dtype, onnx_type_number
-from epkit.run.inputs import Inputs
+from epkit.model.dtypes import bits, from_raw, is_exotic, name_of, numpy_dtype, onnx_type_number
+from epkit.model.file import TensorInfo
+from epkit.runtime.inputs import Inputs
 
 ONNX = {
     "float32": TensorProto.FLOAT,

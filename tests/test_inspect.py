@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from epkit import sample
 from epkit.errors import ModelError
-from epkit.inspection import Memory, inspect
-from epkit.model import read
+from epkit.model import sample
+from epkit.model.file import read
+from epkit.model.inspect import Memory, inspect
 
 Shape = Sequence[int | str | None]
 

@@ -19,7 +19,7 @@ from models import mlp
 from running import ADD, check_same, floats, full, wanted_of
 
 import epkit
-from epkit import _hush
+from epkit._system import streams
 from epkit.errors import RunError, SessionClosed
 
 HOME = str(Path(epkit.__file__).parent)
@@ -186,7 +186,7 @@ def test_closing_that_was_interrupted_is_done_by_closing_again():
 
 def test_a_thread_that_was_silent_is_heard_again_after_an_interrupt_at_any_point(capsys):
     def silently() -> None:
-        with _hush.hushed("stdout", "stderr"):
+        with streams.hushed("stdout", "stderr"):
             sys.stdout.write("nobody hears this")
 
     for point in every_interrupt(silently):

@@ -24,13 +24,13 @@ from processes import alive
 from texts import says
 
 import epkit
-from epkit.config import load
-from epkit.delegation import strictly
+from epkit.config.file import load
+from epkit.config.schema import LONGEST_ISOLATED
+from epkit.config.target import read
+from epkit.discovery.registry import discover
 from epkit.errors import ConfigError, ModelError, ProviderDropped
-from epkit.isolation import WORKER
-from epkit.registry import discover
-from epkit.target import read
-from epkit.target_table import LONGEST_ISOLATED
+from epkit.session.isolation import WORKER
+from epkit.session.request import strictly
 
 WITNESS = """
 import json, os

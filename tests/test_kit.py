@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 from tiers import slow_but
 
-from epkit._child import Parent
+from epkit._system.process import Parent
 from epkit.provider import Capability, Options, Provider
-from epkit.testing import ProviderConformance, _worker, broken, samples, subject
+from epkit.testing import ProviderConformance, broken, samples, subject, worker
 from epkit.testing.promise import Broken, NotClaimed
 
 pytest_plugins = ["pytester"]
@@ -121,10 +121,10 @@ def test_the_time_limit_of_a_promise_ends_with_it(monkeypatch):
         left.append(signal.getitimer(signal.ITIMER_REAL)[0])
         return {"outcome": "kept"}
 
-    monkeypatch.setattr(_worker, "Parent", Asked)
-    monkeypatch.setattr(_worker, "_outcome", outcome)
+    monkeypatch.setattr(worker, "Parent", Asked)
+    monkeypatch.setattr(worker, "_outcome", outcome)
     try:
-        _worker.main()
+        worker.main()
     finally:
         signal.alarm(0)
     waiting, trying, waiting_again = left
@@ -190,7 +190,7 @@ from collections.abc import Mapping
 from pydantic import ConfigDict
 from epkit.hookspecs import hookimpl
 from epkit.provider import Options, Provider
-from epkit.wrapped import Wrapped
+from epkit.runtime.session_wrapper import Wrapped
 
 class Fragile(Wrapped):
     def around(self, run):
@@ -360,7 +360,7 @@ WRONG = """
 import numpy as np
 from epkit.hookspecs import hookimpl
 from epkit.provider import Provider
-from epkit.wrapped import Wrapped
+from epkit.runtime.session_wrapper import Wrapped
 
 class Off(Wrapped):
     def run(self, names, feed, options=None):

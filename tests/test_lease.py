@@ -13,7 +13,7 @@ from together import together
 
 import epkit
 from epkit.errors import RunError
-from epkit.run import lease
+from epkit.runtime import fast_path
 
 
 def lent(session: epkit.Session) -> int:
@@ -81,19 +81,19 @@ def test_small_inputs_borrow_a_binding_and_large_ones_do_not():
     with epkit.open(identity(), "cpu") as session:
         before = lent(session)
         for _ in range(3):
-            session.run(np.ones(lease.MOST_BYTES, np.float32))
+            session.run(np.ones(fast_path.MOST_BYTES, np.float32))
         assert lent(session) == before
 
 
 def test_bindings_are_bounded_however_many_shapes_and_threads_come():
     with epkit.open(identity(), "cpu") as session:
-        for size in range(3 * lease.MOST_SHAPES):
+        for size in range(3 * fast_path.MOST_SHAPES):
             for _ in range(2):
                 session.run(np.ones(size, np.float32))
-        assert len(session._caller._leases._idle) <= lease.MOST_SHAPES
+        assert len(session._caller._leases._idle) <= fast_path.MOST_SHAPES
         array = np.ones(8, np.float32)
         together(lambda _: [session.run(array) for _ in range(50)], 32)
-        assert all(len(idle) <= lease.MOST_IDLE + 1 for idle in session._caller._leases._idle.values())
+        assert all(len(idle) <= fast_path.MOST_IDLE + 1 for idle in session._caller._leases._idle.values())
 
 
 def test_threads_never_see_each_others_numbers():

@@ -115,7 +115,7 @@ def test_a_timeout_that_is_long_enough_changes_nothing(command, empty):
 
 
 def test_ten_thousand_outputs_are_written_in_a_moment(tmp_path):
-    from epkit.arrays import saved
+    from epkit.model.array_files import saved
 
     began = time.process_time()
     files = saved({f"y {at}": np.zeros(1, np.float32) for at in range(3000)} | {"y_0": np.zeros(1)}, tmp_path / "out")

@@ -24,12 +24,12 @@ from tiers import slow_but
 from together import together
 
 import epkit
-from epkit import sample
-from epkit.config import load
+from epkit.config.file import load
+from epkit.config.target import arenas, read
+from epkit.discovery.registry import discover
 from epkit.errors import ConfigError, ProviderUnavailable
-from epkit.registry import discover
-from epkit.run.memory import Shrink, size
-from epkit.target import arenas, read
+from epkit.model import sample
+from epkit.runtime.arena import Shrink, size
 
 MIB = 2**20
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a process holds")
@@ -41,7 +41,7 @@ def chain(**keys: object) -> dict[str, object]:
 
 def child(code: str) -> list[int]:
     """Run code in a process of its own; it prints what it held at some points, in bytes."""
-    start = "import json, numpy as np, epkit\nfrom epkit import sample\nfrom epkit._platform import rss, trim\n"
+    start = "import json, numpy as np, epkit\nfrom epkit.model import sample\nfrom epkit._system.platform import rss, trim\n"
     start += "from models import mlp, model, value\nfrom onnx import helper\n"
     env = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run([sys.executable, "-c", start + code], capture_output=True, text=True, env=env)

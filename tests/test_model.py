@@ -22,7 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 from texts import says
 
 from epkit.errors import ConfigError, ModelError
-from epkit.model import Model, TensorInfo, digest, parse_ort_type, read
+from epkit.model.file import Model, TensorInfo, digest, parse_ort_type, read
 
 LIGHT = sorted((Path(onnx.__file__).parent / "backend/test/data/light").glob("*.onnx"))
 

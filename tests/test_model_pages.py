@@ -14,11 +14,11 @@ import pytest
 from models import mlp, model, value
 from onnx import helper, numpy_helper
 
-from epkit._onnx import Contents, read_into
-from epkit._pages import PAGE, ChangedError, Pages
-from epkit._wire import Message, WireError
 from epkit.errors import ModelError
-from epkit.model import SMALL_BYTES, read
+from epkit.model.file import SMALL_BYTES, read
+from epkit.model.onnx import Contents, read_into
+from epkit.model.pages import PAGE, ChangedError, Pages
+from epkit.model.protobuf import Message, WireError
 
 
 def large(nodes: int = 2000) -> bytes:

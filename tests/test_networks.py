@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from test_sample import MAKE, session
 
-from epkit import _probe
-from epkit._proof import ATTENTION, CONVOLUTION, MLP, OF, proof_of
-from epkit._runtime import OpenFault
-from epkit.model import read
+from epkit.discovery import probe_worker
+from epkit.discovery.proof import ATTENTION, CONVOLUTION, MLP, OF, proof_of
+from epkit.model.file import read
 from epkit.provider import Network, Provider
+from epkit.runtime.api import OpenFault
 from epkit.testing import samples
 
 pytest_plugins = ["pytester"]
@@ -66,9 +66,9 @@ def test_each_proof_is_what_its_generator_makes_and_gives_its_numbers_on_the_cpu
 
 def test_a_provider_without_convolutions_is_proven_by_what_it_is_for():
     with pytest.raises(OpenFault):
-        _probe._prove(provider("convolutions", **without(b"Conv")), None)
+        probe_worker._prove(provider("convolutions", **without(b"Conv")), None)
     for kind in ("mlp", "attention"):
-        _probe._prove(provider(kind, **without(b"Conv")), None)
+        probe_worker._prove(provider(kind, **without(b"Conv")), None)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from texts import says
 
 import epkit
-from epkit import scaffold, wheels
+from epkit import wheels
 from epkit.cli import main
+from epkit.discovery import scaffold
 from epkit.errors import ConfigError
 
 TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorial" / "epkit-acme"

@@ -17,8 +17,8 @@ from epkit_cuda.provider import Cuda
 from epkit_tensorrt.provider import TensorRT
 from test_platform import elf
 
-from epkit import _nvidia
-from epkit._cause import cause
+from epkit._system.cause import cause
+from epkit.discovery import nvidia
 from epkit.provider import Provider, Unusable, Usable
 
 PROVIDERS: tuple[Provider, ...] = (Cuda(), TensorRT())
@@ -61,7 +61,7 @@ def loading(driver: Driver | None) -> Callable[[str], ctypes.CDLL]:
 
 
 @pytest.fixture
-def install(tmp_path: Path) -> Callable[..., _nvidia.Installed]:
+def install(tmp_path: Path) -> Callable[..., nvidia.Installed]:
     """Install an ONNX Runtime whose provider libraries need what one says."""
 
     def _install(cuda: Sequence[str] | None = ("libc.so.6", "libcuda.so.1"), **others: Sequence[str]):
@@ -72,13 +72,13 @@ def install(tmp_path: Path) -> Callable[..., _nvidia.Installed]:
         for name, needed in ({"cuda": cuda} | others).items():
             if needed is not None:
                 (folder / f"libonnxruntime_providers_{name}.so").write_bytes(elf([*needed]))
-        return _nvidia.read_runtime(tmp_path / "onnxruntime")
+        return nvidia.read_runtime(tmp_path / "onnxruntime")
 
     return _install
 
 
-def ask(runtime: _nvidia.Installed | None, driver: Driver | None, *providers: str) -> Usable | Unusable:
-    return _nvidia.probe(runtime, providers or ("cuda",), load=loading(driver))
+def ask(runtime: nvidia.Installed | None, driver: Driver | None, *providers: str) -> Usable | Unusable:
+    return nvidia.probe(runtime, providers or ("cuda",), load=loading(driver))
 
 
 def test_a_runtime_is_described_by_its_files(install):
@@ -127,7 +127,7 @@ def test_a_missing_driver_alone_is_told_as_such(install):
 
 
 def test_a_library_that_is_loaded_later_counts_too(install):
-    answer = _nvidia.probe(install(), ("cuda",), ["libepkit_lazy.so.9"], load=loading(Driver(devices=["GPU"])))
+    answer = nvidia.probe(install(), ("cuda",), ["libepkit_lazy.so.9"], load=loading(Driver(devices=["GPU"])))
     assert isinstance(answer, Unusable)
     assert answer.reason == "libepkit_lazy.so.9: cannot open shared object file"
 
@@ -206,7 +206,7 @@ def test_an_unknown_fault_of_the_driver_may_pass(install):
     ],
 )
 def test_a_cause_leads_to_a_command(install, cause: str, part: str):
-    command = _nvidia.hint(cause, install())
+    command = nvidia.hint(cause, install())
     assert part in command
     assert bool(part) == bool(command)
 
@@ -224,14 +224,14 @@ def test_an_nvidia_gpu_is_told_from_other_cards(tmp_path: Path, cards, answer: b
         (tmp_path / str(number)).mkdir()
         (tmp_path / str(number) / "vendor").write_text(f"{vendor}\n")
         (tmp_path / str(number) / "class").write_text(f"{kind}\n")
-    assert _nvidia.gpu_on_bus(tmp_path) is answer
+    assert nvidia.gpu_on_bus(tmp_path) is answer
 
 
 def test_the_fingerprint_changes_with_what_the_answer_depends_on(install, tmp_path: Path, monkeypatch):
     runtime = install(("libepkit_a.so.13",))
 
     def now() -> list[str]:
-        return _nvidia.fingerprint(runtime, ("cuda",))
+        return nvidia.fingerprint(runtime, ("cuda",))
 
     first = now()
     assert now() == first
@@ -265,11 +265,11 @@ def test_a_probe_prints_nothing_and_imports_neither_onnxruntime_nor_numpy():
 
 
 def test_the_needs_of_this_build_are_read_from_its_libraries():
-    runtime = _nvidia.find_runtime()
+    runtime = nvidia.find_runtime()
     assert runtime is not None
     needs = runtime.needs(("tensorrt", "cuda"))
     assert f"libcublas.so.{runtime.cuda_major}" in needs
-    assert _nvidia.DRIVER in needs
+    assert nvidia.DRIVER in needs
     assert any(name.startswith("libnvinfer.so.") for name in needs)
     assert len(needs) == len(set(needs))
 
@@ -332,9 +332,9 @@ def test_the_memory_that_is_taken_is_told_or_nothing_is():
     def load(library: Management) -> Callable[[str], ctypes.CDLL]:
         return lambda name: cast("ctypes.CDLL", library)
 
-    assert _nvidia.used_memory(load=loading(None)) is None
-    assert _nvidia.used_memory(load=load(Management(code=999))) is None
-    assert _nvidia.used_memory(load=load(Management(used=3 * 2**30))) == 3 * 2**30
+    assert nvidia.used_memory(load=loading(None)) is None
+    assert nvidia.used_memory(load=load(Management(code=999))) is None
+    assert nvidia.used_memory(load=load(Management(used=3 * 2**30))) == 3 * 2**30
 
 
 def test_what_cuda_says_is_a_sentence_and_leads_to_a_command():
@@ -355,4 +355,4 @@ def test_what_cuda_says_is_a_sentence_and_leads_to_a_command():
         "CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version, in "
         "cudaSetDevice(info_.device_id)"
     )
-    assert "driver" in _nvidia.hint(said, None)
+    assert "driver" in nvidia.hint(said, None)

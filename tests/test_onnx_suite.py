@@ -16,11 +16,11 @@ from onnx import helper, numpy_helper
 from texts import says
 
 from epkit.errors import RunError
-from epkit.testing.onnx_suite.arms import Arm, Outcome
 from epkit.testing.onnx_suite.cases import KINDS, Case, cases
-from epkit.testing.onnx_suite.causes import OTHER, cause_of
 from epkit.testing.onnx_suite.examples import Example, difference, examples
+from epkit.testing.onnx_suite.failure_reasons import OTHER, cause_of
 from epkit.testing.onnx_suite.report import LEFT, Judged, Report, report_of
+from epkit.testing.onnx_suite.runners import Arm, Outcome
 
 # Says that it is usable, opens by ONNX Runtime's CPU, and is faulty on cases that the tests know.
 FAULTY = """
@@ -30,7 +30,7 @@ import time
 
 from epkit.hookspecs import hookimpl
 from epkit.provider import Provider
-from epkit.wrapped import Wrapped
+from epkit.runtime.session_wrapper import Wrapped
 
 class Wrong(Wrapped):
     def run_with_iobinding(self, binding, options=None):
@@ -168,14 +168,14 @@ def test_a_provider_that_this_machine_lacks_is_a_usage_error_with_its_reason(emp
         "@hookimpl\ndef epkit_providers():\n    return [Acme()]\n"
     )
     install("acme", source)
-    from epkit.testing.onnx_suite.items import wanted
+    from epkit.testing.onnx_suite.collect import wanted
 
     with pytest.raises(pytest.UsageError, match="acme is not usable on this machine: no card\n  hint: buy one"):
         wanted("acme")
 
 
 def test_without_the_onnx_package_one_sentence_says_what_to_install(monkeypatch):
-    from epkit.testing.onnx_suite.items import wanted
+    from epkit.testing.onnx_suite.collect import wanted
 
     monkeypatch.setitem(sys.modules, "onnx.backend.test.loader", None)
     with pytest.raises(pytest.UsageError, match=r"pip install .onnx<1\.23"):

@@ -16,9 +16,10 @@ from models import light, model, value
 from onnx import TensorProto, helper, numpy_helper
 from pydantic import TypeAdapter
 
-from epkit import sample
-from epkit.benchmark import stored
-from epkit.benchmark.operator_tables import (
+from epkit.benchmark import storage
+from epkit.benchmark.operators.profile import COMPILED, Inside, Node, Operators, read
+from epkit.benchmark.operators.profiler import Task, profile
+from epkit.benchmark.operators.tables import (
     copies,
     fell_back,
     inside,
@@ -27,13 +28,12 @@ from epkit.benchmark.operator_tables import (
     rows,
     tables,
 )
-from epkit.benchmark.operators import COMPILED, Inside, Node, Operators, read
-from epkit.benchmark.profiling import Task, profile
-from epkit.candidates import Feed
-from epkit.config import load
-from epkit.delegation import chosen, planned
-from epkit.faults import Fault
-from epkit.registry import discover
+from epkit.config.file import load
+from epkit.discovery.registry import discover
+from epkit.model import sample
+from epkit.parity.feed import Feed
+from epkit.session.fault import Fault
+from epkit.session.request import chosen, planned
 
 CPU = {"CPUExecutionProvider": "cpu"}
 
@@ -178,8 +178,8 @@ def test_the_document_keeps_them(tmp_path):
     first, second = made.candidates
     measured = replace(made.measured, candidates=(first, replace(second, operators=found)))
     written = replace(made, measured=measured)
-    stored.write(written, tmp_path / "bench.json")
-    assert stored.read(tmp_path / "bench.json").candidates[1].operators == found
+    storage.write(written, tmp_path / "bench.json")
+    assert storage.read(tmp_path / "bench.json").candidates[1].operators == found
 
 
 # Reading

@@ -6,7 +6,8 @@ from epkit_cpu.provider import Cpu
 from models import identity
 from texts import says
 
-from epkit import config, registry, target
+from epkit.config import file, target
+from epkit.discovery import registry
 from epkit.errors import ConfigError
 
 
@@ -22,7 +23,7 @@ def test_onnx_runtime_ignores_whatever_the_cpu_is_given():
     [({"use_arena": True}, "no such option of cpu"), ({"extra": {"use_arena": "1"}}, "write session_options")],
 )
 def test_so_every_option_is_an_error_that_names_session_options(options: dict[str, object], told: str):
-    written = config.load({"targets": {"t": {"provider": "cpu", "options": options}}}, environ={})
+    written = file.load({"targets": {"t": {"provider": "cpu", "options": options}}}, environ={})
     with says(ConfigError) as error:
         target.read("t", written, registry.discover())
     assert "session_options" in str(error.value)

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from epkit import _nvidia
-from epkit.catalogue import options
+from epkit.discovery import nvidia
+from epkit.discovery.listing import options
 
 OPTIONS = [name for name in CudaOptions.model_fields if name != "extra"]
 SWITCHES = [name for name in OPTIONS if "bool" in str(CudaOptions.model_fields[name].annotation)]
@@ -25,7 +25,7 @@ def sent(**options: Any) -> dict[str, str]:
 
 
 def test_every_option_is_one_that_the_provider_library_knows():
-    runtime = _nvidia.find_runtime()
+    runtime = nvidia.find_runtime()
     assert runtime is not None
     with runtime.library("cuda").open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         assert [name for name in OPTIONS if content.find(name.encode() + b"\0") < 0] == []

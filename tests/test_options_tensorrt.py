@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from epkit.catalogue import options
+from epkit.discovery.listing import options
 
 OPTIONS = [name for name in TensorRTOptions.model_fields if name != "extra"]
 SWITCHES = [name for name in OPTIONS if "bool" in str(TensorRTOptions.model_fields[name].annotation)]

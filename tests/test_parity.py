@@ -299,7 +299,7 @@ def test_outputs_of_every_kind_come_back_from_the_file(tmp_path: Path):
 
 
 def test_outputs_in_two_folders_are_judged_without_running_anything(tmp_path: Path):
-    from epkit.arrays import saved
+    from epkit.model.array_files import saved
 
     given = {"y": np.ones(3, np.float32), "boxes": [np.zeros(2), np.ones(1)], "scores": [{"a": 0.5}]}
     saved(given, tmp_path / "a")

@@ -15,9 +15,9 @@ import pytest
 from models import identity, mlp
 
 import epkit
-from epkit._child import Child
-from epkit.benchmark import stored
-from epkit.config import load
+from epkit._system.process import Child
+from epkit.benchmark import storage
+from epkit.config.file import load
 from epkit.errors import ConfigError, RunError
 
 posix = pytest.mark.skipif(os.name != "posix", reason="folders as POSIX has them")
@@ -138,22 +138,22 @@ def test_a_benchmark_is_measured_and_shown_where_the_home_is_a_file(model_file, 
 
 @posix
 def test_a_process_without_a_home_makes_no_folder_called_like_a_tilde(empty, monkeypatch):
-    from epkit import cache
+    from epkit._system import folders
 
     for name in ("HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "EPKIT_CACHE_DIR", "EPKIT_BENCH_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)
     with pytest.raises(OSError, match="directory"):
-        cache.directory("probe")
+        folders.directory("probe")
     with pytest.raises(ConfigError):
-        stored.new_file("m.onnx")
+        storage.new_file("m.onnx")
     assert [one.name for one in empty.iterdir()] == [".git"]
 
 
 @pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="no files in memory")
 def test_a_provider_is_proven_without_a_temporary_folder(no_temporary_folder):
-    with Child("epkit._probe") as child:
+    with Child("epkit.discovery.probe_worker") as child:
         child.kill()
         assert child.receive(10) is None
         assert child.log() == ""

@@ -15,7 +15,7 @@ import warm
 from capabilities import SECOND, needs
 from texts import says
 
-from epkit import probe, registry
+from epkit.discovery import probe, registry
 from epkit.errors import ConfigError
 from epkit.provider import Unusable, Usable
 
@@ -188,7 +188,7 @@ def test_many_processes_prove_once(ask, count):
     for file in (cache / "probe").glob("*.json"):
         file.unlink()
     code = (
-        "from epkit import probe, registry; r = registry.discover(); "
+        "from epkit.discovery import probe; from epkit.discovery import registry; r = registry.discover(); "
         "print(probe.ask([(r.providers['acme'], None)], r)['acme'].availability.reason)"
     )
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

@@ -16,7 +16,8 @@ from together import together
 
 import epkit
 from epkit.errors import RunError, RunTimeout, SessionClosed
-from epkit.run import background, threads
+from epkit.runtime import threads
+from epkit.runtime import timeout as background
 
 MANY = 12  # more than the threads of `concurrent.futures` on the machines of the tests
 

@@ -11,7 +11,7 @@ from texts import says
 
 import epkit
 from epkit.errors import InputError, RunError
-from epkit.run.dtypes import bits, from_raw, name_of
+from epkit.model.dtypes import bits, from_raw, name_of
 
 SMALL = {
     "bfloat16": (TensorProto.BFLOAT16, ml_dtypes.bfloat16),

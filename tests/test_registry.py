@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from texts import says
 
-from epkit import registry
+from epkit.discovery import registry
 from epkit.errors import PluginError, UnknownTarget
 
 HEALTHY = """
@@ -125,7 +125,7 @@ def test_a_bundled_plugin_wins_its_name_whatever_is_installed_first(install):
 
 def test_discovery_imports_neither_onnxruntime_nor_numpy():
     code = (
-        "import sys; from epkit import registry; registry.discover(); "
+        "import sys; from epkit.discovery import registry; registry.discover(); "
         "print([m for m in ('numpy', 'onnxruntime') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epkit.configured import Candidate
-from epkit.placement import elsewhere, placement
+from epkit.config.target import Target
 from epkit.provider import Provider, Unusable, Usable
-from epkit.resolve import resolve
-from epkit.target import Target
+from epkit.runtime.configured import Candidate
+from epkit.runtime.placement import elsewhere, placement
+from epkit.session.plan import resolve
 
 
 def provider(name: str, ort_name: str | None = None) -> Provider:

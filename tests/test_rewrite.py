@@ -9,8 +9,8 @@ from models import light, mlp, model, value
 from onnx import TensorProto, helper
 
 import epkit
-from epkit._rewrite import STEPS, exposed, nodes, shaken
-from epkit.stand_in import stand_in
+from epkit.model.edit import STEPS, exposed, nodes, shaken
+from epkit.model.sample_inputs import stand_in
 
 
 def branching() -> bytes:

@@ -11,9 +11,9 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from epkit import sample
-from epkit._proof import CONVOLUTION
-from epkit.model import TensorInfo, read
+from epkit.discovery.proof import CONVOLUTION
+from epkit.model import sample
+from epkit.model.file import TensorInfo, read
 
 MAKE = runpy.run_path(str(Path(__file__).parent.parent / "benchmarks" / "make_sample.py"))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from together import together
 
-from epkit.scratch import LOCK, PREFIX, scratch
+from epkit._system.scratch import LOCK, PREFIX, scratch
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def aged(folder: Path) -> Path:
 def started(temporary: Path) -> tuple[subprocess.Popen[str], Path]:
     """Start a process that makes a folder, and waits."""
     code = (
-        "import sys\nfrom epkit.scratch import scratch\n"
+        "import sys\nfrom epkit._system.scratch import scratch\n"
         "with scratch() as folder:\n"
         "    (folder / 'compiled').mkdir()\n    (folder / 'compiled' / 'engine').write_bytes(b'1' * 1000)\n"
         "    print(folder, flush=True)\n    sys.stdin.read()"

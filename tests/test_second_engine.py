@@ -15,13 +15,15 @@ from models import mlp
 from packaging.requirements import Requirement
 
 import epkit
-from epkit import _platform, catalogue
+from epkit._system import platform as _platform
 from epkit.benchmark import budget as times
-from epkit.benchmark import stored, wording
+from epkit.benchmark import storage
 from epkit.benchmark.document import Benchmark
-from epkit.benchmark.markdown import markdown
-from epkit.built_in import BUILT_IN, choose, describe
-from epkit.catalogue import WAYS, Row, second_engine
+from epkit.benchmark.report import sentences
+from epkit.benchmark.report.markdown import markdown
+from epkit.config.built_in import BUILT_IN, choose, describe
+from epkit.discovery import listing
+from epkit.discovery.listing import WAYS, Row, second_engine
 from epkit.errors import UnknownTarget
 
 MODEL = mlp(width=64)
@@ -110,7 +112,7 @@ def bench(tmp_path: Path) -> Callable[..., Benchmark]:
     def _bench(*targets: str, **more: object) -> Benchmark:
         file = tmp_path / "found.json"
         found = epkit.bench(MODEL, list(targets) or None, budget=120, seed=1, output=file, **more)
-        assert stored.read(file) == found
+        assert storage.read(file) == found
         return found
 
     return _bench
@@ -128,13 +130,13 @@ def test_where_cpu_is_the_only_provider_it_is_compared_with_itself_and_that_is_s
     for name in settings:
         assert name in note
         assert describe(name) in note
-    assert wording.alone(found)
-    assert wording.alone(found) in markdown(found)
+    assert sentences.alone(found)
+    assert sentences.alone(found) in markdown(found)
     document = str(tmp_path / "found.json")
     assert command("bench", "verify", document)[0] == 0
     code, out, _ = command("bench", "show", document)
     assert code == 0
-    assert wording.alone(found) in out.splitlines()
+    assert sentences.alone(found) in out.splitlines()
     code, out, _ = command("bench", "diff", document, document, "--json")
     assert code == 0
     assert len(json.loads(out)["changes"]) == 3
@@ -165,7 +167,7 @@ def test_where_there_are_two_engines_no_setting_is_added(only_cpu, install, benc
     install("acme", FAULTY.format(kind="none"))
     found = bench()
     assert measured(found) == ["cpu", "faulty-none"]
-    assert not wording.alone(found)
+    assert not sentences.alone(found)
     assert not [note for note in found.measured.notes if "cpu-one-thread" in note]
 
 
@@ -228,7 +230,7 @@ def test_the_machines_are_those_that_the_plugin_itself_names(name):
 
 
 def test_providers_says_what_would_bring_a_second_engine(only_cpu, command):
-    ways = second_engine(catalogue.providers().rows, sys.platform, platform.machine())
+    ways = second_engine(listing.providers().rows, sys.platform, platform.machine())
     code, out, _ = command("providers", "--json")
     assert code == 0
     assert [one["provider"] for one in json.loads(out)["second_engine"]] == [one.provider for one in ways]

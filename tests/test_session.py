@@ -27,7 +27,7 @@ from epkit.errors import (
     RunError,
     SessionClosed,
 )
-from epkit.run.caller import Caller
+from epkit.runtime.execution import Caller
 
 # OpenVINO refuses this only when a session is created: its proof passes, the real model fails.
 STUBBORN = """
@@ -208,7 +208,7 @@ FORGETFUL = """
 import gc, weakref
 from epkit.hookspecs import hookimpl
 from epkit.provider import Provider
-from epkit.wrapped import Wrapped
+from epkit.runtime.session_wrapper import Wrapped
 
 opened = []
 alive = []
@@ -533,9 +533,9 @@ def test_close_waits_for_the_runs_in_flight():
 
 
 def test_the_machine_limit_sets_the_threads_and_an_explicit_number_wins(monkeypatch):
-    from epkit import _platform
+    from epkit._system import platform
 
-    monkeypatch.setattr(_platform, "core_limit", lambda: (1, "cgroup quota 1 CPU"))
+    monkeypatch.setattr(platform, "core_limit", lambda: (1, "cgroup quota 1 CPU"))
     told = epkit.explain(light("resnet50"), "cpu")
     row = next(one for one in told.effective if one.key == "session_options.intra_op_num_threads")
     assert (row.value, row.origin) == (1, "machine: cgroup quota 1 CPU")

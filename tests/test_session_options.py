@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from pydantic import ValidationError
 
-from epkit.config_keys import WRITE_INSTEAD, ConfigEntries
-from epkit.docstrings import sentences
-from epkit.session_options import SessionOptions
+from epkit.config.ort_config_keys import WRITE_INSTEAD, ConfigEntries
+from epkit.config.session_options import SessionOptions
+from epkit.discovery.docstrings import sentences
 
 KEYS = {str(field.alias): name for name, field in ConfigEntries.model_fields.items()}
 

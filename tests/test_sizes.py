@@ -13,12 +13,12 @@ from models import identity, model, value
 from onnx import TensorProto, helper
 
 import epkit
-from epkit import arrays
-from epkit._platform import peak_rss, reset_peak
+from epkit._system.platform import peak_rss, reset_peak
 from epkit.errors import ConfigError, InputError
-from epkit.model import TensorInfo
+from epkit.model import array_files
+from epkit.model.file import TensorInfo
+from epkit.model.sample_inputs import stand_in
 from epkit.parity.saved import read_folder
-from epkit.stand_in import stand_in
 
 HUGE = [2**36, 2**40, 2**62, 2**63 - 1]
 MEBIBYTE = 2**20
@@ -99,7 +99,7 @@ def test_a_file_that_is_shorter_than_its_header_says_is_refused(shape, tmp_path)
     file = tmp_path / "x.npy"
     file.write_bytes(header(shape) + b"\x00" * 3)
     with pytest.raises(InputError) as error:
-        arrays.read(file)
+        array_files.read(file)
     assert error.value.hint
     with zipfile.ZipFile(tmp_path / "y.npz", "w") as stored:
         stored.write(file, "arr_0.npy")
@@ -117,7 +117,7 @@ def test_a_file_of_more_than_the_memory_is_refused(tmp_path):
         except OSError:
             pytest.skip("no file can be that large here")
     with pytest.raises(InputError, match="memory"):
-        arrays.read(file)
+        array_files.read(file)
 
 
 def test_files_that_say_the_truth_are_read(tmp_path):
@@ -126,7 +126,7 @@ def test_files_that_say_the_truth_are_read(tmp_path):
     ):
         file = tmp_path / f"{number}.npy"
         np.save(file, array)
-        np.testing.assert_array_equal(arrays.read(file), array)
+        np.testing.assert_array_equal(array_files.read(file), array)
     stream = io.BytesIO()
     np.savez(stream, np.arange(3), np.ones((2, 2)))
     Path(tmp_path / "s.npz").write_bytes(stream.getvalue())

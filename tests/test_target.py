@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from texts import says
 
-from epkit import config, registry, target, target_table
+from epkit.config import file as config
+from epkit.config import schema, target
+from epkit.discovery import registry
 from epkit.errors import ConfigError, UnknownTarget
 
 
@@ -252,7 +254,7 @@ def test_a_disabled_provider_in_a_chain_is_a_row_with_its_reason(monkeypatch, in
 
 @given(
     st.dictionaries(
-        st.sampled_from([*target_table.TargetTable.model_fields, "nonsense"]),
+        st.sampled_from([*schema.TargetTable.model_fields, "nonsense"]),
         st.none()
         | st.booleans()
         | st.integers()

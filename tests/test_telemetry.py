@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from models import mlp
 
-from epkit import telemetry
-from epkit.config import load
+from epkit._system import telemetry
+from epkit.config.file import load
 from epkit.errors import ConfigError
 
 # Continuous integration switches it off too, and so would this process's own variable.
@@ -129,9 +129,9 @@ def test_a_value_that_means_nothing_to_onnx_runtime_asks_for_nothing(program):
 
 def test_after_an_import_that_came_first_the_report_and_doctor_say_what_cannot_be_stopped_and_the_rest_is(program):
     done = program(
-        "import onnxruntime, json, epkit, epkit.checkup\n"
+        "import onnxruntime, json, epkit, epkit.session.doctor\n"
         "with epkit.open('m.onnx', 'cpu') as session: notes = session.report.notes\n"
-        "rows = [(one.state, one.found, one.hint) for one in epkit.checkup._telemetry()]\n"
+        "rows = [(one.state, one.found, one.hint) for one in epkit.session.doctor._telemetry()]\n"
         f"print(json.dumps([notes, rows])){FAIL}"
     )
     notes, rows = json.loads(done.out)
@@ -183,7 +183,9 @@ def test_the_script_that_explain_prints_tells_nobody_either(program, folder):
 
 
 def test_doctor_has_nothing_to_say_where_nothing_is_told_or_kept(program):
-    code = "import json, epkit.checkup\nprint(json.dumps([one.state for one in epkit.checkup._telemetry()]))"
+    code = (
+        "import json, epkit.session.doctor\nprint(json.dumps([one.state for one in epkit.session.doctor._telemetry()]))"
+    )
     assert program(code).json == ["fine"]
     assert program(code, ORT_DISABLE_TELEMETRY="0").json == ["note"]
     assert program(code, ORT_DISABLE_TELEMETRY="2").json == ["fine", "note"]

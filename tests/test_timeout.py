@@ -20,7 +20,7 @@ from together import together
 
 import epkit
 from epkit.errors import ConfigError, InputError, RunError, RunTimeout, SessionClosed
-from epkit.run import background
+from epkit.runtime import timeout as background
 
 TURNS = 400
 

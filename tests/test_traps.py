@@ -21,7 +21,8 @@ from texts import says
 from together import together
 
 import epkit
-from epkit import registry
+from epkit.discovery import registry
+from epkit.discovery.probe import ask
 from epkit.errors import (
     ConfigError,
     EpkitError,
@@ -32,7 +33,6 @@ from epkit.errors import (
     RunTimeout,
     UnknownTarget,
 )
-from epkit.probe import ask
 
 
 def usable(name: str) -> bool:
@@ -596,7 +596,7 @@ def endless() -> bytes:
 
 def test_a_run_that_was_terminated_poisons_its_options(monkeypatch):
     """The next run with them ends at once, too: each run has options of its own."""
-    monkeypatch.setattr("epkit.run.background._GRACE_S", 60.0)  # a busy machine may take its time
+    monkeypatch.setattr("epkit.runtime.timeout._GRACE_S", 60.0)  # a busy machine may take its time
     with epkit.open(endless(), "cpu") as session:
         for _ in range(2):
             with says(RunTimeout):

@@ -17,10 +17,15 @@ import pytest
 from models import mlp
 
 import epkit
-from epkit import checkup, compilation, config, digests, kept, probe, registry, trust, upkeep
-from epkit.cache import directory
+from epkit._system import trust
+from epkit._system.folders import directory
+from epkit.config import file as config
+from epkit.discovery import probe, registry
 from epkit.errors import ConfigError, UnknownTarget
+from epkit.model import digest
 from epkit.provider import Usable
+from epkit.session import compile, doctor
+from epkit.session.cache import manage, store
 
 ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 pytestmark = pytest.mark.skipif(not ROOT, reason="only root makes files of other users")
@@ -178,7 +183,7 @@ def test_what_is_not_read_is_said_where_a_person_looks(empty, command):
     with pytest.raises(UnknownTarget) as error:
         epkit.open(model, "t")
     assert "--config epkit.toml" in error.value.hint
-    assert any("epkit.toml was not read" in one.found for one in checkup._config())
+    assert any("epkit.toml was not read" in one.found for one in doctor._config())
     assert "epkit.toml was not read" in command("explain", "m.onnx", "-t", "cpu")[1]
 
 
@@ -218,11 +223,11 @@ def test_nothing_is_remembered_in(case, cache):
     CACHES[case](cache)
     with pytest.raises(PermissionError):
         directory("probe")
-    assert [one.state for one in checkup._cache()] == ["problem"]
+    assert [one.state for one in doctor._cache()] == ["problem"]
 
 
 def test_folders_are_made_for_this_user_alone_whatever_the_umask(cache):
-    code = "import os; os.umask(0); from epkit.cache import directory; directory('probe')"
+    code = "import os; os.umask(0); from epkit._system.folders import directory; directory('probe')"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert [stat.S_IMODE(one.stat().st_mode) for one in (cache, cache / "probe")] == [0o700, 0o700]
 
@@ -265,12 +270,12 @@ def test_a_remembered_digest_of_another_type_is_worked_out_again(cache, tmp_path
     file = tmp_path / "model"
     file.write_bytes(b"contents")
     os.utime(file, (1, 1))
-    wanted = digests.of_file(file)
-    memory = digests._memory(file)
+    wanted = digest.of_file(file)
+    memory = digest._memory(file)
     assert memory is not None
-    for text in ("[" * 200_000, json.dumps({"state": digests._state(file), "sha256": 3}), "9" * 5000):
+    for text in ("[" * 200_000, json.dumps({"state": digest._state(file), "sha256": 3}), "9" * 5000):
         memory.write_text(text)
-        assert digests.of_file(file) == wanted
+        assert digest.of_file(file) == wanted
 
 
 # What is compiled, by ONNX Runtime's CPU under another name
@@ -336,7 +341,7 @@ def test_what_is_compiled_is_kept_for_this_user_alone_whatever_the_umask(opened)
     assert writable == []
     assert [stat.S_IMODE(one.stat().st_mode) for one in (entry, entry.parent, entry.parent.parent)] == [0o700] * 3
     assert opened().outcome == "hit"
-    assert [one.state for one in upkeep.look(thorough=True).rows] == ["sound"]
+    assert [one.state for one in manage.look(thorough=True).rows] == ["sound"]
 
 
 FAKES: dict[str, Callable[[Path, Path], object]] = {
@@ -361,7 +366,7 @@ FAKES: dict[str, Callable[[Path, Path], object]] = {
 def test_no_session_starts_from_what_others_can_have_written(case, opened, cache):
     row = opened()
     FAKES[case](cache, Path(row.folder))
-    assert [one.state for one in upkeep.look(thorough=True).rows] == ["damaged"]
+    assert [one.state for one in manage.look(thorough=True).rows] == ["damaged"]
     again = opened(cache=None)
     assert again.outcome in ("failed", "miss")
     assert again.reason
@@ -379,7 +384,7 @@ def test_no_lock_is_taken_where_others_could_take_it(tmp_path):
     shelf = tmp_path / "shelf"
     shelf.mkdir()
     shelf.chmod(0o1777)
-    with pytest.raises(PermissionError), kept.locked(shelf / ("0" * 32), 0):
+    with pytest.raises(PermissionError), store.locked(shelf / ("0" * 32), 0):
         pass
     assert list(shelf.iterdir()) == []
 
@@ -390,7 +395,7 @@ def test_a_lock_that_is_a_link_is_not_followed(tmp_path):
     shelf = tmp_path / "shelf"
     shelf.mkdir()
     (shelf / ("0" * 32 + ".lock")).symlink_to(victim)
-    with pytest.raises(OSError, match=r"\w"), kept.locked(shelf / ("0" * 32), 0):
+    with pytest.raises(OSError, match=r"\w"), store.locked(shelf / ("0" * 32), 0):
         pass
     assert victim.read_text() == "precious"
 
@@ -411,15 +416,15 @@ def test_a_manifest_of_any_other_types_never_breaks_opening_or_listing(opened):
     for text in wrong:
         file.write_text(text)
         try:
-            entry = kept.read(file.parent)
+            entry = store.read(file.parent)
         except ValueError:
             continue
         assert entry is not None
-        assert isinstance(kept.fault(entry, thorough=True), str)
-        upkeep._row(file.parent, registry.discover(), thorough=True).folder.encode()
-        json.dumps(upkeep.look().as_json(), allow_nan=False)
+        assert isinstance(store.fault(entry, thorough=True), str)
+        manage._row(file.parent, registry.discover(), thorough=True).folder.encode()
+        json.dumps(manage.look().as_json(), allow_nan=False)
     file.write_text("[" * 200_000)
-    assert [one.state for one in upkeep.look().rows] == ["damaged"]
+    assert [one.state for one in manage.look().rows] == ["damaged"]
     assert opened(cache=None).outcome == "miss"
     assert opened().outcome == "built"
 
@@ -464,7 +469,7 @@ def test_a_service_starts_from_what_root_compiled_for_it_where_it_may_read(reada
 
 
 def test_a_compiled_model_replaces_files_alone(tmp_path):
-    check = compilation._check_place
+    check = compile._check_place
     (tmp_path / "link").symlink_to("nowhere")
     os.mkfifo(tmp_path / "pipe")
     for name in ("link", "pipe"):
@@ -476,6 +481,6 @@ def test_a_compiled_model_replaces_files_alone(tmp_path):
     old.chmod(0o600)
     check(old, force=True)
     check(side, force=False)
-    done = compilation._moved({new_side: side, new: old})
+    done = compile._moved({new_side: side, new: old})
     assert (old.read_text(), side.read_text(), sorted(done)) == ("new", "new.bin", sorted([str(old), str(side)]))
     assert stat.S_IMODE(old.stat().st_mode) == 0o600

@@ -13,12 +13,12 @@ from onnx import helper
 from texts import says
 
 import epkit
+from epkit.config.schema import Warmup
 from epkit.errors import ConfigError
-from epkit.model import TensorInfo
+from epkit.model.file import TensorInfo
+from epkit.model.sample_inputs import sized
 from epkit.provider import Provider, WarmupNeed
-from epkit.stand_in import sized
-from epkit.target_table import Warmup
-from epkit.warmup import MOST_RUNS, MOST_SECONDS, course, enough
+from epkit.session.warmup import MOST_RUNS, MOST_SECONDS, course, enough
 
 IMAGES = (TensorInfo("image", "float32", ("batch", 3, None, 8)), TensorInfo("scale", "float32", ("batch",)))
 

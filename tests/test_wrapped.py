@@ -11,15 +11,15 @@ from running import WAYS, check_runs
 from texts import says
 
 import epkit
-from epkit import _runtime
-from epkit.configured import Candidate
 from epkit.errors import ProviderDropped, ProviderUnavailable
 from epkit.provider import Provider
+from epkit.runtime import api
+from epkit.runtime.configured import Candidate
 
 TALKER = """
 from epkit.hookspecs import hookimpl
 from epkit.provider import Provider
-from epkit.wrapped import Wrapped
+from epkit.runtime.session_wrapper import Wrapped
 
 said = []
 
@@ -84,7 +84,7 @@ class Ghost(Provider):
 def test_the_first_provider_of_a_chain_stands_outermost():
     trace = []
     chain = [Candidate(Ghost("first", trace)), Candidate(Ghost("second", trace))]
-    _runtime.create(mlp(), chain, _runtime.Settings({}, {}))
+    api.create(mlp(), chain, api.Settings({}, {}))
     adding, opening = trace[:2], trace[2:]
     assert adding == ["first is added", "second is added"]
     assert opening == ["first begins", "second begins", "second ends", "first ends"]

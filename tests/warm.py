@@ -45,9 +45,16 @@ PYTHON = _Warm(sys.executable)
 
 MODULES = (
     *("numpy", "onnxruntime", "pydantic", "pluggy", "filelock", "click", "platformdirs", "rich.console", "rich.table"),
-    *("epkit.cli", "epkit.session", "epkit.probe", "epkit.registry", "epkit.benchmark", "epkit.parity"),
+    *(
+        "epkit.cli",
+        "epkit.session.open",
+        "epkit.discovery.probe",
+        "epkit.discovery.registry",
+        "epkit.benchmark",
+        "epkit.parity",
+    ),
 )
-COLD = ("epkit.testing._examine",)
+COLD = ("epkit.testing.import_worker",)
 """Watches what a plugin imports."""
 
 READ_AT_START = ("LD_", "PYTHON", "LC_", "LANG", "OMP_", "OPENBLAS_", "MKL_", "MALLOC_", "GLIBC_", "ORT_", "NPY_")
@@ -387,7 +394,7 @@ def main() -> None:
     words: list[str] = []
     while connection is not None:
         words = serve(connection, base)
-        connection = None if words[:2] == ["-m", "epkit._probe"] else _split()
+        connection = None if words[:2] == ["-m", "epkit.discovery.probe_worker"] else _split()
     _run(words)
 
 

@@ -1,10 +1,9 @@
-"""How do several targets compare on one model, side by side?
+"""Measure several targets on one model, side by side.
 
-A call to `measure.bench`, followed: `epkit.candidates` and `cases` say who takes part, and on which inputs; a
-`contender` runs alone first (`pilots`), then in `rounds` of fresh processes, in which `sweeps` say who meets whom and
-`budget` how long that may take. A process is a `runner`, its inside `worker`. What happened goes into the `record`,
-which is a `document` in the making; `findings` follow from it alone, by way of `quantiles` and `scores`.
+A call to `bench.bench`, followed: `session.request` and `cases` decide which targets take part and on which inputs; a
+`candidate_run` runs alone first (`pilot`), then in `rounds` of fresh processes, in which `schedule` decides which
+candidates run in a round and `budget` how long that may take. `process` starts a process, `worker` is its inside. What
+happened goes into the `record`, which is a `document` in the making; `statistics.verdicts` follow from it alone.
 
-Everything else reads documents: `wording` and `sections` put them into words and tables for the terminal, `markdown`
-and `page`; `verification` works them out again, `change` compares two, `doubts` says what speaks against one.
+Everything else reads documents: `report` renders them, `audit` recomputes, compares and warns.
 """

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from epkit.benchmark.document import Case
-from epkit.candidates import Feed
-from epkit.dimensions import batch_dimensions, check_sizes
 from epkit.errors import ConfigError
-from epkit.model import UNTOLD, Model
+from epkit.model.dimensions import batch_dimensions, check_sizes
+from epkit.model.file import UNTOLD, Model
+from epkit.parity.feed import Feed
 
 
 def combined(model: Model, batches: Sequence[int], dimensions: Mapping[str, Sequence[int]]) -> list[Case]:

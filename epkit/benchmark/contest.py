@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from random import Random
 
 from epkit.benchmark.budget import Budget
-from epkit.benchmark.contender import Contender
+from epkit.benchmark.candidate_run import Contender
 from epkit.benchmark.record import Record
 
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from epkit import _platform
-from epkit.benchmark.contender import Contender
+from epkit._system import platform
+from epkit.benchmark.candidate_run import Contender
 from epkit.benchmark.contest import Contest
-from epkit.built_in import choose, describe
-from epkit.config import Config
-from epkit.configured import CPU
-from epkit.delegation import chosen
-from epkit.registry import Registry
-from epkit.target import Target
+from epkit.config.built_in import choose, describe
+from epkit.config.file import Config
+from epkit.config.target import Target
+from epkit.discovery.registry import Registry
+from epkit.runtime.configured import CPU
+from epkit.session.request import chosen
 
 
 def cpu_settings(config: Config, registry: Registry) -> list[Target]:
     """Return the built-in targets for this machine's cores; none whose name means something else here."""
     taken = {*config.targets, *(entry.name for entry in registry.entries)}
-    names = [name for name in choose(_platform.usable_cores()) if name not in taken]
+    names = [name for name in choose(platform.usable_cores()) if name not in taken]
     return chosen(names, config, registry) if names and CPU in registry.providers else []
 
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from epkit.benchmark.environment import Environment
-from epkit.benchmark.operators import Operators
+from epkit.benchmark.environment.environment import Environment
+from epkit.benchmark.operators.profile import Operators
 from epkit.parity.agreement import Agreement
 
 SCHEMA = "epkit.bench/2"

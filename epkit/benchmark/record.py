@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from epkit.benchmark import stored
-from epkit.benchmark.contender import Contender
+from epkit.benchmark import storage
+from epkit.benchmark.candidate_run import Contender
 from epkit.benchmark.document import Benchmark, Block, Case, Measured, Process, Request
-from epkit.benchmark.environment import Before, environment
-from epkit.benchmark.findings import findings
+from epkit.benchmark.environment.environment import Before, environment
+from epkit.benchmark.statistics.verdicts import findings
+from epkit.discovery.registry import Registry
 from epkit.errors import ConfigError
-from epkit.registry import Registry
 
 KEEP_EVERY_S = 5.0
 
@@ -39,7 +39,7 @@ class Record:
         self._contenders, self._rules = contenders, rules
         self._before, self._registry, self._file = before, registry, file
         # What goes into a pipe or onto a terminal cannot be replaced by what is known later.
-        self._grows = file is not None and stored.is_replaced(file)
+        self._grows = file is not None and storage.is_replaced(file)
         self._environment = environment(before, registry)
         self._written = time.monotonic()
 
@@ -71,10 +71,10 @@ class Record:
         found = Benchmark(measured, findings(measured))
         if self._file is not None and (complete or self._grows):
             try:
-                stored.write(found, self._file)
+                storage.write(found, self._file)
             except ConfigError as error:
                 if complete:
-                    raise stored.Unwritten(error, found) from error
+                    raise storage.Unwritten(error, found) from error
         self._written = time.monotonic()
         return found
 

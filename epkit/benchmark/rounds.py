@@ -11,7 +11,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from epkit import _platform
+from epkit._system import platform
+from epkit._system.units import seconds
 from epkit.benchmark.budget import (
     BLOCK_S,
     LEAD_S,
@@ -25,16 +26,15 @@ from epkit.benchmark.budget import (
     fitting,
     round_of,
 )
-from epkit.benchmark.contender import Contender
+from epkit.benchmark.candidate_run import Contender
 from epkit.benchmark.contest import Contest
 from epkit.benchmark.document import Block
-from epkit.benchmark.nvidia_smi import gpus, used_and_free
-from epkit.benchmark.pilots import finish, warm
-from epkit.benchmark.quantiles import SETTLING_SWEEPS
-from epkit.benchmark.runner import Reply
-from epkit.benchmark.sweeps import Meeting, joining, sweep
-from epkit.faults import Fault
-from epkit.units import seconds
+from epkit.benchmark.environment.nvidia_smi import gpus, used_and_free
+from epkit.benchmark.pilot import finish, warm
+from epkit.benchmark.process import Reply
+from epkit.benchmark.schedule import Meeting, joining, sweep
+from epkit.benchmark.statistics.quantiles import SETTLING_SWEEPS
+from epkit.session.fault import Fault
 
 ALONE = BLOCK_S, 0.0
 ENOUGH_PROCESSES = 4
@@ -85,7 +85,7 @@ def next_round(contest: Contest) -> Round | None:
     block_s = sum(lengths(taking_part))
     turns_s = [max(block_s * cases, one.run_s) + 0.002 * cases for one in taking_part]
     adding_s = sum(one.adding_s for one in taking_part)
-    most = min(fitting(_platform.free_memory(), needed), fitting(on_gpu and on_gpu[1], needed_on_gpu))
+    most = min(fitting(platform.free_memory(), needed), fitting(on_gpu and on_gpu[1], needed_on_gpu))
     return round_of(contest.budget.left, adding_s, turns_s, cases, most)
 
 

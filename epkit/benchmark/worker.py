@@ -16,15 +16,15 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from epkit._child import Parent, failure
-from epkit._platform import end_with_parent, peak_rss
+from epkit._system.platform import end_with_parent, peak_rss
+from epkit._system.process import Parent, failure
 from epkit.errors import RunError
-from epkit.steady import is_steady
+from epkit.session.steady import is_steady
 
 if TYPE_CHECKING:
-    from epkit.model import Model
-    from epkit.opened import Session
-    from epkit.resolve import Plan
+    from epkit.model.file import Model
+    from epkit.session.plan import Plan
+    from epkit.session.session import Session
 
 Message: TypeAlias = Mapping[str, Any]
 Reply: TypeAlias = dict[str, object]
@@ -102,14 +102,14 @@ class Worker:
 
     def _open_target(self, message: Message) -> Reply:
         started = time.perf_counter()
-        from epkit import _runtime
-        from epkit.assumed import clues
-        from epkit.candidates import Feed, made, settled
-        from epkit.delegation import model_of, plan_of, target_of
+        from epkit.model.assumed_sizes import clues
+        from epkit.parity.feed import Feed, made, settled
         from epkit.parity.outputs import described, digest
-        from epkit.session import open_plan
+        from epkit.runtime import api
+        from epkit.session.open import open_plan
+        from epkit.session.request import model_of, plan_of, target_of
 
-        _runtime.load()
+        api.load()
         import_s = time.perf_counter() - started
         target = target_of(message)
         model = model_of(message, target)
@@ -232,12 +232,12 @@ def _keeping(model: Model, plan: Plan, folder: str) -> Plan:
     from contextlib import closing
     from dataclasses import replace
 
-    from epkit import _platform
-    from epkit.compiled import Compiled
-    from epkit.effective import effective
+    from epkit._system import platform
+    from epkit.session.cache.session_cache import Compiled
+    from epkit.session.settings import effective
 
     with closing(Compiled(model, plan.target)) as compiled:
-        compiled.look(plan.chain, effective(plan, _platform.core_limit()).settings, build=False)
+        compiled.look(plan.chain, effective(plan, platform.core_limit()).settings, build=False)
         rows = compiled.rows
     if any(row.outcome == "hit" for row in rows) or all(row.outcome == "off" for row in rows):
         return plan

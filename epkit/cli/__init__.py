@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import click
 
-from epkit import telemetry
+from epkit._system import telemetry
 from epkit._version import __version__
 from epkit.cli import _edge
 from epkit.cli.bench import bench

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from epkit.cli import _options, _show
+from epkit.cli import _options, output
 
 if TYPE_CHECKING:
-    from epkit.benchmark.change import Changes, Typical
-    from epkit.benchmark.soundness import Fault
+    from epkit.benchmark.audit.consistency import Fault
+    from epkit.benchmark.audit.diff import Changes, Typical
 
 
 @click.command()
@@ -22,19 +22,19 @@ def verify(context: click.Context, file: str, as_json: bool) -> None:
 
     Agreements of outputs are judged again from their figures, and what was measured is searched for contradictions.
     """
-    from epkit.benchmark import stored
-    from epkit.benchmark.verification import verify as verified
+    from epkit.benchmark import storage
+    from epkit.benchmark.audit.verify import verify as verified
 
-    found = verified(stored.read(file))
+    found = verified(storage.read(file))
     if as_json:
-        _show.document({**found.as_json(), "file": file})
+        output.document({**found.as_json(), "file": file})
     elif found.holds:
-        _show.line(f"{file} holds: {found.values} values were worked out again, and all are what it says")
+        output.line(f"{file} holds: {found.values} values were worked out again, and all are what it says")
     else:
-        _show.title(f"{file} does not hold")
-        _show.table(("where", "the document says", "found"), [_row(one) for one in found.faults])
+        output.title(f"{file} does not hold")
+        output.table(("where", "the document says", "found"), [_row(one) for one in found.faults])
     if not as_json and not found.complete:
-        _show.line("note: the benchmark did not come to its end; this is what had been measured when it was written")
+        output.line("note: the benchmark did not come to its end; this is what had been measured when it was written")
     context.exit(found.exit_code)
 
 
@@ -57,32 +57,32 @@ def diff(context: click.Context, before: str, now: str, as_json: bool) -> None:
     Compared is how candidates stand beside each other, since a machine's own drift between two days is in no interval.
     The first candidate in B is the one that the others are held against.
     """
-    from epkit.benchmark import stored
-    from epkit.benchmark.change import changes
+    from epkit.benchmark import storage
+    from epkit.benchmark.audit.diff import changes
 
-    found = changes(stored.read(before), stored.read(now))
+    found = changes(storage.read(before), storage.read(now))
     if as_json:
-        _show.document({**found.as_json(), "before": before, "now": now})
+        output.document({**found.as_json(), "before": before, "now": now})
     else:
         _print(found, before, now)
     context.exit(found.exit_code)
 
 
 def _print(found: Changes, before: str, now: str) -> None:
-    from epkit.benchmark.change_words import summary
+    from epkit.benchmark.audit.diff_sentences import summary
 
-    _show.title(f"{before} and {now}")
+    output.title(f"{before} and {now}")
     for told in summary(found):
-        _show.line(told)
+        output.line(told)
     if found.times:
         rows = [(one.case, one.target, *_typical(one.before), *_typical(one.now)) for one in found.times]
-        _show.table(("case", "candidate", "before", "between", "now", "between"), rows)
-        _show.line("times are not judged: how the machine itself drifts from one day to another is in no interval")
+        output.table(("case", "candidate", "before", "between", "now", "between"), rows)
+        output.line("times are not judged: how the machine itself drifts from one day to another is in no interval")
     listed = [(one.what, one.before, one.now) for one in found.differs if one.forbids == "nothing"]
     if listed:
-        _show.table(("what else is not the same", "before", "now"), listed)
+        output.table(("what else is not the same", "before", "now"), listed)
 
 
 def _typical(one: Typical) -> tuple[str, str]:
-    between = "" if one.low_s is None else f"{_show.seconds(one.low_s)} to {_show.seconds(one.high_s)}"
-    return (_show.seconds(one.value_s), between)
+    between = "" if one.low_s is None else f"{output.seconds(one.low_s)} to {output.seconds(one.high_s)}"
+    return (output.seconds(one.value_s), between)

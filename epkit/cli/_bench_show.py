@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from epkit.cli import _options, _show
+from epkit.cli import _options
+from epkit.cli import output as _show
 
 if TYPE_CHECKING:
     from epkit.benchmark.document import Benchmark
@@ -29,7 +30,8 @@ def show(file: Path | None, wanted: str | None, output: Path | None, as_json: bo
 
     The format pytest-benchmark is for `pytest-benchmark compare`.
     """
-    from epkit.benchmark import formats, stored
+    from epkit.benchmark import storage
+    from epkit.benchmark.report import formats
     from epkit.errors import ConfigError
 
     if as_json and wanted not in (None, "json"):
@@ -40,10 +42,10 @@ def show(file: Path | None, wanted: str | None, output: Path | None, as_json: bo
         wanted = "json"
     if output is not None:
         kind = formats.ready(formats.named(wanted) if wanted else formats.of(output), output)
-        formats.write(_usable(file or stored.latest()), kind, output)
+        formats.write(_usable(file or storage.latest()), kind, output)
         _show.line(str(output))
         return
-    found_in = file or stored.latest()
+    found_in = file or storage.latest()
     found = _usable(found_in)
     if wanted in (None, "table"):
         from epkit.cli._bench_table import show as print_tables
@@ -56,11 +58,11 @@ def show(file: Path | None, wanted: str | None, output: Path | None, as_json: bo
 
 
 def _usable(file: Path) -> Benchmark:
-    from epkit.benchmark import stored
-    from epkit.benchmark.soundness import unusable
+    from epkit.benchmark import storage
+    from epkit.benchmark.audit.consistency import unusable
     from epkit.errors import ConfigError
 
-    found = stored.read(file)
+    found = storage.read(file)
     wrong = unusable(found)
     if wrong:
         told = f"{wrong[0].path} is {wrong[0].said}, where there should be: {wrong[0].found}"

@@ -4,61 +4,61 @@ from __future__ import annotations
 
 import sys
 
-from epkit.benchmark import sections, wording
 from epkit.benchmark.document import Benchmark
-from epkit.benchmark.histogram import BLOCKS
-from epkit.benchmark.sections import Table
-from epkit.cli import _show
+from epkit.benchmark.report import sentences, tables
+from epkit.benchmark.report.histogram import BLOCKS
+from epkit.benchmark.report.tables import Table
+from epkit.cli import output
 
 
 def show(found: Benchmark) -> None:
     """Print the tables and sentences of a benchmark."""
-    _show.paragraph(wording.title(found), "dim")
-    if wording.alone(found):
-        _show.paragraph(wording.alone(found))
-    if wording.ended_early(found):
-        _show.title(wording.ended_early(found))
-    for said in wording.overview(found):
-        _show.title(said)
-    runs = sections.runs(found)
+    output.paragraph(sentences.title(found), "dim")
+    if sentences.alone(found):
+        output.paragraph(sentences.alone(found))
+    if sentences.ended_early(found):
+        output.title(sentences.ended_early(found))
+    for said in sentences.overview(found):
+        output.title(said)
+    runs = tables.runs(found)
     for at in range(len(found.measured.cases)):
         _case(found, at, runs)
-    _table(sections.starts(found))
+    _table(tables.starts(found))
     for place, one in enumerate(found.candidates):
         if one.status == "ok":
-            _show.paragraph(f"{wording.label(found, place)}: {wording.ran(found, place)}")
-    for heading, table, remarks in sections.operators(found):
-        _show.title(heading)
+            output.paragraph(f"{sentences.label(found, place)}: {sentences.ran(found, place)}")
+    for heading, table, remarks in tables.operators(found):
+        output.title(heading)
         _table(table)
         for said in remarks:
-            _show.paragraph(said)
-    _table(sections.failures(found))
-    _show.advice(sections.hints(found))
-    _show.paragraph(wording.timed(found.measured.request), "dim")
-    for note in (*wording.doubtful(found), *wording.notes(found)):
-        _show.paragraph(note)
+            output.paragraph(said)
+    _table(tables.failures(found))
+    output.advice(tables.hints(found))
+    output.paragraph(sentences.timed(found.measured.request), "dim")
+    for note in (*sentences.doubtful(found), *sentences.notes(found)):
+        output.paragraph(note)
 
 
-def _case(found: Benchmark, at: int, runs: sections.Runs) -> None:
-    name = wording.case(found, at)
-    _show.line("")
-    for said in wording.verdicts(found, at):
-        _show.title(f"{name}: {said}" if name else said)
-    table = sections.figures(found, at, runs)
-    if name and not wording.verdicts(found, at):
-        _show.title(name)
+def _case(found: Benchmark, at: int, runs: tables.Runs) -> None:
+    name = sentences.case(found, at)
+    output.line("")
+    for said in sentences.verdicts(found, at):
+        output.title(f"{name}: {said}" if name else said)
+    table = tables.figures(found, at, runs)
+    if name and not sentences.verdicts(found, at):
+        output.title(name)
     if not _can_draw():
         table = table.of([place for place, column in enumerate(table.columns) if column != table.drawing])
     _table(table)
-    if wording.floor(found, at):
-        _show.paragraph(wording.floor(found, at), "dim")
+    if sentences.floor(found, at):
+        output.paragraph(sentences.floor(found, at), "dim")
 
 
 def _table(table: Table) -> None:
     """Print a table; what a terminal has no room for stands in another one below it."""
     if table.rows:
-        for part in parts(table, _show.width()):
-            _show.table(part.columns, part.rows, numbers=part.numbers)
+        for part in parts(table, output.width()):
+            output.table(part.columns, part.rows, numbers=part.numbers)
 
 
 def parts(table: Table, width: int | None) -> list[Table]:

@@ -14,8 +14,8 @@ from typing import Any
 
 import click
 
+from epkit._system.printable import printable
 from epkit.errors import ConfigError, EpkitError, PluginError, RunError
-from epkit.printable import printable
 
 READER_GONE = 141
 """What a shell reports of a program that writes into a pipe which nobody reads any more."""

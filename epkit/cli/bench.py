@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from epkit.cli import _options, _show
+from epkit._system.printable import printable
+from epkit.cli import _options
+from epkit.cli import output as _show
 from epkit.cli._bench_files import diff, verify
 from epkit.cli._bench_show import show
-from epkit.printable import printable
 
 if TYPE_CHECKING:
     from epkit.benchmark.document import Benchmark
@@ -156,7 +157,8 @@ def _measure(
     refresh: bool,
     as_json: bool,
 ) -> None:
-    from epkit.benchmark import formats, stored
+    from epkit.benchmark import storage
+    from epkit.benchmark.report import formats
     from epkit.cli._bench_table import show as print_tables
     from epkit.cli._inputs import named_files
     from epkit.cli._termination import ended_cleanly
@@ -165,7 +167,7 @@ def _measure(
     others = [(file, formats.ready(formats.of(file), file)) for file in outputs]
     named = [file for file, its in others if its == "json"]
     document, unkept = (named[0], "") if named else _new_document(model or "sample")
-    from epkit.benchmark.measure import bench as measure
+    from epkit.benchmark.bench import bench as measure
 
     unwritten: dict[Path, ConfigError] = {}
     try:
@@ -188,7 +190,7 @@ def _measure(
                 progress=progress,
                 refresh=refresh,
             )
-    except stored.Unwritten as error:
+    except storage.Unwritten as error:
         found = error.benchmark
         if document is not None:
             unwritten[document] = error
@@ -223,20 +225,20 @@ for _command in (show, verify, diff):
 
 def _new_document(model: str) -> tuple[Path | None, str]:
     """Return where the document is kept that nobody named; none, and why, where the user's own folder is not there."""
-    from epkit.benchmark import stored
+    from epkit.benchmark import storage
     from epkit.errors import ConfigError
 
     try:
-        return stored.new_file(model), ""
+        return storage.new_file(model), ""
     except ConfigError as error:
-        if os.environ.get(stored.VARIABLE):
+        if os.environ.get(storage.VARIABLE):
             raise
         return None, f"{error.message}; {error.hint}"
 
 
 def _decided(found: Benchmark) -> bool:
     """Whether every two candidates were compared and have a verdict; one alone has none."""
-    from epkit.benchmark.findings import couples
+    from epkit.benchmark.statistics.verdicts import couples
 
     verdicts = [one.verdict for one in found.findings.comparisons]
     return bool(verdicts) and len(verdicts) == len(couples(found.measured)) and "undecided" not in verdicts

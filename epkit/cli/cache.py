@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from epkit.cli import _options, _show
+from epkit.cli import _options, output
 
 if TYPE_CHECKING:
-    from epkit.upkeep import Kept, KeptRow
+    from epkit.session.cache.manage import Kept, KeptRow
 
 _folder = click.argument("folder", required=False)
 
@@ -27,16 +27,18 @@ def cache() -> None:
 @_options.as_json
 def list_(folder: str | None, as_json: bool) -> None:
     """List what is kept."""
-    from epkit import upkeep
+    from epkit.session.cache import manage
 
-    found = upkeep.look(folder)
+    found = manage.look(folder)
     if as_json:
-        _show.document(found.as_json())
+        output.document(found.as_json())
         return
     _rows(found.rows)
-    _show.line(f"{_count(found.rows)} in {found.folder}, {_show.size(found.bytes)} of {_show.size(found.limit_bytes)}")
+    output.line(
+        f"{_count(found.rows)} in {found.folder}, {output.size(found.bytes)} of {output.size(found.limit_bytes)}"
+    )
     if found.answers:
-        _show.line(f"answers of probes beside it: {found.answers}; epkit providers --refresh asks anew")
+        output.line(f"answers of probes beside it: {found.answers}; epkit providers --refresh asks anew")
 
 
 @cache.command()
@@ -45,16 +47,16 @@ def list_(folder: str | None, as_json: bool) -> None:
 @click.pass_context
 def verify(context: click.Context, folder: str | None, as_json: bool) -> None:
     """Read every file that is kept and compare its digest. Exit code 1 when something is damaged."""
-    from epkit import upkeep
+    from epkit.session.cache import manage
 
-    found = upkeep.look(folder, thorough=True)
+    found = manage.look(folder, thorough=True)
     if as_json:
-        _show.document(found.as_json())
+        output.document(found.as_json())
     else:
         _rows(found.rows)
-        _show.line(f"{_count(found.rows)} in {found.folder}")
+        output.line(f"{_count(found.rows)} in {found.folder}")
         bad = [row for row in found.rows if row.state in ("damaged", "unfinished")]
-        _show.advice([("what to do", "epkit cache prune" if bad else "")])
+        output.advice([("what to do", "epkit cache prune" if bad else "")])
     context.exit(found.exit_code)
 
 
@@ -68,25 +70,25 @@ def prune(folder: str | None, everything: bool, stale: bool, as_json: bool) -> N
 
     The limit is EPKIT_CACHE_LIMIT (10GiB). What another process is building stays.
     """
-    from epkit import upkeep
+    from epkit.session.cache import manage
 
-    done: Kept = upkeep.prune(folder, everything=everything, stale=stale)
+    done: Kept = manage.prune(folder, everything=everything, stale=stale)
     if as_json:
-        _show.document(done.as_json())
+        output.document(done.as_json())
         return
     _rows(done.removed)
-    freed = _show.size(sum(row.bytes for row in done.removed))
-    _show.line(f"removed {_count(done.removed)} from {done.folder}, {freed}; {_show.size(done.bytes)} are left")
+    freed = output.size(sum(row.bytes for row in done.removed))
+    output.line(f"removed {_count(done.removed)} from {done.folder}, {freed}; {output.size(done.bytes)} are left")
 
 
 def _rows(rows: tuple[KeptRow, ...]) -> None:
     if not rows:
         return
     cells = [
-        (row.provider, row.state, row.model, _show.size(row.bytes), _date(row.used), row.reason or row.built_with)
+        (row.provider, row.state, row.model, output.size(row.bytes), _date(row.used), row.reason or row.built_with)
         for row in rows
     ]
-    _show.table(("provider", "state", "model", "size", "last used", "built with"), cells, numbers=("size",))
+    output.table(("provider", "state", "model", "size", "last used", "built with"), cells, numbers=("size",))
 
 
 def _count(rows: tuple[KeptRow, ...]) -> str:

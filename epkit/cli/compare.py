@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from epkit.cli import _options, _show
+from epkit.cli import _options
+from epkit.cli import output as show
 
 if TYPE_CHECKING:
     from epkit.parity.result import Comparison, Row
@@ -58,7 +59,7 @@ def compare(
 
         found = compare_saved(*what, tolerance=tolerance)
     elif len(what) == 1:
-        from epkit.parity.comparison import compare as compare_targets
+        from epkit.parity.compare import compare as compare_targets
 
         with ended_cleanly():
             found = compare_targets(
@@ -75,7 +76,7 @@ def compare(
         hint = "epkit compare MODEL -t A -t B, or epkit compare DIR_A DIR_B"
         raise ConfigError(f"a comparison is of one model or of two folders, not of {len(what)} of them", hint=hint)
     if as_json:
-        _show.document(found.as_json())
+        show.document(found.as_json())
     else:
         _print(found)
     context.exit(found.exit_code)
@@ -83,27 +84,27 @@ def compare(
 
 def _print(found: Comparison) -> None:
     others = [row for row in found.rows if row.verdict is not None]
-    _show.title(found.model or f"outputs saved in {found.reference}")
+    show.title(found.model or f"outputs saved in {found.reference}")
     if others:
         columns = ("candidate", "output", "off by", "share", "allowed", "ULP", "cosine", "argmax flips", "verdict")
-        _show.table(columns, [line for row in others for line in _lines(row)], numbers=columns[2:8])
+        show.table(columns, [line for row in others for line in _lines(row)], numbers=columns[2:8])
     for row in others:
-        _show.line(f"{row.target}: {row.told}")
+        show.line(f"{row.target}: {row.told}")
         if row.divergence is not None:
-            _show.line(f"{row.target}: {row.divergence.told}")
+            show.line(f"{row.target}: {row.divergence.told}")
         if row.conditioning is not None:
-            _show.line(f"{row.target}: {row.conditioning.told}")
+            show.line(f"{row.target}: {row.conditioning.told}")
         if row.verdict == "ill-conditioned":
-            _show.line(f"{row.target}: the model is ill-conditioned: no two providers can agree on it")
+            show.line(f"{row.target}: the model is ill-conditioned: no two providers can agree on it")
     faults = [(row.target, row.fault) for row in found.rows if row.fault is not None]
     if faults:
-        _show.table(("candidate", "status", "why"), [(name, fault.status, fault.reason) for name, fault in faults])
-        _show.advice((name, fault.hint) for name, fault in faults)
+        show.table(("candidate", "status", "why"), [(name, fault.status, fault.reason) for name, fault in faults])
+        show.advice((name, fault.hint) for name, fault in faults)
     for row in found.rows:
         if row.summary:
-            _show.line(f"{row.target}: {row.summary}")
+            show.line(f"{row.target}: {row.summary}")
     for note in (*found.notes, *(f"{row.target}: {note}" for row in found.rows for note in row.notes)):
-        _show.line(f"note: {note}")
+        show.line(f"note: {note}")
 
 
 def _lines(row: Row) -> list[tuple[object, ...]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from epkit.cli import _options, _show
+from epkit.cli import _options
+from epkit.cli import output as show
 
 
 @click.command()
@@ -29,16 +30,16 @@ def compile(
     With --output it becomes a model of its own, in ONNX Runtime's EP-context form, for the provider that compiled it.
     Exit code 1 when nothing could be kept.
     """
-    from epkit import compilation
+    from epkit.session import compile as compilation
 
     done = compilation.compile(model, target, config=config, output=output, force=force)
     if as_json:
-        _show.document(done.as_json())
+        show.document(done.as_json())
     else:
-        _show.caches(done.cache)
+        show.caches(done.cache)
         for file, size in done.files.items():
-            _show.line(f"wrote {file}, {_show.size(size)}")
+            show.line(f"wrote {file}, {show.size(size)}")
         for note in done.notes:
-            _show.line(f"note: {note}")
-        _show.line(f"it took {_show.seconds(done.seconds)}")
+            show.line(f"note: {note}")
+        show.line(f"it took {show.seconds(done.seconds)}")
     context.exit(done.exit_code)

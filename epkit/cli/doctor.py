@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from epkit.cli import _options, _show
+from epkit.cli import _options, output
 
 
 @click.command()
@@ -15,15 +15,15 @@ def doctor(refresh: bool, as_json: bool) -> None:
 
     Exit code 1 when there is something to mend.
     """
-    from epkit import checkup
+    from epkit.session import doctor as checkup
 
     found = checkup.doctor(refresh=refresh)
     if as_json:
-        _show.document(found.as_json())
+        output.document(found.as_json())
     else:
-        _show.table(("topic", "state", "found"), [(one.topic, one.state, one.found) for one in found.findings])
-        _show.advice((one.topic, one.hint) for one in found.findings)
+        output.table(("topic", "state", "found"), [(one.topic, one.state, one.found) for one in found.findings])
+        output.advice((one.topic, one.hint) for one in found.findings)
         count = len(found.problems)
-        _show.title("nothing to mend" if not count else f"{count} problem{'s' if count > 1 else ''} to mend")
+        output.title("nothing to mend" if not count else f"{count} problem{'s' if count > 1 else ''} to mend")
     if found.problems:
         raise click.exceptions.Exit(1)

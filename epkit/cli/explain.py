@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from epkit.cli import _options, _show
+from epkit.cli import _options, output
 
 
 @click.command()
@@ -19,33 +19,33 @@ def explain(model: str, target: str | None, config: str | None, refresh: bool, a
 
     It ends with the same session as a script in plain ONNX Runtime.
     """
-    from epkit import explanation
+    from epkit.session import explain as explanation
 
     told = explanation.explain(model, target, config=config, refresh=refresh)
     if as_json:
-        _show.document(told.as_json())
+        output.document(told.as_json())
         return
-    _show.title(f"{told.target}: {told.why}")
+    output.title(f"{told.target}: {told.why}")
     if told.refusal:
-        _show.line(f"it would be refused: {told.refusal}")
-    _show.table(("provider", "decision", "why"), [(row.provider, row.decision, row.reason) for row in told.plan])
-    _show.advice((row.provider, row.hint) for row in told.plan)
-    _show.table(("key", "value", "origin"), [(one.key, _value(one.value), one.origin) for one in told.effective])
-    _show.line(f"buffers of a binding: {told.device}")
-    _show.table(("call", "inputs", "outputs"), [(one.call, one.inputs, one.outputs) for one in told.copies])
-    _show.line(told.graph.summary())
-    _show.line(f"warm-up: {told.warmup_why}")
+        output.line(f"it would be refused: {told.refusal}")
+    output.table(("provider", "decision", "why"), [(row.provider, row.decision, row.reason) for row in told.plan])
+    output.advice((row.provider, row.hint) for row in told.plan)
+    output.table(("key", "value", "origin"), [(one.key, _value(one.value), one.origin) for one in told.effective])
+    output.line(f"buffers of a binding: {told.device}")
+    output.table(("call", "inputs", "outputs"), [(one.call, one.inputs, one.outputs) for one in told.copies])
+    output.line(told.graph.summary())
+    output.line(f"warm-up: {told.warmup_why}")
     if len(told.warmup) > 1:
         rows = [
-            (_show.shapes(one.shapes), f"{one.runs} to {one.most}" if one.most > one.runs else one.runs, one.why)
+            (output.shapes(one.shapes), f"{one.runs} to {one.most}" if one.most > one.runs else one.runs, one.why)
             for one in told.warmup
         ]
-        _show.table(("warm-up", "runs", "why"), rows, numbers=("runs",))
-    _show.caches(told.cache)
+        output.table(("warm-up", "runs", "why"), rows, numbers=("runs",))
+    output.caches(told.cache)
     for note in told.notes:
-        _show.line(f"note: {note}")
-    _show.title("the same without epkit:")
-    _show.lines(told.script)
+        output.line(f"note: {note}")
+    output.title("the same without epkit:")
+    output.lines(told.script)
 
 
 def _value(value: object) -> str:

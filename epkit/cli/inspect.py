@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from epkit.cli import _options, _show
+from epkit.cli import _options, output
 
 if TYPE_CHECKING:
-    from epkit.inspection import Inspection
-    from epkit.model import TensorInfo
+    from epkit.model.file import TensorInfo
+    from epkit.model.inspect import Inspection
 
 LONGEST = 100
 """How many characters of a value are shown on a terminal."""
@@ -35,40 +35,40 @@ def inspect(
 
     With --batch, it estimates the memory of each batch size, and with -t measures it in a process of its own.
     """
-    from epkit import footprint
+    from epkit.session import memory as footprint
 
     found = footprint.inspect(model, batch, target, config, dimensions=dimensions)
     if as_json:
-        _show.document(found.as_json())
+        output.document(found.as_json())
         return
     told = found.model
     if told.tells:
         _contents(model, found)
     else:
-        _show.title(f"{model}: {_show.size(told.size)}, ORT format")
+        output.title(f"{model}: {output.size(told.size)}, ORT format")
     if found.batches:
         _batches(found)
     for note in found.notes:
-        _show.line(f"note: {note}")
+        output.line(f"note: {note}")
 
 
 def _contents(model: str, found: Inspection) -> None:
     told = found.model
     opsets = ", ".join(f"{domain} {version}" for domain, version in told.opsets.items())
     producer = f", by {told.producer}" if told.producer else ""
-    _show.title(f"{model}: {_show.size(told.size)}, IR version {told.ir_version}, opset {opsets}{producer}")
+    output.title(f"{model}: {output.size(told.size)}, IR version {told.ir_version}, opset {opsets}{producer}")
     rows = [("input", one.name, one.dtype, shape(one)) for one in told.inputs]
     rows += [("output", one.name, one.dtype, shape(one)) for one in told.outputs]
-    _show.table(("", "name", "dtype", "shape"), rows)
+    output.table(("", "name", "dtype", "shape"), rows)
     operators = [(name, count) for name, count in told.operators.items()]
-    _show.table(("operator", "nodes"), [*operators, ("in all", sum(told.operators.values()))], numbers=("nodes",))
-    _show.line(f"weights: {told.parameters:,} parameters, {_show.size(told.weight_bytes)}")
+    output.table(("operator", "nodes"), [*operators, ("in all", sum(told.operators.values()))], numbers=("nodes",))
+    output.line(f"weights: {told.parameters:,} parameters, {output.size(told.weight_bytes)}")
     for key, text in told.metadata.items():
-        _show.line(f"metadata: {key} = {_cut(text)}")
+        output.line(f"metadata: {key} = {_cut(text)}")
     for one in told.external:
-        _show.line(f"external data: {one.path} ({_show.size(one.bytes)})")
+        output.line(f"external data: {one.path} ({output.size(one.bytes)})")
     if found.memory is not None:
-        _show.line(f"memory, estimated: {_show.size(found.memory.total)} ({found.memory.covers})")
+        output.line(f"memory, estimated: {output.size(found.memory.total)} ({found.memory.covers})")
 
 
 def _cut(text: str) -> str:
@@ -78,18 +78,18 @@ def _cut(text: str) -> str:
 
 
 def _batches(found: Inspection) -> None:
-    from epkit.assumed import told as assumptions
+    from epkit.model.assumed_sizes import told as assumptions
 
     rows = []
     for row in found.batches:
         held = row.estimate
         parts = (held.weights, held.inputs, held.outputs, held.at_once, held.total, held.intermediates)
-        rows.append((row.batch, *map(_show.size, parts)))
+        rows.append((row.batch, *map(output.size, parts)))
     columns = ("batch", "weights", "inputs", "outputs", "in between", "together", "all in between")
-    _show.title("estimated, by batch size:")
-    _show.table(columns, rows, numbers=columns)
+    output.title("estimated, by batch size:")
+    output.table(columns, rows, numbers=columns)
     estimate = found.batches[0].estimate
-    _show.line(
+    output.line(
         f"in between: those alive at once of {estimate.declared} of {estimate.computed} intermediate tensors with "
         "declared shapes; left out: ONNX Runtime's own needs, scratch memory of operators, what its arena rounds up"
     )
@@ -97,21 +97,28 @@ def _batches(found: Inspection) -> None:
     if not measured:
         return
     rows = [
-        (batch, _show.size(one.opened), _show.size(one.run), _show.size(one.total), _show.size(one.kept), one.provider)
+        (
+            batch,
+            output.size(one.opened),
+            output.size(one.run),
+            output.size(one.total),
+            output.size(one.kept),
+            one.provider,
+        )
         for batch, one in measured
     ]
-    _show.title("measured, in a process each:")
+    output.title("measured, in a process each:")
     figures = ("opened", "run, at most", "together", "kept after")
-    _show.table(("batch", *figures, "provider"), rows, numbers=("batch", *figures))
-    _show.line("measured is what the process holds on the host, not what a GPU holds")
+    output.table(("batch", *figures, "provider"), rows, numbers=("batch", *figures))
+    output.line("measured is what the process holds on the host, not what a GPU holds")
     for batch, one in measured:
         if one.fault:
-            _show.line(f"batch {batch}: {one.fault}")
-    _show.advice((f"batch {batch}", one.hint) for batch, one in measured)
+            output.line(f"batch {batch}: {one.fault}")
+    output.advice((f"batch {batch}", one.hint) for batch, one in measured)
     for summary in dict.fromkeys(one.summary for _, one in measured if one.summary):
-        _show.line(summary)
+        output.line(summary)
     for note in dict.fromkeys(assumptions(one.assumed, files=False) for _, one in measured if one.assumed):
-        _show.line(f"note: {note}")
+        output.line(f"note: {note}")
 
 
 def shape(one: TensorInfo) -> str:

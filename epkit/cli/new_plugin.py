@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from epkit.cli import _options, _show
+from epkit.cli import _options, output
 
 
 @click.command("new-plugin")
@@ -17,15 +17,15 @@ def new_plugin(name: str, library: str | None, output_dir: str | None, as_json: 
 
     Without --library it is for a provider that is built into ONNX Runtime. A directory that exists is left alone.
     """
-    from epkit import scaffold
+    from epkit.discovery import scaffold
 
     written = scaffold.new_plugin(name, library=library, output_dir=output_dir)
     if as_json:
-        _show.document(written.as_json())
+        output.document(written.as_json())
         return
-    _show.title(f"wrote {written.directory}, a plugin with the provider {name} ({written.ort_name})")
+    output.title(f"wrote {written.directory}, a plugin with the provider {name} ({written.ort_name})")
     for file in written.files:
-        _show.line(f"  {file}")
+        output.line(f"  {file}")
     for note in written.notes:
-        _show.line(f"note: {note}")
-    _show.line(f"next: {written.next}")
+        output.line(f"note: {note}")
+    output.line(f"next: {written.next}")

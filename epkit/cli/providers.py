@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from epkit.cli import _options, _show
+from epkit.cli import _options, output
 
 if TYPE_CHECKING:
-    from epkit.catalogue import Catalogue
+    from epkit.discovery.listing import Catalogue
 
 
 @click.command()
@@ -21,21 +21,21 @@ def providers(name: str | None, refresh: bool, as_json: bool) -> None:
 
     With NAME: that provider and its options.
     """
-    from epkit import catalogue
+    from epkit.discovery import listing
 
     if name is not None:
         _one(name, refresh=refresh, as_json=as_json)
         return
-    found = catalogue.providers(refresh=refresh)
+    found = listing.providers(refresh=refresh)
     if as_json:
-        _show.document(found.as_json())
+        output.document(found.as_json())
         return
     rows = [(row.name, row.status, row.distribution, row.detail or row.reason) for row in found.rows]
-    _show.table(("provider", "status", "from", "found"), rows)
-    _show.advice((row.name, row.hint) for row in found.rows)
+    output.table(("provider", "status", "from", "found"), rows)
+    output.advice((row.name, row.hint) for row in found.rows)
     if found.only_cpu:
-        _show.paragraph(_only_cpu(found))
-        _show.advice((f"{one.provider}, {one.needs}", one.hint) for one in found.second_engine)
+        output.paragraph(_only_cpu(found))
+        output.advice((f"{one.provider}, {one.needs}", one.hint) for one in found.second_engine)
 
 
 def _only_cpu(found: Catalogue) -> str:
@@ -49,19 +49,19 @@ def _only_cpu(found: Catalogue) -> str:
 def _one(name: str, *, refresh: bool, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from epkit import catalogue
-    from epkit.explanation import first_line
+    from epkit.discovery import listing
+    from epkit.session.explain import first_line
 
-    entry, registry = catalogue.find(name)
-    row = catalogue.row(entry, registry, refresh=refresh)
-    options = catalogue.options(entry.provider.options) if entry.provider is not None else []
+    entry, registry = listing.find(name)
+    row = listing.row(entry, registry, refresh=refresh)
+    options = listing.options(entry.provider.options) if entry.provider is not None else []
     if as_json:
         listed = [asdict(option) for option in options]
-        _show.document({"schema": catalogue.SCHEMA, "providers": [asdict(row) | {"options": listed}]})
+        output.document({"schema": listing.SCHEMA, "providers": [asdict(row) | {"options": listed}]})
         return
-    _show.title(f"{row.name} is {row.status}: {row.detail or row.reason or row.ort_name}")
-    _show.advice([("what to do", row.hint)])
+    output.title(f"{row.name} is {row.status}: {row.detail or row.reason or row.ort_name}")
+    output.advice([("what to do", row.hint)])
     if entry.provider is not None:
-        _show.line(f"{row.ort_name}, from {row.distribution}: {first_line(type(entry.provider).__doc__)}")
+        output.line(f"{row.ort_name}, from {row.distribution}: {first_line(type(entry.provider).__doc__)}")
     if options:
-        _show.table(("option", "values", "meaning"), [(one.name, one.type, one.meaning) for one in options])
+        output.table(("option", "values", "meaning"), [(one.name, one.type, one.meaning) for one in options])

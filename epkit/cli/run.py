@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from epkit.cli import _options, _show
+from epkit.cli import _options, output
 
 if TYPE_CHECKING:
-    from epkit.report import Report
+    from epkit.session.report import Report
 
 
 @click.command()
@@ -32,16 +32,17 @@ def run(
     as_json: bool,
 ) -> None:
     """Run MODEL once, for given or made-up inputs, and say what ran where."""
-    from epkit import assumed, session
-    from epkit.arrays import load_inputs, saved
-    from epkit.dimensions import check_sizes
-    from epkit.model import read as read_model
-    from epkit.trial import Given, first_run
+    from epkit.model import assumed_sizes
+    from epkit.model.array_files import load_inputs, saved
+    from epkit.model.dimensions import check_sizes
+    from epkit.model.file import read as read_model
+    from epkit.runtime.size_search import Given, first_run
+    from epkit.session import open as session
 
     with session.open(model, target, config=config) as opened:
         check_sizes(opened.inputs, dimensions)
         known = Given(load_inputs(given, opened.inputs), dimensions=dimensions)
-        ran = first_run(opened.run, opened.inputs, known, assumed.clues(read_model(model)))
+        ran = first_run(opened.run, opened.inputs, known, assumed_sizes.clues(read_model(model)))
         outputs, made = ran.result, ran.made
         files = saved(outputs, Path(output_dir)) if output_dir is not None else {}
         report = opened.report
@@ -49,16 +50,16 @@ def run(
     if as_json:
         document: dict[str, object] = {"schema": "epkit.run/1", "report": report.as_json() | {"run_s": ran.seconds}}
         document |= {"outputs": shapes, "files": {name: str(file) for name, file in files.items()}}
-        _show.document(document | {"made_up": list(made.made_up), "assumed": made.assumed})
+        output.document(document | {"made_up": list(made.made_up), "assumed": made.assumed})
         return
     _report(report)
     rows = [(name, one["dtype"], _shape(one["shape"]), files.get(name)) for name, one in shapes.items()]
-    _show.table(("output", "dtype", "shape", "file"), rows)
+    output.table(("output", "dtype", "shape", "file"), rows)
     if made.made_up:
-        _show.line(f"made up: {', '.join(made.made_up)}; give them with --input NAME=FILE.npy")
+        output.line(f"made up: {', '.join(made.made_up)}; give them with --input NAME=FILE.npy")
     if made.assumed:
-        _show.line(assumed.told(made.assumed, opened.inputs))
-    _show.line(f"run: {_show.seconds(ran.seconds)}")
+        output.line(assumed_sizes.told(made.assumed, opened.inputs))
+    output.line(f"run: {output.seconds(ran.seconds)}")
 
 
 def describe(value: Any) -> dict[str, Any]:
@@ -77,32 +78,32 @@ def _shape(shape: list[int] | None) -> str:
 
 
 def _report(report: Report) -> None:
-    _show.title(report.summary())
-    _show.line(f"{report.target}: {report.why}")
-    _show.table(
+    output.title(report.summary())
+    output.line(f"{report.target}: {report.why}")
+    output.table(
         ("provider", "outcome", "share", "why"),
         [(one.provider, one.outcome, report.share(one.provider), one.reason) for one in report.tried],
     )
-    _show.advice((one.provider, one.hint) for one in report.tried)
-    spent = ", ".join(f"{part} {_show.seconds(value)}" for part, value in report.seconds.items())
-    _show.line(f"times: {spent}")
+    output.advice((one.provider, one.hint) for one in report.tried)
+    spent = ", ".join(f"{part} {output.seconds(value)}" for part, value in report.seconds.items())
+    output.line(f"times: {spent}")
     if report.graph is not None:
-        _show.line(report.graph.summary())
+        output.line(report.graph.summary())
     if report.warmup_why:
-        _show.line(f"warm-up: {report.warmup_why}")
+        output.line(f"warm-up: {report.warmup_why}")
     if report.warmup:
-        _show.table(
+        output.table(
             ("shapes", "runs", "first run", "last run", "", "peak memory", "grew by"),
             [
                 (
-                    *(_show.shapes(one.shapes), one.runs, _show.seconds(one.first_s), _show.seconds(one.steady_s)),
+                    *(output.shapes(one.shapes), one.runs, output.seconds(one.first_s), output.seconds(one.steady_s)),
                     "" if one.steady is None else "steady" if one.steady else "not steady yet",
-                    *(_show.size(one.peak_bytes), _show.size(one.grew_bytes)),
+                    *(output.size(one.peak_bytes), output.size(one.grew_bytes)),
                 )
                 for one in report.warmup
             ],
             numbers=("runs", "first run", "last run", "peak memory", "grew by"),
         )
-    _show.caches(report.cache)
+    output.caches(report.cache)
     for note in report.notes:
-        _show.line(f"note: {note}")
+        output.line(f"note: {note}")

@@ -11,14 +11,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from epkit._rewrite import STEPS, exposed, shaken
-from epkit.delegation import Candidate
-from epkit.faults import Fault
+from epkit.model.edit import STEPS, exposed, shaken
 from epkit.parity.agreement import measured
+from epkit.parity.divergence import Tensors, changed
 from epkit.parity.outputs import read
-from epkit.parity.side import Ran, Task, run
+from epkit.parity.process import Ran, Task, run
 from epkit.parity.tolerance import of_largest
-from epkit.parity.tracing import Tensors, changed
+from epkit.session.fault import Fault
+from epkit.session.request import Candidate
 
 DRAWS = 4
 """How many runs are compared; each draws anew."""

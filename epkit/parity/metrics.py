@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from epkit.run.dtypes import Array, numpy_dtype
+from epkit.model.dtypes import Array, numpy_dtype
 
 FLOATS = frozenset(
     {"float64", "float32", "float16", "bfloat16", "float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz"}

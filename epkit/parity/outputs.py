@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from epkit.model.dtypes import Array, is_foreign, name_of
 from epkit.parity.metrics import NONE
-from epkit.run.dtypes import Array, is_foreign, name_of
 
 NOTHING = "all outputs are without a value, empty, or NaN and infinities"
 """What to say where `tell_nothing`."""

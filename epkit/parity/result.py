@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal, TypeAlias
 
-from epkit.faults import Fault
 from epkit.parity.agreement import Agreement
 from epkit.parity.conditioning import Conditioning
+from epkit.parity.divergence import Divergence
 from epkit.parity.tolerance import Tolerance
-from epkit.parity.tracing import Divergence
+from epkit.session.fault import Fault
 
 SCHEMA = "epkit.compare/1"
 

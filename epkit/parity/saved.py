@@ -9,9 +9,9 @@ import json
 import os
 from pathlib import Path
 
-from epkit import arrays
+from epkit._system.nesting import DEEPEST, is_deeper
 from epkit.errors import ConfigError, InputError
-from epkit.nesting import DEEPEST, is_deeper
+from epkit.model import array_files
 from epkit.parity.agreement import agreement, incomparable
 from epkit.parity.outputs import NOTHING, Outputs, flat, tell_nothing
 from epkit.parity.result import Comparison, Judgement, Row
@@ -56,10 +56,10 @@ def _shallow(value: object) -> object:
 
 def _read(file: Path) -> object:
     if file.suffix == ".npy":
-        return arrays.read(file)
+        return array_files.read(file)
     try:
         if file.suffix == ".json":
             return _shallow(json.loads(file.read_text(encoding="utf-8")))
-        return arrays.read_several(file)
-    except arrays.UNREADABLE as error:
+        return array_files.read_several(file)
+    except array_files.UNREADABLE as error:
         raise InputError(f"{file} cannot be read: {error}", hint="write the outputs again") from error

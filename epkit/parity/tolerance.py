@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from epkit._arguments import kind_of
+from epkit._system.arguments import kind_of
 from epkit.errors import ConfigError, nearest
 from epkit.parity.metrics import COMPLEX, FLOATS, NONE, Metrics
 

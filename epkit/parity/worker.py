@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from epkit._child import answer_one
+from epkit._system.process import answer_one
 
 if TYPE_CHECKING:
-    from epkit.model import TensorInfo
+    from epkit.model.file import TensorInfo
 
 
 def run(request: Mapping[str, Any]) -> dict[str, object]:
@@ -22,12 +22,12 @@ def run(request: Mapping[str, Any]) -> dict[str, object]:
     A seed that makes no other inputs than one before is left out, unless runs are to be repeated. Without a seed, the
     model is only opened, for what it says of its outputs.
     """
-    from epkit.assumed import clues
-    from epkit.candidates import Feed, made, settled
-    from epkit.delegation import model_of, plan_of, target_of
-    from epkit.dimensions import bound
+    from epkit.model.assumed_sizes import clues
+    from epkit.model.dimensions import bound
+    from epkit.parity.feed import Feed, made, settled
     from epkit.parity.outputs import described, digest, flat, write
-    from epkit.session import EXTERNAL_FOLDER, open_plan
+    from epkit.session.open import EXTERNAL_FOLDER, open_plan
+    from epkit.session.request import model_of, plan_of, target_of
 
     target = target_of(request, {"config": {EXTERNAL_FOLDER: request["weights"]}} if request["weights"] else None)
     if request["altered"]:

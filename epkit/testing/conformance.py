@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from epkit.provider import Provider
-from epkit.testing.compiling import Compiling
-from epkit.testing.found import Found
+from epkit.testing.compile_cache import Compiling
+from epkit.testing.discovery import Found
 from epkit.testing.options import Optioned
 from epkit.testing.promise import Broken
 from epkit.testing.sessions import Sessions

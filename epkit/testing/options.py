@@ -8,13 +8,14 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from epkit import catalogue, wheels
-from epkit.catalogue import spelt
-from epkit.config import table_of
+from epkit import wheels
+from epkit.config.file import table_of
+from epkit.config.validation import validated
+from epkit.discovery import listing
+from epkit.discovery.listing import spelt
 from epkit.errors import ConfigError, EpkitError
 from epkit.provider import Device, Options, Provider
 from epkit.testing.promise import Broken, NotProven, Promises, promise
-from epkit.validation import validated
 
 NONSENSE = "no such value"
 
@@ -25,7 +26,7 @@ class Optioned(Promises):
     @promise()
     def test_every_option_is_documented(self) -> None:
         """A sentence stands under each option; help and reference are made of it."""
-        for one in catalogue.options(self.subject.provider.options):
+        for one in listing.options(self.subject.provider.options):
             if not one.meaning.strip().endswith("."):
                 told = (
                     f"what stands under the option {one.name!r} does not end as a sentence"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from epkit.testing import bench
-from epkit.testing.bench import epkit_bench  # noqa: F401 - a fixture is found where it stands
+from epkit.testing import benchmark_fixture
+from epkit.testing.benchmark_fixture import epkit_bench  # noqa: F401 - a fixture is found where it stands
 from epkit.testing.tally import tallied, unproven
 
 PROMISE_OF = "epkit: promise of"
@@ -31,19 +31,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="fail promises that are claimed and cannot be proven here: for machines that have the device",
     )
-    bench.add_options(parser)
+    benchmark_fixture.add_options(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Add the suite where it was asked for."""
-    bench.check_options(config)
+    benchmark_fixture.check_options(config)
     provider, suite = config.getoption("--epkit-provider"), config.getoption("--epkit-onnx-suite")
     if suite and not provider:
         raise pytest.UsageError("--epkit-onnx-suite needs --epkit-provider=NAME, such as --epkit-provider=cpu")
     if provider and not suite:
         raise pytest.UsageError("--epkit-provider says where to run --epkit-onnx-suite, which is missing")
     if suite:
-        from epkit.testing.onnx_suite.items import SuitePlugin, wanted
+        from epkit.testing.onnx_suite.collect import SuitePlugin, wanted
 
         plugin = SuitePlugin(config, wanted(provider), config.getoption("--epkit-report"))
         config.pluginmanager.register(plugin, "epkit-onnx-suite")
@@ -69,7 +69,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("epkit: promises of providers")
         for provider, tally in tallies.items():
             terminalreporter.line(f"{provider}: {tally.line()}")
-    measured = [*bench.said(_reports(terminalreporter))]
+    measured = [*benchmark_fixture.said(_reports(terminalreporter))]
     if measured:
         terminalreporter.section("epkit: benchmarks")
         for test, sentence in measured:

@@ -15,12 +15,13 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from epkit import _proof, _runtime
-from epkit.model import TensorInfo, read
+from epkit.discovery import proof
+from epkit.model.dtypes import numpy_dtype
+from epkit.model.file import TensorInfo, read
 from epkit.parity.metrics import measure
 from epkit.parity.tolerance import BY_DTYPE, Tolerance, judge
 from epkit.provider import Capability, Network, Provider
-from epkit.run.dtypes import numpy_dtype
+from epkit.runtime import api
 from epkit.testing.promise import Broken
 
 MODELS = Path(__file__).parent / "models"
@@ -85,7 +86,7 @@ def _read(file: Path, *, whole: bool) -> Sample:
 
 def proof_of(provider: Provider) -> Sample:
     """Return the model by which epkit proves the provider."""
-    return Sample("proof", _proof.proof_of(provider).model, whole=True)
+    return Sample("proof", proof.proof_of(provider).model, whole=True)
 
 
 def wanted(sample: Sample, feed: Feed) -> dict[str, Any]:
@@ -115,11 +116,11 @@ def apart(name: str, right: Any, found: Any, tolerances: Mapping[str, float]) ->
 
 @cache
 def _reference(contents: bytes) -> Any:
-    runtime = _runtime.load()
+    runtime = api.load()
     options = runtime.SessionOptions()
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
-    return runtime.InferenceSession(contents, options, providers=[_runtime.CPU_ORT_NAME])
+    return runtime.InferenceSession(contents, options, providers=[api.CPU_ORT_NAME])
 
 
 def _values(dtype: str, shape: Sequence[int], random: np.random.Generator, *, whole: bool) -> Any:

@@ -14,8 +14,8 @@ import numpy as np
 import epkit
 from epkit.errors import EpkitError, InputError, RunError, SessionClosed
 from epkit.testing import samples
+from epkit.testing.inference import TRIES, TURNS, Running, read, ways
 from epkit.testing.promise import Broken, promise
-from epkit.testing.running import TRIES, TURNS, Running, read, ways
 
 THREADS = 8
 FEW = 3

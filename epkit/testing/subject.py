@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
-from epkit import probe
-from epkit._child import Child
-from epkit.blame import CPU_FORBIDDEN
+from epkit._system.process import Child
+from epkit.discovery import probe
+from epkit.discovery.registry import Entry, Registry, discover
 from epkit.provider import Provider, Unusable
-from epkit.registry import Entry, Registry, discover
+from epkit.session.fallback import CPU_FORBIDDEN
 from epkit.testing.promise import Broken, Claim, NotClaimed, NotProven
 
 IMPORT_SECONDS = 60.0
@@ -87,7 +87,7 @@ class Subject:
         plugin = self._entry().plugin
         request = {"plugin": plugin.name, "value": plugin.value, "provider": self.name, "device": self.device}
         seconds = max(IMPORT_SECONDS, self.provider.proof_seconds)
-        with Child("epkit.testing._examine") as child:
+        with Child("epkit.testing.import_worker") as child:
             child.send(request | {"seconds": IMPORT_SECONDS + seconds})
             imported = child.receive(IMPORT_SECONDS)
             if imported is None:
@@ -138,7 +138,7 @@ class Subject:
         self.usable()
         if anew and not self._fresh:
             self.close()
-        worker = self._worker = self._worker or Child("epkit.testing._worker")
+        worker = self._worker = self._worker or Child("epkit.testing.worker")
         self._fresh = False
         seconds = PROOFS * self.provider.proof_seconds
         worker.send(

@@ -84,15 +84,15 @@ def warm_up(base: Path) -> None:
     from documents import made_up
     from models import mlp
 
-    import epkit.parity.comparison
-    import epkit.session  # noqa: F401
-    from epkit.benchmark import stored
+    import epkit.parity.compare
+    import epkit.session.open  # noqa: F401
+    from epkit.benchmark import storage
     from epkit.cli import app
 
     onnxruntime.set_default_logger_severity(4)
     (base / "cache").mkdir()
     os.environ |= usual(base)
-    stored.write(made_up({"a": 0.01, "b": 0.02}, processes=2, sweeps=2, runs=2), base / "d.json")
+    storage.write(made_up({"a": 0.01, "b": 0.02}, processes=2, sweeps=2, runs=2), base / "d.json")
     (base / "m.onnx").write_bytes(mlp())
     shows = [["show", *form] for form in ([], ["--format", "html"], ["--format", "markdown"], ["--json"])]
     commands = [["bench", words[0], str(base / "d.json"), *words[1:]] for words in (*shows, ["verify"])]

@@ -8,7 +8,7 @@ from typing import Any
 
 from epkit.hookspecs import hookimpl
 from epkit.provider import Options, Provider
-from epkit.wrapped import Result, Wrapped
+from epkit.runtime.session_wrapper import Result, Wrapped
 
 TAKEN: list[None] = []
 """The places that are taken, by runs of any session."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from epkit.hookspecs import hookimpl
 from epkit.provider import Options, Provider, WarmupNeed
-from epkit.wrapped import Result, Wrapped
+from epkit.runtime.session_wrapper import Result, Wrapped
 
 
 class LoadsLate(Wrapped):

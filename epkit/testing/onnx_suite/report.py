@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal, TypeAlias
 
-from epkit.testing.onnx_suite.arms import Outcome
-from epkit.testing.onnx_suite.causes import cause_of
+from epkit.testing.onnx_suite.failure_reasons import cause_of
+from epkit.testing.onnx_suite.runners import Outcome
 
 Verdict: TypeAlias = Literal["held", "added", "broken", "remaining"]
 

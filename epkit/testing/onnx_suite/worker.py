@@ -11,17 +11,17 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from epkit._child import Parent
+from epkit._system.process import Parent
 from epkit.errors import EpkitError
-from epkit.testing.onnx_suite.arms import LONGEST_SECONDS
 from epkit.testing.onnx_suite.cases import Case
 from epkit.testing.onnx_suite.examples import difference, examples
+from epkit.testing.onnx_suite.runners import LONGEST_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from epkit.discovery.registry import Registry
     from epkit.provider import Provider
-    from epkit.registry import Registry
 
 Run: TypeAlias = Callable[[Mapping[str, Any]], Sequence[Any]]
 Placed: TypeAlias = dict[str, object]
@@ -63,22 +63,22 @@ def judged(open_model: Open, case: Case) -> dict[str, object]:
 
 
 def _arm(name: str, provider: str) -> Open:
-    from epkit.registry import discover
+    from epkit.discovery.registry import discover
 
     registry = discover()
     return _plain(registry.get(provider)) if name == "plain" else _epkit(provider, registry)
 
 
 def _plain(provider: Provider) -> Open:
-    from epkit import _runtime
-    from epkit.configured import encoded
+    from epkit.runtime import api
+    from epkit.runtime.configured import encoded
 
-    runtime = _runtime.load()
-    _runtime.prepare(provider)
+    runtime = api.load()
+    api.prepare(provider)
     chosen = []
     if provider.library() is not None:
         every = runtime.get_ep_devices()
-        chosen = [every[one.index] for one in provider.devices(_runtime.found_devices(provider), None)]
+        chosen = [every[one.index] for one in provider.devices(api.found_devices(provider), None)]
     sent = encoded(provider, provider.options(), None)
 
     @contextmanager
@@ -86,26 +86,29 @@ def _plain(provider: Provider) -> Open:
         options = runtime.SessionOptions()
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         provider.add(runtime, options, sent, chosen)
-        session = runtime.InferenceSession(model, sess_options=options, enable_fallback=0)
-        parts = [(part.ep_name, len(part.get_nodes())) for part in session.get_provider_graph_assignment_info()]
+        open = runtime.InferenceSession(model, sess_options=options, enable_fallback=0)
+        parts = [(part.ep_name, len(part.get_nodes())) for part in open.get_provider_graph_assignment_info()]
         took = sum(count for name, count in parts if name == provider.ort_name)
-        yield (lambda inputs: session.run(None, inputs)), {"took": took, "nodes": sum(count for _, count in parts)}
+        yield (lambda inputs: open.run(None, inputs)), {"took": took, "nodes": sum(count for _, count in parts)}
 
     return open_model
 
 
 def _epkit(provider: str, registry: Registry) -> Open:
-    from epkit import config, model, session, target
+    from epkit.config import file as config
+    from epkit.config import target
+    from epkit.model import file as model
+    from epkit.session import open
 
     # With a fallback, as the plain arm has one: ONNX Runtime gives the CPU what the provider does not take.
     wanted = target.read("suite", config.load({"targets": {"suite": {"provider": provider}}}), registry)
-    plan, answers = session.plan_for(wanted, registry)
+    plan, answers = open.plan_for(wanted, registry)
 
     @contextmanager
     def open_model(file: str) -> Iterator[tuple[Run, Placed]]:
         contents = model.read(file)
-        session.check_fit(contents, wanted)
-        with session.open_plan(contents, plan, answers) as opened:
+        open.check_fit(contents, wanted)
+        with open.open_plan(contents, plan, answers) as opened:
             placed = opened.report.placement
             first = opened.report.tried[0]
             yield (

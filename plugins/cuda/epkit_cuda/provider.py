@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from types import ModuleType
 
-from epkit import _nvidia
+from epkit.discovery import nvidia
 from epkit.provider import Availability, Device, Provider, WarmupNeed
 from epkit_cuda.options import CudaOptions
 
 # ONNX Runtime loads cuDNN at the first convolution: without it a session opens, and then its runs fail. So a machine
 # that lacks it does not have this provider, even though `enable_cudnn = false` would run models without convolutions.
-_LAZY = (_nvidia.CUDNN,)
+_LAZY = (nvidia.CUDNN,)
 
 
 class Cuda(Provider):
@@ -39,15 +39,15 @@ class Cuda(Provider):
 
     def probe(self) -> Availability:
         """Look for CUDA's libraries and cuDNN, and ask the driver for its version and its GPUs."""
-        return _nvidia.probe(_nvidia.find_runtime(), ("cuda",), _LAZY)
+        return nvidia.probe(nvidia.find_runtime(), ("cuda",), _LAZY)
 
     def fingerprint(self) -> Sequence[str]:
         """List the libraries, the driver, the device nodes and the variables that choose among them."""
-        return _nvidia.fingerprint(_nvidia.find_runtime(), ("cuda",), _LAZY)
+        return nvidia.fingerprint(nvidia.find_runtime(), ("cuda",), _LAZY)
 
     def prepare(self, runtime: ModuleType) -> None:
         """Load CUDA and cuDNN from NVIDIA's wheels, where no loader looks. It prints what it cannot load."""
-        _nvidia.preload(runtime, _nvidia.find_runtime())
+        nvidia.preload(runtime, nvidia.find_runtime())
 
     def buffers(self, device: Device | None) -> str:
         """Say which GPU's memory it is."""
@@ -55,4 +55,4 @@ class Cuda(Provider):
 
     def hint(self, cause: str) -> str:
         """Return the command that brings a missing library, or mends what the driver said."""
-        return _nvidia.hint(cause, _nvidia.find_runtime())
+        return nvidia.hint(cause, nvidia.find_runtime())

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NoReturn
 
 from pydantic import Field
 
-from epkit._proof import proof_of
+from epkit.discovery.proof import proof_of
 from epkit.provider import Availability, Options, Provider, Usable, WarmupNeed
 from epkit_faulty.disguise import CPU, OWNER, allow_cpu, entry, rename, takers, took_node, was_forbidden
 from epkit_faulty.sessions import Changed, Failing, Leaking, Slowed, any_nan, off

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from epkit.wrapped import Wrapped
+from epkit.runtime.session_wrapper import Wrapped
 
 Result = TypeVar("Result")
 Change = Callable[[Any], Any]

@@ -32,8 +32,9 @@ from texts import says
 from tiers import slow_but
 
 import epkit
-from epkit._platform import rss
+from epkit._system.platform import rss
 from epkit.cli import main
+from epkit.discovery.registry import discover
 from epkit.errors import (
     ConfigError,
     EpkitError,
@@ -44,7 +45,6 @@ from epkit.errors import (
     RunError,
     UnknownTarget,
 )
-from epkit.registry import discover
 
 MODEL = mlp()
 X = np.linspace(-1, 1, 32, dtype=np.float32).reshape(2, 16)
@@ -162,7 +162,8 @@ def test_the_faulty_providers_are_in_no_automatic_chain():
 def test_importing_the_plugin_loads_neither_an_engine_nor_another_plugin():
     code = (
         "import sys, epkit_faulty, epkit_faulty.openvino\n"
-        "print([name for name in ('onnxruntime', 'numpy', 'epkit._runtime', 'epkit_openvino') if name in sys.modules])"
+        "names = ('onnxruntime', 'numpy', 'epkit.runtime.api', 'epkit_openvino')\n"
+        "print([name for name in names if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

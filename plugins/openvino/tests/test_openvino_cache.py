@@ -25,10 +25,11 @@ from tiers import slow_but
 from together import together
 
 import epkit
-from epkit import _runtime, kept, upkeep
-from epkit.compiled import Cached
 from epkit.errors import ConfigError, ModelError, ProviderDropped
-from epkit.model import read
+from epkit.model.file import read
+from epkit.runtime import api
+from epkit.session.cache import manage, store
+from epkit.session.cache.session_cache import Cached
 
 CHILD = """
 import json, sys, epkit
@@ -77,7 +78,7 @@ def test_a_second_process_starts_from_the_blob_and_computes_the_same(file):
     assert outcome == "built"
     outcome, reason, second = child(file)
     assert (outcome, reason, second) == ("hit", "", first)
-    (blob,) = kept.files_of(Path(row(file).folder)).iterdir()
+    (blob,) = store.files_of(Path(row(file).folder)).iterdir()
     assert blob.suffix == ".blob"
 
 
@@ -195,7 +196,7 @@ DAMAGES = ("cut off", "empty", "flipped in the weights", "flipped in the header"
 def test_a_damaged_blob_is_never_loaded(file, damage):
     """OpenVINO compiles anew where it notices; a bit that flipped in the weights it does not notice, and uses."""
     _, _, right = child(file)
-    (blob,) = kept.files_of(Path(row(file).folder)).iterdir()
+    (blob,) = store.files_of(Path(row(file).folder)).iterdir()
     size = blob.stat().st_size
     match damage:
         case "cut off":
@@ -218,11 +219,11 @@ def test_a_damaged_blob_is_never_loaded(file, damage):
 def test_what_openvino_itself_refuses_is_said_and_removed(file):
     """The manifest vouches for a file that OpenVINO does not take: it compiles anew, and that is no hit."""
     folder = Path(row(file).folder)
-    found = kept.read(folder)
+    found = store.read(folder)
     assert found is not None
-    (blob,) = kept.files_of(folder).iterdir()
+    (blob,) = store.files_of(folder).iterdir()
     blob.write_bytes(b"something else")
-    kept.seal(found)
+    store.seal(found)
     found_now = row(file)
     assert found_now.outcome == "failed"
     assert "compiled anew" in found_now.reason
@@ -322,7 +323,7 @@ def test_a_compiler_is_told_the_whole_path_of_its_file(file, tmp_path, monkeypat
 
     # Told a relative path, TensorRT-RTX writes its folder into the model too, which then cannot be opened elsewhere.
     # OpenVINO does not, so what it is told is looked at, not what it writes.
-    monkeypatch.setattr(_runtime, "compile_to", compile_to)
+    monkeypatch.setattr(api, "compile_to", compile_to)
     monkeypatch.chdir(tmp_path)
     assert epkit.compile(file, "openvino", output="out.onnx").files == {"out.onnx": 8}
     assert told[0].is_absolute()
@@ -366,6 +367,6 @@ def test_what_a_model_was_compiled_for_is_read_from_its_file(context, file):
 
 def test_everything_that_is_kept_is_listed(file):
     row(file)
-    (found,) = upkeep.look(thorough=True).rows
+    (found,) = manage.look(thorough=True).rows
     assert (found.provider, found.model, found.state) == ("openvino", str(file), "sound")
     assert "onnxruntime-ep-openvino" in found.built_with

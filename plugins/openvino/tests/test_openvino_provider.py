@@ -23,9 +23,10 @@ from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 from pydantic import ValidationError
 from texts import says
 
-from epkit import configured, wheels
+from epkit import wheels
 from epkit.errors import ProviderUnavailable
 from epkit.provider import FoundDevice, Unusable, Usable
+from epkit.runtime import configured
 
 OPENVINO = OpenVino()
 PROPERTIES = [name for name in OpenVinoOptions.model_fields if name.isupper()]
@@ -405,7 +406,7 @@ REGISTERED = """
 import ctypes
 import sys
 import onnxruntime
-from epkit import _runtime
+from epkit.runtime import api as _runtime
 from epkit_openvino.provider import OpenVino
 
 provider = OpenVino()

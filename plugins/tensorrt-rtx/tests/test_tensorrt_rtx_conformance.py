@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from epkit_tensorrt_rtx.provider import TensorRTRTX
 
-from epkit.registry import discover
+from epkit.discovery.registry import discover
 from epkit.testing import ProviderConformance
 
 

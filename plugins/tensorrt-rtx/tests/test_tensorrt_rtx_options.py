@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from epkit import wheels
-from epkit.catalogue import options
+from epkit.discovery.listing import options
 
 RTX = TensorRTRTX()
 SHAPES = {"nv_profile_min_shapes": "x:1x3", "nv_profile_opt_shapes": "x:2x3", "nv_profile_max_shapes": "x:4x3"}

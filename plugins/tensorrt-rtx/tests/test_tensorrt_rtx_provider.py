@@ -15,11 +15,14 @@ from epkit_tensorrt_rtx import epkit_providers, gpus, provider
 from epkit_tensorrt_rtx.gpus import Driver, Gpu
 from epkit_tensorrt_rtx.provider import TensorRTRTX, judged
 
-from epkit import _runtime, explanation, probe, wheels
-from epkit.configured import Candidate
+from epkit import wheels
+from epkit.discovery import probe
+from epkit.discovery.registry import discover
 from epkit.errors import ProviderUnavailable
 from epkit.provider import FoundDevice, Unusable, Usable
-from epkit.registry import discover
+from epkit.runtime import api
+from epkit.runtime.configured import Candidate
+from epkit.session import explain
 
 RTX = TensorRTRTX()
 ADA = Gpu("NVIDIA GeForce RTX 4090", (8, 9))
@@ -252,9 +255,9 @@ def test_a_gpu_is_chosen_by_its_ordinal_among_those_that_the_library_takes():
 
 
 def test_the_plain_script_names_the_same_gpu(library: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(_runtime, "prepare", lambda _: None)
-    monkeypatch.setattr(_runtime, "found_devices", lambda _: [device(RTX.ort_name, at) for at in range(3)])
-    script = "\n".join(explanation._added(Candidate(RTX, device=1)))
+    monkeypatch.setattr(api, "prepare", lambda _: None)
+    monkeypatch.setattr(api, "found_devices", lambda _: [device(RTX.ort_name, at) for at in range(3)])
+    script = "\n".join(explain._added(Candidate(RTX, device=1)))
     assert "options.add_provider_for_devices(devices[1:2], {})" in script
     assert f"register_execution_provider_library('{RTX.ort_name}', '{library}')" in script
 

@@ -8,14 +8,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from epkit import _nvidia, _platform
+from epkit._system import platform
+from epkit.discovery import nvidia
 from epkit.provider import Availability, Device, Options, Provider, WarmupNeed
 from epkit_tensorrt import profiles
 from epkit_tensorrt.options import TensorRTOptions
 
 # The TensorRT provider takes its memory from the CUDA provider, so it needs what that needs.
 _PROVIDERS = ("tensorrt", "cuda")
-_LAZY = (_nvidia.CUDNN,)
+_LAZY = (nvidia.CUDNN,)
 
 
 class TensorRT(Provider):
@@ -44,16 +45,16 @@ class TensorRT(Provider):
 
     def probe(self) -> Availability:
         """Look for the libraries of TensorRT, CUDA and cuDNN, and ask the driver for its version and its GPUs."""
-        return _nvidia.probe(_nvidia.find_runtime(), _PROVIDERS, _LAZY)
+        return nvidia.probe(nvidia.find_runtime(), _PROVIDERS, _LAZY)
 
     def fingerprint(self) -> Sequence[str]:
         """List the libraries, the driver, the device nodes and the variables that choose among them."""
-        return _nvidia.fingerprint(_nvidia.find_runtime(), _PROVIDERS, _LAZY)
+        return nvidia.fingerprint(nvidia.find_runtime(), _PROVIDERS, _LAZY)
 
     def prepare(self, runtime: ModuleType) -> None:
         """Load CUDA, cuDNN and TensorRT from NVIDIA's wheels, where no loader looks; OSError if TensorRT cannot."""
-        installed = _nvidia.find_runtime()
-        _nvidia.preload(runtime, installed)
+        installed = nvidia.find_runtime()
+        nvidia.preload(runtime, installed)
         for library in _in_wheels(installed) if installed else ():
             ctypes.CDLL(str(library))
 
@@ -92,15 +93,13 @@ class TensorRT(Provider):
 
     def stale_when(self, device: Device | None) -> Sequence[str]:
         """List ONNX Runtime's CUDA, TensorRT's libraries by their sizes, and the GPU with its driver."""
-        installed = _nvidia.find_runtime()
+        installed = nvidia.find_runtime()
         if installed is None:
             return ()
         names = [name for name in installed.needs(("tensorrt",)) if "nvinfer" in name or "nvonnxparser" in name]
-        found = [
-            path.resolve() for name in names if (path := _platform.find_library(name, installed.wheel_directories))
-        ]
+        found = [path.resolve() for name in names if (path := platform.find_library(name, installed.wheel_directories))]
         libraries = [f"{path.name} {path.stat().st_size} bytes" for path in found]
-        return [f"CUDA {installed.cuda}", ", ".join(libraries), _nvidia.gpu(device if isinstance(device, int) else 0)]
+        return [f"CUDA {installed.cuda}", ", ".join(libraries), nvidia.gpu(device if isinstance(device, int) else 0)]
 
     def encode(self, options: Options, device: Device | None) -> dict[str, str]:
         """Turn options into text; this provider alone refuses `1` and `0` for `True` and `False`."""
@@ -118,14 +117,14 @@ class TensorRT(Provider):
 
     def hint(self, cause: str) -> str:
         """Return the command that brings a missing library, or mends what the driver said."""
-        return _nvidia.hint(cause, _nvidia.find_runtime())
+        return nvidia.hint(cause, nvidia.find_runtime())
 
 
 def _on(value: object) -> bool:
     return value is True or str(value).lower() in ("1", "true")
 
 
-def _in_wheels(installed: _nvidia.Installed) -> list[Path]:
+def _in_wheels(installed: nvidia.Installed) -> list[Path]:
     """List TensorRT's libraries among NVIDIA's wheels, in the order in which they load."""
     names = [name for name in installed.needs(("tensorrt",)) if "nvinfer" in name or "nvonnxparser" in name]
     names += [name.replace("nvinfer", "nvinfer_plugin") for name in names if "nvinfer" in name]  # it is loaded later

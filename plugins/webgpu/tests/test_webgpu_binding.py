@@ -38,10 +38,10 @@ from running import (
 from together import together
 
 import epkit
-from epkit import probe
+from epkit.discovery import probe
+from epkit.discovery.registry import discover
 from epkit.errors import InputError, RunError
 from epkit.provider import Unusable
-from epkit.registry import discover
 
 # Numbers that are made on the CPU, beside others on the device.
 BESIDE = model(

@@ -16,11 +16,11 @@ from test_growth import MOST_KB, grown
 from together import together
 
 import epkit
-from epkit import probe
+from epkit.discovery import probe
+from epkit.discovery.registry import discover
 from epkit.errors import ProviderDropped, RunError
 from epkit.provider import Unusable
-from epkit.registry import discover
-from epkit.run.binding import MOST_GRAPHS
+from epkit.runtime.binding import MOST_GRAPHS
 
 MLP = MODELS["mlp"]
 Opened = Callable[[bytes], epkit.Session]

@@ -21,10 +21,12 @@ from onnx import TensorProto, helper, numpy_helper
 from pydantic import ValidationError
 
 import epkit
-from epkit import _runtime, probe, wheels
+from epkit import wheels
+from epkit.discovery import probe
+from epkit.discovery.registry import discover
 from epkit.errors import ProviderUnavailable
 from epkit.provider import Unusable, Usable
-from epkit.registry import discover
+from epkit.runtime import api
 
 WEBGPU = WebGpu()
 ALLOW = "ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER"
@@ -60,7 +62,7 @@ def opened(contents: bytes, **options: object) -> epkit.Session:
 
 def plain(contents: bytes, sent: dict[str, str]) -> onnxruntime.InferenceSession:
     """Open a session with options that epkit did not check."""
-    _runtime.prepare(WEBGPU)  # which registers the library once: a second attempt breaks the process
+    api.prepare(WEBGPU)  # which registers the library once: a second attempt breaks the process
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     devices = [one for one in onnxruntime.get_ep_devices() if one.ep_name == WEBGPU.ort_name]

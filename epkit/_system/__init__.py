@@ -1,0 +1,1 @@
+"""Ask the operating system: files, processes, libraries, locks, and text for people."""

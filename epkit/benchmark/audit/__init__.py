@@ -1,0 +1,1 @@
+"""Check a benchmark's document: warnings, recomputation, comparison with another."""

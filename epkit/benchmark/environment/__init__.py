@@ -1,0 +1,1 @@
+"""Describe the machine that a benchmark ran on."""

@@ -1,0 +1,1 @@
+"""Measure operators with ONNX Runtime's profiler."""

@@ -1,0 +1,1 @@
+"""Render a benchmark's document: sentences, tables, Markdown, pages, other formats."""

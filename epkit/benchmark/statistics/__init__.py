@@ -1,0 +1,1 @@
+"""Turn samples into differences, intervals and verdicts; pure functions."""

@@ -1,0 +1,1 @@
+"""Read what a person wrote, and validate it into a target."""

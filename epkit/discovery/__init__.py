@@ -1,0 +1,1 @@
+"""Find the installed providers, and prove what this machine can run."""

@@ -1,0 +1,87 @@
+"""What can one provider really do? Runs in a child process, where a crash or a hang is an answer too.
+
+Asks the plugin's own probe, then runs a tiny model on that provider alone and checks who took it and what came out.
+"""
+
+from __future__ import annotations
+
+import traceback
+
+from epkit._system.cause import cause
+from epkit._system.process import Parent
+from epkit.discovery.proof import proof_of
+from epkit.discovery.registry import Plugin, load
+from epkit.errors import EpkitError
+from epkit.provider import Availability, Device, Proof, Provider, Unusable, Usable
+from epkit.runtime import api
+from epkit.runtime.configured import Candidate
+from epkit.runtime.plugin_calls import availability_of, hint_for
+
+
+def main() -> None:
+    """Answer one request: `{"plugin", "value", "provider", "device", "seconds"}`."""
+    parent = Parent()
+    request = parent.receive()
+    if request is None:
+        return
+    parent.leave_with_parent()
+    parent.limit(float(str(request["seconds"])))
+    plugin = Plugin(str(request["plugin"]), str(request["value"]), "", "")
+    device = request["device"]
+    assert device is None or isinstance(device, int | str)
+    answer = _answer(plugin, str(request["provider"]), device)
+    match answer:
+        case Usable(detail, note):
+            parent.send({"usable": True, "detail": detail, "note": note})
+        case Unusable(reason, hint, passing):
+            parent.send({"usable": False, "reason": reason, "hint": hint, "passing": passing})
+    parent.leave()
+
+
+def _answer(plugin: Plugin, name: str, device: Device | None) -> Availability:
+    try:
+        provider = next(one for one in load(plugin) if one.name == name)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code
+        traceback.print_exc()
+        return Unusable(f"its plugin raised {type(error).__name__}: {error}", passing=True)
+    answer = availability_of(provider)
+    if isinstance(answer, Unusable):
+        return answer
+    # What fails from here on may be gone in a minute: a device that is busy, memory that is taken.
+    try:
+        api.keep_log()
+        _prove(provider, device)
+    except api.OpenFault as fault:
+        return Unusable(fault.cause, hint_for(provider, fault.cause) or fault.hint, passing=True)
+    except EpkitError as error:
+        return Unusable(error.message, error.hint, passing=True)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a provider raises is its answer
+        traceback.print_exc()
+        return Unusable(cause(error), hint_for(provider, str(error)), passing=True)
+    return answer
+
+
+def _prove(provider: Provider, device: Device | None) -> None:
+    """Run the tiny model on `provider` alone; raises with what was wrong."""
+    import numpy as np
+
+    proof: Proof = proof_of(provider)
+    entries = {"session.record_ep_graph_assignment_info": "1"}
+    if provider.ort_name != api.CPU_ORT_NAME:
+        entries["session.disable_cpu_ep_fallback"] = "1"
+    session = api.create(
+        proof.model,
+        [Candidate(provider, provider.options(), device)],
+        api.Settings(properties={"log_severity_level": 3}, entries=entries),
+    )
+    takers = {ort_name for ort_name, _ in api.assigned(session)}
+    if takers != {provider.ort_name}:
+        raise api.OpenFault(f"it took no node of a tiny model; {', '.join(sorted(takers)) or 'nobody'} did")
+    value = np.array(proof.input, dtype=np.float32).reshape(proof.input_shape)
+    (output,) = session.run(None, {session.get_inputs()[0].name: value})
+    if not np.allclose(np.ravel(output), proof.output, rtol=1e-2, atol=1e-2):
+        raise api.OpenFault(f"it computed {np.ravel(output).tolist()} where {list(proof.output)} is right")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""Read what an installed wheel says about the plugin library that it brings, or else find the library.
+
+The wheels named `onnxruntime-ep-*` have a module with `get_library_path`, `get_ep_name` and `get_ep_names`. In others,
+ONNX Runtime is the judge: what it registers is a plugin library, and the devices that this adds have the names. To
+import a module may change the environment, and to load a library may crash, so both are done in a child process: this
+module again, as a script.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import mmap
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from epkit import wheels
+from epkit._system.cause import cause
+from epkit._system.process import Child, Parent
+from epkit.errors import RunError
+from epkit.runtime import api
+
+EXPORT = "CreateEpFactories"
+"""What ONNX Runtime calls in a plugin library."""
+SUFFIXES = (".so", ".dll", ".dylib")
+SECONDS = 60.0
+"""How long the module of a wheel may take to be imported, or its library to be loaded."""
+
+_TRIAL = "epkit-trial"
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryFacts:
+    """What a wheel says of itself: its module, the library's file below that, and ONNX Runtime's names for it."""
+
+    module: str
+    file: str
+    ort_names: tuple[str, ...]
+    """Empty where only the library's devices have the name, and it lists none here."""
+    note: str = ""
+    """What its author should know about the names."""
+
+
+class NotALibrary(Exception):
+    """Neither the module nor a file of the wheel is that of a plugin library."""
+
+
+class NotKnown(Exception):
+    """The module could not be asked: it failed, crashed or hung."""
+
+
+def module_of(wheel: str) -> str:
+    """Return the module that a wheel brings, from its list of files; guessed from its name when there is none."""
+    guessed = wheel.lower().replace("-", "_").replace(".", "_")
+    try:
+        files = importlib.metadata.files(wheel) or ()
+    except importlib.metadata.PackageNotFoundError:
+        files = ()
+    modules = {file.parts[0] for file in files if len(file.parts) == 2 and file.name == "__init__.py"}
+    return guessed if guessed in modules or not modules else min(modules)
+
+
+def ask(wheel: str, module: str) -> LibraryFacts:
+    """Ask the module of a wheel in a child process; raises NotALibrary, or NotKnown with what went wrong."""
+    try:
+        child = Child("epkit.discovery.wheel_library")
+    except RunError as error:
+        raise NotKnown(error.message) from error
+    with child:
+        child.send({"module": module, "files": [str(file) for file in _libraries(wheel, module)]})
+        reply = child.receive(SECONDS)
+        if reply is None:
+            said = child.last_words()
+            raise NotKnown(f"asking {module} {child.ending()}" + (f": {said}" if said else ""))
+    match reply:
+        case {"library": str(library), "names": [*names], "note": str(note)}:
+            folder = Path(wheels.origin(module)).parent
+            file = Path(os.path.relpath(library, folder)).as_posix()
+            return LibraryFacts(module, file, tuple(map(str, names)), note)
+        case {"lacks": str(function)}:
+            raise NotALibrary(f"{module} has no {function}, and no library of the wheel exports {EXPORT}")
+        case _:
+            raise NotKnown(f"{reply.get('raised')}")
+
+
+def _libraries(wheel: str, module: str) -> Iterator[Path]:
+    """Yield the files of a wheel that may be plugin libraries: those that hold the name of what one exports."""
+    if wheel in wheels.runtimes():
+        return  # its libraries look the name up, or are those of providers that it has built in
+    try:
+        listed = [Path(str(file.locate())) for file in importlib.metadata.files(wheel) or ()]
+    except importlib.metadata.PackageNotFoundError:
+        listed = []
+    listed = listed or sorted(Path(wheels.origin(module)).parent.rglob("*"))
+    for file in listed:
+        if file.name.endswith(SUFFIXES) and file.is_file() and _holds(file, EXPORT.encode()):
+            yield file
+
+
+def _holds(file: Path, text: bytes) -> bool:
+    if not file.stat().st_size:
+        return False
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        return mapped.find(text) >= 0
+
+
+def _main() -> None:
+    parent = Parent()
+    request = parent.receive()
+    if request is not None:
+        files = request["files"]
+        assert isinstance(files, list)
+        parent.send(_told(str(request["module"]), [str(file) for file in files]))
+        parent.leave()
+
+
+def _told(name: str, files: list[str]) -> dict[str, object]:
+    """Return what the module says; where it says too little, what ONNX Runtime says of the wheel's libraries."""
+    try:
+        module: ModuleType | None = importlib.import_module(name)
+        found = _said(module)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code
+        module, found = None, {"raised": f"importing {name} raised {type(error).__name__}: {error}"}
+    if "library" in found or not files:
+        return found
+    return _registered(files, str(getattr(module, "EP_NAME", "")))
+
+
+def _said(module: ModuleType | None) -> dict[str, object]:
+    for function in ("get_library_path", "get_ep_name"):
+        if not callable(getattr(module, function, None)):
+            return {"lacks": function}
+    assert module is not None
+    first = str(module.get_ep_name())
+    others = [str(one) for one in module.get_ep_names()] if hasattr(module, "get_ep_names") else []
+    return {"library": str(module.get_library_path()), "names": list(dict.fromkeys([first, *others])), "note": ""}
+
+
+def _registered(files: list[str], called: str) -> dict[str, object]:
+    """Register the first of the files that ONNX Runtime takes, and read the names of its devices.
+
+    `called` is what the module calls the provider, for a library that takes whatever name it is registered by.
+    """
+    try:
+        runtime = api.load()
+    except Exception as error:  # noqa: BLE001 - missing or damaged
+        return {"raised": f"to read the names in {files[0]} takes an ONNX Runtime: {error}"}
+    faults = []
+    before = {one.ep_name for one in runtime.get_ep_devices()}
+    for file in files:
+        try:
+            runtime.register_execution_provider_library(_TRIAL, file)
+        except Exception as error:  # noqa: BLE001 - whatever ONNX Runtime or the library raises is the answer
+            faults.append(f"{Path(file).name} cannot be registered: {cause(error)}")
+            continue
+        names = sorted({one.ep_name.split(".")[0] for one in runtime.get_ep_devices()} - before)
+        if names == [_TRIAL]:
+            note = "the library takes the name that it is registered by"
+            return {"library": file, "names": [called] if called else [], "note": note}
+        note = "" if names else "the library lists no device on this machine, so its names cannot be read"
+        return {"library": file, "names": [one for one in names if one != _TRIAL], "note": note}
+    return {"raised": "; ".join(faults)}
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,1 @@
+"""Read models and make their inputs; nothing here runs one."""

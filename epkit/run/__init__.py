@@ -1,1 +1,0 @@
-"""One run: arrays in, arrays out."""

@@ -1,8 +1,0 @@
-"""Whose turn is it, where a provider bears one thing at a time in the whole process?"""
-
-from __future__ import annotations
-
-from epkit import _fork
-
-PROCESS = _fork.lock()
-"""Held by whoever opens, runs or closes a session of such a provider."""

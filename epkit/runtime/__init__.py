@@ -1,0 +1,1 @@
+"""Call ONNX Runtime: load it, run sessions, bind buffers, report what happens."""

@@ -1,0 +1,165 @@
+"""How is a graph captured, and is its replay right?
+
+A captured graph is the sequence of kernels of one run, recorded with the addresses of its buffers: a replay costs one
+launch. It reads and writes the same buffers for ever, so each combination of shapes has a graph and buffers of its own.
+ONNX Runtime checks none of the numbers; here, each capture is proven with other data than it was made from.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from epkit.errors import RunError
+from epkit.model.dtypes import Array
+from epkit.runtime.bound_inputs import Feeds
+from epkit.runtime.bound_outputs import Results
+from epkit.runtime.concurrency import PROCESS
+
+_ID = "gpu_graph_id"
+# Of the largest number: a replay runs the same kernels, and only their order of summing may differ.
+_TOLERANCE = 1e-3
+
+
+class Graphs:
+    """Numbers the graphs of one session: what `gpu_graph_id` holds in a run's options."""
+
+    def __init__(self, session: Any, runtime: Any) -> None:
+        self._session = session
+        self._runtime = runtime
+        self._numbers = itertools.count(1)
+        self._dropped: list[int] = []  # by bindings that nobody closed
+        self.uncaptured = self.options(-1)
+        """The options of a run that captures and replays nothing."""
+
+    def new(self, binding: Any) -> Graph:
+        """Return a graph for the buffers of a binding, which is not captured yet."""
+        while self._dropped:
+            self._session.release_captured_graph(self._dropped.pop())
+        return Graph(self._session, binding, self._numbered, self.uncaptured, self._dropped)
+
+    def options(self, number: int) -> Any:
+        """Return options of a run that captures or replays the graph of this number."""
+        options = self._runtime.RunOptions()
+        options.add_run_config_entry(_ID, str(number))
+        return options
+
+    def _numbered(self) -> tuple[int, Any]:
+        number = next(self._numbers)
+        return number, self.options(number)
+
+
+class Graph:
+    """One captured graph."""
+
+    def __init__(
+        self,
+        session: Any,
+        binding: Any,
+        numbered: Callable[[], tuple[int, Any]],
+        uncaptured: Any,
+        dropped: list[int],
+    ) -> None:
+        """`numbered` gives a number that no graph had, and options of its runs.
+
+        `dropped` takes the numbers of graphs that nobody released: whoever forgets one may not hold the turn.
+        """
+        self._session = session
+        self._binding = binding
+        self._numbered = numbered
+        self._number = 0
+        self._options: Any = None
+        self._uncaptured = uncaptured
+        # CUDA keeps a graph with the thread that captured it. Not by its number: the system gives that to another.
+        self._here = threading.local()
+        self._begun = False
+        self._dropped = dropped
+
+    def __del__(self) -> None:
+        if self._begun:
+            self._dropped.append(self._number)
+
+    def learn(self) -> None:
+        """Run once without a graph: buffers are allocated, and algorithms chosen."""
+        self._session.run_with_iobinding(self._binding, self._uncaptured)
+
+    def run(self) -> None:
+        """Replay the graph, or capture it in a thread that has not done so."""
+        if getattr(self._here, "captured", False):
+            self._session.run_with_iobinding(self._binding, self._options)
+        else:
+            self._capture()
+
+    def prove(self, feeds: Feeds, results: Results) -> None:
+        """Capture, and compare a replay with an uncaptured run of other data; raises RunError where they differ."""
+        self._capture()
+        first = results.read()
+        given = feeds.read()
+        try:
+            feeds.write({name: other(array) for name, array in given.items()})
+            self.run()
+            replayed = results.read()
+            self.learn()
+            fresh = results.read()
+        finally:
+            feeds.write(given)
+        for name, array in fresh.items():
+            stale = same(replayed[name], first[name]) and not same(array, first[name])
+            if stale or not close(replayed[name], array):
+                told = f"a replay of the captured graph gives other numbers for {name!r} than a run without it"
+                raise RunError(told, hint="leave cuda_graph out of the target")
+        self.run()
+
+    def release(self) -> None:
+        """Give back what the graph holds; its buffers may then be bound anew."""
+        if self._begun:
+            self._session.release_captured_graph(self._number)
+            self._begun = False
+            self._here = threading.local()
+
+    def _capture(self) -> None:
+        # While CUDA captures, what another thread asks of it can fail: nothing else of epkit opens or captures now.
+        with PROCESS:
+            if not self._begun:
+                # Never a number again: not every provider forgets a graph that was released.
+                self._number, self._options = self._numbered()
+            self._begun = True  # a capture that fails leaves an empty graph behind, which would replay nothing
+            self._session.run_with_iobinding(self._binding, self._options)
+            self._here.captured = True
+            self._session.run_with_iobinding(self._binding, self._options)
+
+
+def other(array: Array) -> Array:
+    """Return data of the same shape that differ in each element, and that the model accepts as well.
+
+    They are turned round, and floats halved. What is the same then goes a step towards zero, or to one from zero: what
+    was an index remains one.
+    """
+    turned = np.flip(array)
+    match array.dtype.kind:
+        case "b":
+            moved = ~array
+        case "f":
+            turned = turned / 2
+            moved = np.where(np.isfinite(array), array + 1, 1)
+        case _:
+            moved = np.where(array > 0, array - np.minimum(array, 1), array + 1)
+    return np.ascontiguousarray(np.where(turned == array, moved, turned), array.dtype)
+
+
+def same(one: Array, other: Array) -> bool:
+    """Whether two outputs are the same to the last bit, or not numbers at the same places."""
+    return np.array_equal(one, other, equal_nan=True)
+
+
+def close(found: Array, wanted: Array) -> bool:
+    """Whether two outputs of the same kernels agree."""
+    if found.dtype.kind != "f":
+        return bool(np.array_equal(found, wanted))
+    with np.errstate(all="ignore"):
+        largest = float(np.max(np.abs(wanted[np.isfinite(wanted)]), initial=0.0))
+        return bool(np.allclose(found, wanted, rtol=_TOLERANCE, atol=_TOLERANCE * largest, equal_nan=True))

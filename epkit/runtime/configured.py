@@ -1,0 +1,54 @@
+"""Hold one provider with its validated options: what is added to a session, and what ONNX Runtime gets for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from epkit.errors import PluginError
+from epkit.provider import Device, Options, Provider
+from epkit.runtime.plugin_calls import asked
+
+CPU = "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One provider of a chain, with what it will be given."""
+
+    provider: Provider
+    options: Options = field(default_factory=Options)
+    device: Device | None = None
+    captures: bool = False
+    """Whether its options ask for graph capture; the engine sets that option, where the model can be captured."""
+
+    @property
+    def name(self) -> str:
+        """The provider's name."""
+        return self.provider.name
+
+    @property
+    def sent(self) -> dict[str, str]:
+        """The options as ONNX Runtime gets them, without a cache that they ask for: that is epkit's to give."""
+        provider, options = self.provider, self.options
+        if asked(provider.asked_cache, options) is not None and not asked(provider.check_cache, options):
+            options = asked(provider.cached, options, self.device, None)
+        return encoded(provider, options, self.device)
+
+
+def encoded(provider: Provider, options: Options, device: Device | None) -> dict[str, str]:
+    """Return what ONNX Runtime gets for these options, and for those that right results need and nobody set."""
+    missing = unset(provider, options, device)
+    if missing:
+        options = options.model_copy(update={"extra": {**missing, **options.extra}})
+    sent = asked(provider.encode, options, device)
+    if not isinstance(sent, Mapping):
+        told = f"{type(provider).__name__}.encode returned {sent!r} where names and texts belong"
+        raise PluginError(told, hint="tell the plugin's author")
+    return dict(sent)
+
+
+def unset(provider: Provider, options: Options, device: Device | None) -> dict[str, str]:
+    """Return the options that right results need and that the user did not set."""
+    needed = asked(provider.always_sent, device)
+    return {name: text for name, text in needed.items() if name not in options.written() | options.extra}

@@ -1,0 +1,57 @@
+"""What is copied in a run, and why?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from epkit._system.arguments import kind_of
+from epkit.model.dtypes import name_of
+from epkit.runtime.convert import sized
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """One tensor that a run copied: which, which way, how many bytes, and why."""
+
+    name: str
+    direction: Literal["in", "out"]
+    bytes: int
+    why: str
+
+
+def passed(feed: Mapping[str, object], results: Mapping[str, object], why: str) -> list[Copy]:
+    """List what a run copies that takes and leaves its tensors as a plain run does."""
+    arrays: tuple[tuple[Literal["in", "out"], Mapping[str, object]], ...] = (("in", feed), ("out", results))
+    return [
+        Copy(name, direction, value.nbytes, why)
+        for direction, values in arrays
+        for name, value in values.items()
+        if isinstance(value, np.ndarray)
+    ]
+
+
+def conversion(given: object, array: object) -> str:
+    """Say what had to be made of a value; empty where the array is its memory."""
+    if given is array or not isinstance(array, np.ndarray):
+        return ""
+    with suppress(AttributeError, BufferError, RuntimeError, TypeError, ValueError):
+        if isinstance(given, np.ndarray):
+            seen = given
+        else:  # another look at the same memory; a list has none, and a device's is elsewhere
+            seen = np.asarray(given) if hasattr(given, "__array_interface__") else np.from_dlpack(given)  # type: ignore[arg-type]
+        if np.may_share_memory(seen, array):
+            return ""
+    return f"{_described(given)} made into {_described(array)}"
+
+
+def _described(value: object) -> str:
+    if not isinstance(value, np.ndarray):
+        return kind_of(value)
+    layout = "" if value.flags.c_contiguous else ", not C-contiguous"
+    order = "" if value.dtype.isnative else ", big-endian"
+    return f"{sized(name_of(value.dtype), value.shape)}{order}{layout}"

@@ -1,0 +1,1 @@
+"""Open a model on a target: plan, open, fall back, warm up, report."""

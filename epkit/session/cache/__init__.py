@@ -1,0 +1,1 @@
+"""Keep compiled models, and decide when they are stale."""

@@ -1,0 +1,58 @@
+"""Can this model be run as a captured graph on the provider that was planned for it?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from epkit.model.file import Model
+from epkit.model.shapes import PLAIN, unsettled
+from epkit.runtime.configured import Candidate
+from epkit.runtime.convert import sized
+from epkit.session.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """Whether graphs were asked for, of which provider, and what stands in the way."""
+
+    asked: bool
+    provider: str
+    obstacles: tuple[str, ...] = ()
+
+    @property
+    def possible(self) -> bool:
+        """Whether nothing is known that stands in the way."""
+        return not self.obstacles
+
+    def summary(self) -> str:
+        """Say it in a sentence."""
+        if self.obstacles:
+            return f"graph capture is not possible: {'; '.join(self.obstacles)}"
+        if not self.asked:
+            return f"graph capture is possible on {self.provider}: cuda_graph = true in the target"
+        return f"{self.provider} captures a graph for each combination of shapes of a binding; run() goes uncaptured"
+
+
+def capture(model: Model, plan: Plan) -> Capture:
+    """Check what can be known before a session is opened: the provider, control flow, types, and shapes."""
+    first = plan.chain[0]
+    found = [] if model.tells else ["a model in ORT format tells neither its types nor its control flow"]
+    if first.provider.graph_option is None:
+        found.append(f"{first.name} captures no graphs")
+    if model.has_control_flow:
+        found.append("the model has If, Loop or Scan, so that which kernels run depends on the data")
+    for kind, one in [*(("input", one) for one in model.inputs), *(("output", one) for one in model.outputs)]:
+        if one.dtype not in PLAIN:
+            found.append(f"{kind} {one.name!r} is {one.dtype}, which cannot be bound on a device")
+    found += [
+        f"output {one.name!r} is {sized(one.dtype, one.shape)}, whose shape does not follow from the inputs'"
+        for one in unsettled(model.inputs, model.outputs)
+        if one.dtype in PLAIN
+    ]
+    return Capture(plan.target.cuda_graph or first.captures, first.name, tuple(found))
+
+
+def capturing(candidate: Candidate) -> Candidate:
+    """Return the candidate with its switch for graph capture on."""
+    switch = candidate.provider.graph_option
+    return replace(candidate, options=candidate.options.model_copy(update={switch: True})) if switch else candidate

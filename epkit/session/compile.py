@@ -1,0 +1,158 @@
+"""How is a model compiled ahead of time?"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from epkit._system import files as disk
+from epkit._system import platform
+from epkit.config.file import ConfigSource, load
+from epkit.config.target import read as read_target
+from epkit.discovery.registry import discover
+from epkit.errors import ConfigError, ModelError, ProviderDropped
+from epkit.model.file import Model
+from epkit.model.file import read as read_model
+from epkit.runtime import api
+from epkit.runtime.api import OpenFault
+from epkit.runtime.plugin_calls import hint_for
+from epkit.session.attempt import not_carried
+from epkit.session.cache.session_cache import Cached
+from epkit.session.open import EXTERNAL_FOLDER, check_fit, open_plan, plan_for
+from epkit.session.plan import Plan
+from epkit.session.settings import effective
+
+SCHEMA = "epkit.compile/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Compilation:
+    """What was compiled, and where it is kept."""
+
+    target: str
+    model: str
+    cache: tuple[Cached, ...]
+    """A row for each provider of the chain that compiles; empty when the result went to files."""
+    files: Mapping[str, int]
+    """The files that were written, with their bytes: an EP-context model, and what it names."""
+    seconds: float
+    notes: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0 when something compiled is there to start from."""
+        return 0 if self.files or any(row.outcome in ("hit", "built") for row in self.cache) else 1
+
+    def as_json(self) -> dict[str, object]:
+        """Return the document of `epkit compile --json`."""
+        return {"schema": SCHEMA, **asdict(self)}
+
+
+def compile(
+    model: str | os.PathLike[str] | bytes,
+    target: str | None = None,
+    *,
+    options: Mapping[str, object] | None = None,
+    session_options: Mapping[str, object] | None = None,
+    config: ConfigSource = None,
+    output: str | os.PathLike[str] | None = None,
+    force: bool = False,
+) -> Compilation:
+    """Compile a model as opening it would, so that later sessions start from it. Raises as `epkit.open` does.
+
+    With `output`, the compiled model is written to that file instead, as an EP-context model that opens by itself; what
+    was there stays unless `force`.
+    """
+    written = load(config)
+    registry = discover()
+    wanted = read_target(target, written, registry, options=options, session_options=session_options)
+    if not any(one.provider.compiles != "never" for one in wanted.chain):
+        names = [name for name, provider in registry.providers.items() if provider.compiles != "never"]
+        told = f"target {wanted.name!r} has no provider that compiles models"
+        raise ConfigError(told, hint=f"these compile: {', '.join(sorted(names)) or 'none that is installed'}")
+    contents = read_model(model, folder=wanted.session_options.entries().get(EXTERNAL_FOLDER))
+    if contents.compiled_for:
+        raise ModelError("the model is compiled already", hint="give the model that it was compiled from")
+    check_fit(contents, wanted)
+    plan, answers = plan_for(replace(wanted, cache=True), registry)
+    started = time.perf_counter()
+    if output is not None:
+        files = _written(contents, plan, Path(output), force=force)
+        return Compilation(wanted.name, _name(contents), (), files, time.perf_counter() - started, wanted.notes)
+    with open_plan(contents, plan, answers) as session:
+        report = session.report
+    return Compilation(wanted.name, report.model, report.cache, {}, time.perf_counter() - started, report.notes)
+
+
+def _written(model: Model, plan: Plan, output: Path, *, force: bool) -> dict[str, int]:
+    """Write an EP-context model: in a folder aside under the names that it will have, and then moved into place.
+
+    The names must be the last ones, since the model holds the names of the files beside it.
+    """
+    if plan.refusal is not None:
+        open_plan(model, plan, {})  # raises what there is to say
+    compilers = [one for one in plan.chain if one.provider.compiles != "never"]
+    if not compilers:
+        names = ", ".join(one.name for one in plan.chain)
+        raise ProviderDropped(f"no provider that compiles models is usable here, only {names}", hint="epkit providers")
+    for candidate in compilers:
+        if (tensor := not_carried(candidate, model)) is not None:
+            told = f"{candidate.name} cannot carry {tensor.dtype} tensors, such as {tensor.name!r} of {_name(model)}"
+            raise ProviderDropped(told, hint="epkit inspect MODEL")
+    if output.is_dir() or not output.parent.is_dir():
+        raise ConfigError(f"{output} cannot be written: it is a folder, or its folder is missing", hint="--output FILE")
+    if isinstance(model.source, Path) and output.exists() and output.samefile(model.source):
+        raise ConfigError(f"{output} is the model itself", hint="--output another file")
+    _check_place(output, force=force)
+    source = model.source if isinstance(model.source, bytes) else str(model.source.absolute())
+    settings = effective(plan, platform.core_limit()).settings
+    # A whole path: to a relative one, TensorRT-RTX writes the names of its files with the folder before them.
+    with tempfile.TemporaryDirectory(prefix=".epkit-", dir=output.parent.absolute()) as folder:
+        aside = Path(folder) / output.name
+        try:
+            api.compile_to(source, plan.chain, settings, aside)
+        except OpenFault as fault:
+            names = ", ".join(one.name for one in compilers)
+            told = f"{names} cannot compile {_name(model)} to a file: {fault.cause}"
+            known = next(filter(None, (hint_for(one.provider, fault.cause) for one in compilers)), "")
+            raise ProviderDropped(told, hint=known or "leave --output out: then it is kept in the cache") from fault
+        files = sorted((one for one in Path(folder).iterdir() if one.is_file()), key=lambda one: one == aside)
+        places = {one: output.with_name(one.name) for one in files}
+        for place in places.values():
+            _check_place(place, force=force)
+        return _moved(places)
+
+
+def _check_place(place: Path, *, force: bool) -> None:
+    """Refuse what cannot be replaced: the files name each other, so they lie where they are said to."""
+    if place.is_symlink():
+        told = f"{place} is a link to {place.readlink()}"
+        raise ConfigError(told, hint=f"--output {place.resolve()}, whose files then lie beside each other")
+    if not place.exists():
+        return
+    if not place.is_file():
+        raise ConfigError(f"{place} is no regular file, and cannot be replaced", hint="--output another file")
+    if not force:
+        raise ConfigError(f"{place} is there already", hint="--force replaces it")
+
+
+def _moved(places: Mapping[Path, Path]) -> dict[str, int]:
+    """Move files into place, the model last: where there is one, the files that it names are its own."""
+    try:
+        for one, place in places.items():
+            disk.inherit(one, place)
+        [*places.values()][-1].unlink(missing_ok=True)
+        for one, place in places.items():
+            one.replace(place)
+    except OSError as error:
+        told = f"the compiled model cannot be written: {error.strerror or error}"
+        raise ConfigError(told, hint="--output FILE in another folder") from error
+    return {str(place): place.stat().st_size for place in places.values()}
+
+
+def _name(model: Model) -> str:
+    return f"{len(model.source)} bytes" if isinstance(model.source, bytes) else str(model.source)

@@ -1,0 +1,70 @@
+"""What does one batch size take, in a process of its own?
+
+Memory is read before the model is opened, with it open, and while it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from epkit._system.platform import peak_rss, reset_peak, rss
+from epkit._system.process import answer_one
+
+RUNS = 2
+"""ONNX Runtime plans the memory of a shape with its first run and allocates by that plan from the second on."""
+
+
+def measure(request: Mapping[str, Any]) -> dict[str, object]:
+    """Open the model and run it."""
+    from dataclasses import replace
+
+    from epkit.config.file import load
+    from epkit.config.target import read as read_target
+    from epkit.discovery.registry import discover
+    from epkit.model.assumed_sizes import clues
+    from epkit.model.dimensions import batch_dimensions
+    from epkit.model.file import read
+    from epkit.runtime import api
+    from epkit.runtime.size_search import Given, first_run
+    from epkit.session.open import EXTERNAL_FOLDER, open_plan, plan_for
+
+    registry = discover()
+    wanted = read_target(request["target"], load(request["config"]), registry)
+    wanted = replace(wanted, warmup=wanted.warmup.model_copy(update={"runs": 0}), isolate_open=False)
+    path = Path(request["model"])
+    source = path.read_bytes() if request["in_memory"] else path
+    model = read(source, folder=wanted.session_options.entries().get(EXTERNAL_FOLDER))
+    plan, answers = plan_for(wanted, registry)
+    api.load()
+    before = rss()
+    session = open_plan(model, plan, answers)
+    opened = rss()
+    dimensions = wanted.warmup.dimensions | request["dimensions"]
+    sizes = dimensions | dict.fromkeys(batch_dimensions(session.inputs, dimensions), request["batch"])
+    ran = first_run(session.run, session.inputs, Given(dimensions=sizes), clues(model))
+    assumed, feed = ran.made.assumed, ran.made.feed
+    del ran
+    reset_peak()  # of inputs that were tried in vain
+    for _ in range(RUNS):
+        session.run(feed)
+    peak = peak_rss()
+    del feed
+    kept = rss()
+    return {
+        "provider": session.report.provider,
+        "summary": session.report.summary(),
+        "assumed": assumed,
+        "opened": _more(opened, before),
+        "run": _more(peak, opened),
+        "kept": _more(kept, opened),
+    }
+
+
+def _more(after: int | None, before: int | None) -> int | None:
+    return None if after is None or before is None else max(0, after - before)
+
+
+if __name__ == "__main__":
+    answer_one(measure)
