@@ -295,7 +295,8 @@ class Provider:
     def open(self, model: str | bytes, options: Options, create: Callable[[], Any]) -> Any:
         """Open the session of a chain that has this provider: `create` makes it, with all providers of the chain.
 
-        `model` is a path or the model's bytes. What is returned is used in place of the session; `epkit.runtime.session_wrapper` helps.
+        `model` is a path or the model's bytes. What is returned is used in place of the session;
+        `epkit.runtime.session_wrapper` helps.
         """
         return create()
 
