@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal, TypeAlias
 
-from epkit import _fork
+from epkit._system import fork
 
 VARIABLE = "ORT_DISABLE_TELEMETRY"
 PAGE = "docs/telemetry.md"
@@ -26,7 +26,7 @@ State: TypeAlias = Literal["off", "on", "late"]
 _OFF = ("1", "true", "yes", "on")  # what ONNX Runtime takes as such, in any case
 _ON = ("0", "false", "no", "off")
 
-_lock = _fork.lock()
+_lock = fork.lock()
 _own = False
 _asked = ""
 _state: State | None = None
