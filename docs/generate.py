@@ -143,7 +143,7 @@ def facts(provider: Provider) -> str:
         ("options that load native code", ", ".join(map(code, provider.native_options)) or "none"),
         ("options that name files to write", ", ".join(map(code, provider.writing_options)) or "none"),
         ("compiles models", compiles[provider.compiles]),
-        ("time limit of its proof", f"{provider.proof_seconds:g} s"),
+        ("time limit of its proof", f"{provider.self_test_timeout_s:g} s"),
     ]
     return table(("", ""), rows)
 

@@ -57,12 +57,12 @@ class Usable:
 class Unusable:
     """This machine does not have the provider: why, and the command that mends it.
 
-    `passing` marks a cause that may be gone in a minute (a crash, a time-out, memory in use); it is soon asked anew.
+    `transient` marks a cause that may be gone in a minute (a crash, a time-out, memory in use); it is soon asked anew.
     """
 
     reason: str
     hint: str = ""
-    passing: bool = False
+    transient: bool = False
 
 
 Availability: TypeAlias = Usable | Unusable
@@ -151,14 +151,14 @@ class Provider:
     """Options that load native code; a config file that was found, not named, may not hold them."""
     writing_options: ClassVar[tuple[str, ...]] = ()
     """Options that name files to be written; a config file that was found, not named, may not hold them."""
-    lacks: ClassVar[tuple[str, ...]] = ()
+    unsupported_types: ClassVar[tuple[str, ...]] = ()
     """Tensor types that it takes and then crashes on: a model that has one is not opened on it."""
-    narrows: ClassVar[Mapping[str, str]] = {}
+    narrowed_types: ClassVar[Mapping[str, str]] = {}
     """Tensor types that it computes in a narrower one: `{"int64": "int32"}`; larger numbers are refused, and the report
     says so."""
     compiles: ClassVar[Compiles] = "never"
     """When it compiles models into files from which a later session can start: `opening`, or `shapes` where runs
-    compile too, anew for shapes not seen before. `cached` tells it where to put them."""
+    compile too, anew for shapes not seen before. `with_cache_dir` tells it where to put them."""
     capabilities: ClassVar[frozenset[Capability]] = frozenset()
     """What it claims to carry beside its proof; `epkit.testing` holds it to each, and says what is not claimed."""
     warmup: ClassVar[WarmupNeed] = WarmupNeed()
@@ -173,7 +173,7 @@ class Provider:
     """The kinds of network that it is for: it is proven by a tiny one of the first kind, and held to one of each."""
     proof: ClassVar[Proof | None] = None
     """A better tiny model than epkit's own of its kind of network, where a provider needs one."""
-    proof_seconds: ClassVar[float] = 60.0
+    self_test_timeout_s: ClassVar[float] = 60.0
     """How long the proof may take before it counts as hanging."""
 
     @property
@@ -182,7 +182,7 @@ class Provider:
         return "free" if type(self).library is Provider.library else "per-process"
 
     @property
-    def checks_outputs(self) -> bool:
+    def validates_output_shape(self) -> bool:
         """Whether it refuses an output buffer of another shape than the result's: yes; a plugin library may not.
 
         Where it does not, bindings make such buffers once.
@@ -221,7 +221,7 @@ class Provider:
         """
         return [one for one in found if one.ort_name == self.ort_name and device in (None, one.kind)][:1]
 
-    def buffers(self, device: Device | None) -> str:
+    def memory_device(self, device: Device | None) -> str:
         """Say where the buffers of a binding are, as PyTorch would: `cpu`, `cuda:0`, `webgpu:0`."""
         return "cpu"
 
@@ -251,14 +251,14 @@ class Provider:
         """Return the options that right results need, with the texts that are sent unless the user sets them."""
         return {}
 
-    def encode(self, options: Options, device: Device | None) -> dict[str, str]:
+    def to_ort_options(self, options: Options, device: Device | None) -> dict[str, str]:
         """Turn validated options into the texts that ONNX Runtime wants: each under its name, unless overridden."""
         sent = {name: _text(value) for name, value in options.written().items()}
         if self.device_option is not None and device is not None:
             sent[self.device_option] = str(device)
         return sent | options.extra
 
-    def cached(self, options: Options, device: Device | None, folder: Path | None) -> Options:
+    def with_cache_dir(self, options: Options, device: Device | None, folder: Path | None) -> Options:
         """Return the options under which it keeps what it compiles in `folder`, and starts from what is there.
 
         epkit gives each model, with all that its compiled form depends on, a folder of its own. None is for keeping
@@ -270,19 +270,19 @@ class Provider:
         """Say in a sentence why what these options compile cannot be kept in another folder; empty when it can."""
         return ""
 
-    def asked_cache(self, options: Options) -> str | None:
+    def requested_cache_dir(self, options: Options) -> str | None:
         """Return the folder in which the options themselves ask to keep what is compiled; None when they do not.
 
         Empty when they ask for it and name no folder: then it is epkit's.
         """
         return None
 
-    def stale_when(self, device: Device | None) -> Sequence[str]:
+    def cache_fingerprint(self, device: Device | None) -> Sequence[str]:
         """List what makes compiled files stale beside model, options and ONNX Runtime: libraries, driver, processor."""
         return self.fingerprint()
 
     def add(self, runtime: ModuleType, session_options: Any, sent: Mapping[str, str], devices: Sequence[Any]) -> None:
-        """Add this provider to ONNX Runtime's SessionOptions, with the options as `encode` wrote them.
+        """Add this provider to ONNX Runtime's SessionOptions, with the options as `to_ort_options` wrote them.
 
         `devices` are ONNX Runtime's own, those that `devices` chose; there are none for a provider that is built in.
         Override it to do more.

@@ -292,7 +292,7 @@ from epkit.provider import Provider
 class Acme(Provider):
     name = "acme"
     ort_name = "AcmeExecutionProvider"
-    proof_seconds = 3
+    self_test_timeout_s = 3
     def probe(self):
         {body}
 @hookimpl

@@ -66,13 +66,13 @@ class Slow(Provider):
     compiles = "opening"
     graph_option = "graph"
 
-    def cached(self, options, device, folder):
+    def with_cache_dir(self, options, device, folder):
         return SlowOptions(**options.written() | {"folder": str(folder) if folder else None})
 
-    def asked_cache(self, options):
+    def requested_cache_dir(self, options):
         return options.folder
 
-    def stale_when(self, device):
+    def cache_fingerprint(self, device):
         return [os.environ.get("SLOW_VERSION", "slow 1")]
 
     def add(self, runtime, session_options, sent, devices):
@@ -643,8 +643,8 @@ def test_compile_says_no_when_nothing_could_be_kept(slow, file, tmp_path, monkey
 
 def sent(folder: str, **options: object) -> dict[str, str]:
     tensorrt = TensorRT()
-    given_folder = tensorrt.cached(TensorRTOptions.model_validate(options), 0, Path(folder))
-    return tensorrt.encode(given_folder, 0)
+    given_folder = tensorrt.with_cache_dir(TensorRTOptions.model_validate(options), 0, Path(folder))
+    return tensorrt.to_ort_options(given_folder, 0)
 
 
 def test_tensorrt_keeps_its_engines_where_it_is_told():
@@ -676,7 +676,7 @@ def test_tensorrt_keeps_the_prefix_and_kernel_times_where_the_user_has_them():
     ],
 )
 def test_tensorrt_asks_for_a_cache_where_its_option_does(options, folder):
-    assert TensorRT().asked_cache(TensorRTOptions.model_validate(options)) == folder
+    assert TensorRT().requested_cache_dir(TensorRTOptions.model_validate(options)) == folder
 
 
 def test_tensorrts_own_cache_is_off_unless_epkit_gives_it_a_folder():
@@ -721,6 +721,6 @@ def test_engines_for_other_shapes_lie_in_another_folder_where_inputs_are_dynamic
 
 
 def test_what_the_gpu_is_belongs_to_tensorrts_engines():
-    told: Sequence[str] = TensorRT().stale_when(0)
-    assert told == TensorRT().stale_when(0)
+    told: Sequence[str] = TensorRT().cache_fingerprint(0)
+    assert told == TensorRT().cache_fingerprint(0)
     assert any(one.startswith("CUDA") for one in told)

@@ -40,8 +40,16 @@ def ask(method: str, install, **environ: str) -> Answer:
         ("def library(self): raise ProviderUnavailable('no wheel', hint='pip install it')", "no wheel", "pip install"),
         ("def prepare(self, runtime): raise OSError('no driver')", "Acme.prepare raised OSError: no driver", "author"),
         ("def prepare(self, runtime): sys.exit(3)", "Acme.prepare raised SystemExit: 3", "author"),
-        ("def encode(self, options, device): raise KeyError('x')", "Acme.encode raised KeyError: 'x'", "author"),
-        ("def encode(self, options, device): return None", "Acme.encode returned None where names and texts", "author"),
+        (
+            "def to_ort_options(self, options, device): raise KeyError('x')",
+            "Acme.to_ort_options raised KeyError: 'x'",
+            "author",
+        ),
+        (
+            "def to_ort_options(self, options, device): return None",
+            "Acme.to_ort_options returned None where names and texts",
+            "author",
+        ),
         (
             "def add(self, *_): pass\n    def open(self, model, options, create): create",
             "Acme.open returned None",

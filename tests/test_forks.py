@@ -147,7 +147,7 @@ def ran(script: str, *words: str) -> object:
         text=True,
         check=False,
         cwd=Path(__file__).parent,
-        # Once ONNX Runtime 1.31 has begun to send telemetry, no forked process ends by itself.
+        # Imported before epkit, as these scripts do, ONNX Runtime has a thread that a forked process waits for at exit.
         env=os.environ | {"ORT_DISABLE_TELEMETRY": "1"},
         timeout=500,
     )

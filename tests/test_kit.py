@@ -285,9 +285,13 @@ def _encode(sent: object) -> Callable[..., object]:
     ("provider", "name", "found"),
     [
         (_of(Several), "a_wrong_value_is_refused", "'allow_spinning' accepted"),
-        (_of(encode=_encode({"allow_spinning": True})), "options_are_sent_as_text_under_their_names", "as a bool"),
-        (_of(encode=_encode({"spinning": "1"})), "options_are_sent_as_text_under_their_names", "leaves out"),
-        (_of(encode=_encode(None)), "options_are_sent_as_text_under_their_names", "encode() raised"),
+        (
+            _of(to_ort_options=_encode({"allow_spinning": True})),
+            "options_are_sent_as_text_under_their_names",
+            "as a bool",
+        ),
+        (_of(to_ort_options=_encode({"spinning": "1"})), "options_are_sent_as_text_under_their_names", "leaves out"),
+        (_of(to_ort_options=_encode(None)), "options_are_sent_as_text_under_their_names", "to_ort_options() raised"),
         (
             _of(Listed, encode=_encode({"affinities": "(1, 1)"})),
             "options_are_sent_as_text_under_their_names",
@@ -303,7 +307,7 @@ def _encode(sent: object) -> Callable[..., object]:
         (
             _of(compiles="opening", cached=lambda self, options, device, folder: Acceptable()),
             "every_other_option_goes_into_what_it_compiles",
-            "cached() drops allow_spinning = True",
+            "with_cache_dir() drops allow_spinning = True",
         ),
     ],
 )
@@ -372,10 +376,10 @@ class Wrong(Provider):
     name = "wrong"
     ort_name = "CPUExecutionProvider"
     capabilities = frozenset({"float32", "strings", "data-shapes"})
-    lacks = ("string",)
+    unsupported_types = ("string",)
     concurrency = "per-session"  # a free one would be lent bindings, which give the right numbers
 
-    def buffers(self, device):
+    def memory_device(self, device):
         return "acme:0"
 
     def open(self, model, options, create):
@@ -503,8 +507,18 @@ def epkit_providers():
 @pytest.mark.parametrize(
     ("body", "promise", "told", "mend"),
     [
-        ("def cached(self, options, device, folder): pass", "every_other", "cached() returned None", "model_copy"),
-        ("def cached(self, options, device, folder): raise OSError('x')", "every_other", "OSError: x", "traceback"),
+        (
+            "def with_cache_dir(self, options, device, folder): pass",
+            "every_other",
+            "with_cache_dir() returned None",
+            "model_copy",
+        ),
+        (
+            "def with_cache_dir(self, options, device, folder): raise OSError('x')",
+            "every_other",
+            "OSError: x",
+            "traceback",
+        ),
         ("def check_device(self, device): raise KeyError(device)", "makes_no_sense", "KeyError: -1", "traceback"),
         ("def fingerprint(self): return None", "holds_still", "fingerprint() returned None", "return texts"),
         (

@@ -41,7 +41,8 @@ def chain(**keys: object) -> dict[str, object]:
 
 def child(code: str) -> list[int]:
     """Run code in a process of its own; it prints what it held at some points, in bytes."""
-    start = "import json, numpy as np, epkit\nfrom epkit.model import sample\nfrom epkit._system.platform import rss, trim\n"
+    start = "import json, numpy as np, epkit\nfrom epkit.model import sample\n"
+    start += "from epkit._system.platform import rss, trim\n"
     start += "from models import mlp, model, value\nfrom onnx import helper\n"
     env = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run([sys.executable, "-c", start + code], capture_output=True, text=True, env=env)

@@ -116,7 +116,7 @@ def test_missing_libraries_are_all_named_the_driver_last(install):
         "(also missing: libepkit_b.so.10, and libcuda.so.1 of the NVIDIA driver)"
     )
     assert answer.hint == 'pip install "onnxruntime-gpu[cuda,cudnn]"  # and install the NVIDIA driver, 580 or newer'
-    assert not answer.passing
+    assert not answer.transient
 
 
 def test_a_missing_driver_alone_is_told_as_such(install):
@@ -170,7 +170,7 @@ def test_a_driver_without_a_device_is_told(install, monkeypatch, driver: Driver)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     answer = ask(install(), driver)
     assert isinstance(answer, Unusable)
-    assert (answer.reason, answer.passing) == ("no CUDA-capable device is detected (CUDA error 100)", False)
+    assert (answer.reason, answer.transient) == ("no CUDA-capable device is detected (CUDA error 100)", False)
 
 
 def test_hidden_devices_are_told_from_absent_ones(install, monkeypatch):
@@ -184,7 +184,7 @@ def test_hidden_devices_are_told_from_absent_ones(install, monkeypatch):
 def test_an_unknown_fault_of_the_driver_may_pass(install):
     answer = ask(install(), Driver(code=802))
     assert isinstance(answer, Unusable)
-    assert (answer.reason, answer.passing) == ("the NVIDIA driver does not start (CUDA error 802)", True)
+    assert (answer.reason, answer.transient) == ("the NVIDIA driver does not start (CUDA error 802)", True)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ SWITCHES = [name for name in OPTIONS if "bool" in str(CudaOptions.model_fields[n
 
 
 def sent(**options: Any) -> dict[str, str]:
-    return Cuda().encode(CudaOptions(**options), None)
+    return Cuda().to_ort_options(CudaOptions(**options), None)
 
 
 def test_every_option_is_one_that_the_provider_library_knows():
@@ -46,7 +46,7 @@ def test_options_are_sent_as_onnx_runtime_reads_them():
 
 
 def test_the_device_of_the_target_is_sent_as_device_id():
-    assert Cuda().encode(CudaOptions(), 1) == {"device_id": "1"}
+    assert Cuda().to_ort_options(CudaOptions(), 1) == {"device_id": "1"}
 
 
 @given(st.dictionaries(st.sampled_from(SWITCHES), st.booleans()))

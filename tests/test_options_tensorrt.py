@@ -27,7 +27,7 @@ INPUTS = st.dictionaries(st.from_regex(r"\A[a-z/_.]{1,8}\Z"), st.lists(SHAPES, m
 
 
 def sent(**options: Any) -> dict[str, str]:
-    return TensorRT().encode(TensorRTOptions(**options), None)
+    return TensorRT().to_ort_options(TensorRTOptions(**options), None)
 
 
 def profiled(smallest: str, best: str, largest: str) -> TensorRTOptions:
@@ -54,7 +54,7 @@ def test_options_are_sent_as_onnx_runtime_reads_them():
         "trt_ep_context_embed_mode": "0",
     }
     assert sent(trt_fp16_enable=True, extra={"trt_fp16_enable": "False"}) == {"trt_fp16_enable": "False"}
-    assert TensorRT().encode(TensorRTOptions(), 1) == {"device_id": "1"}
+    assert TensorRT().to_ort_options(TensorRTOptions(), 1) == {"device_id": "1"}
 
 
 @given(st.dictionaries(st.sampled_from(SWITCHES), st.booleans()))

@@ -28,7 +28,7 @@ from epkit.provider import Provider, Usable, Unusable
 class Acme(Provider):
     name = "acme"
     ort_name = "AcmeExecutionProvider"
-    proof_seconds = {seconds}
+    self_test_timeout_s = {seconds}
 
     def probe(self):
         {body}
@@ -77,11 +77,11 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_faulty_probe_is_an_answer(fault, ask, capfd):
-    body, told, passing = FAULTS[fault]
+    body, told, transient = FAULTS[fault]
     answer = ask(body)
     assert isinstance(answer.availability, Unusable)
     assert told in answer.availability.reason
-    assert answer.availability.passing is passing
+    assert answer.availability.transient is transient
     assert capfd.readouterr() == ("", "")
 
 
@@ -128,7 +128,7 @@ def test_the_cause_that_is_only_logged_is_in_the_reason_with_the_command_that_me
     assert answer.availability.hint == "apt install acme"
 
 
-COUNTED = "Path(os.environ['COUNT']).open('a').write('x'); return Unusable('no card', passing={passing})"
+COUNTED = "Path(os.environ['COUNT']).open('a').write('x'); return Unusable('no card', transient={transient})"
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def count(tmp_path, monkeypatch):
 
 
 def test_a_stable_answer_is_remembered_until_what_it_depends_on_changes(ask, count, monkeypatch):
-    ask(COUNTED.format(passing=False))
+    ask(COUNTED.format(transient=False))
     again = ask.again()
     assert again.remembered
     assert again.availability == Unusable("no card")
@@ -153,18 +153,20 @@ def test_a_stable_answer_is_remembered_until_what_it_depends_on_changes(ask, cou
 
 
 def test_a_passing_cause_is_forgotten_within_minutes(ask, count, tmp_path):
-    ask(COUNTED.format(passing=True))
+    ask(COUNTED.format(transient=True))
     assert ask.again().remembered
     (file,) = (tmp_path / "cache" / "probe").glob("*.json")
     kept = json.loads(file.read_text())
-    file.write_text(json.dumps(kept | {"at": kept["at"] - probe.PASSING_SECONDS - 1}))
+    file.write_text(json.dumps(kept | {"at": kept["at"] - probe.TRANSIENT_SECONDS - 1}))
     assert not ask.again().remembered
     assert count() == 2
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"usable": true}', '{"at": "x", "usable": true, "passing": false}'])
+@pytest.mark.parametrize(
+    "damage", ["", "{", "[]", '{"usable": true}', '{"at": "x", "usable": true, "transient": false}']
+)
 def test_a_damaged_memory_is_no_memory(damage, ask, count, tmp_path):
-    ask(COUNTED.format(passing=False))
+    ask(COUNTED.format(transient=False))
     (file,) = (tmp_path / "cache" / "probe").glob("*.json")
     file.write_text(damage)
     assert not ask.again().remembered
@@ -175,7 +177,7 @@ def test_a_cache_that_cannot_be_written_is_a_note_and_no_obstacle(ask, count, tm
     blocked = tmp_path / "file"
     blocked.write_text("")
     monkeypatch.setenv("EPKIT_CACHE_DIR", str(blocked))
-    answer = ask(COUNTED.format(passing=False))
+    answer = ask(COUNTED.format(transient=False))
     assert answer.availability == Unusable("no card")
     assert "not remembered" in answer.note
     ask.again()
@@ -183,7 +185,7 @@ def test_a_cache_that_cannot_be_written_is_a_note_and_no_obstacle(ask, count, tm
 
 
 def test_many_processes_prove_once(ask, count):
-    ask(COUNTED.format(passing=False).replace("return", "time.sleep(0.5); return"), refresh=True)
+    ask(COUNTED.format(transient=False).replace("return", "time.sleep(0.5); return"), refresh=True)
     cache = Path(os.environ["EPKIT_CACHE_DIR"])
     for file in (cache / "probe").glob("*.json"):
         file.unlink()
@@ -291,7 +293,7 @@ def test_an_interrupt_does_not_wait_for_a_proof_that_hangs(install, tmp_path, mo
 
 
 def test_an_edited_plugin_is_asked_anew_though_its_version_is_the_same(ask, count, tmp_path):
-    ask(COUNTED.format(passing=False))
+    ask(COUNTED.format(transient=False))
     assert ask.again().remembered
     (file,) = tmp_path.glob("site-*/plugin_*.py")
     os.utime(file, (1, 1))

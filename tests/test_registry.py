@@ -150,7 +150,7 @@ STRAYED = {
     "concurrency": ('concurrency = "per_process"', "concurrency is 'per_process'"),
     "warmup": ("warmup = None", "warmup is None; it must be a WarmupNeed"),
     "rank": ('rank = "first"', "rank is 'first'"),
-    "proof_seconds": ("proof_seconds = 0", "proof_seconds is 0"),
+    "self_test_timeout_s": ("self_test_timeout_s = 0", "self_test_timeout_s is 0"),
 }
 
 

@@ -35,7 +35,7 @@ from epkit.hookspecs import hookimpl
 from epkit_openvino.provider import OpenVino
 class Stubborn(OpenVino):
     name = "stubborn"
-    def encode(self, options, device):
+    def to_ort_options(self, options, device):
         return {"load_config": '{"CPU":{"NO_SUCH_PROPERTY":"1"}}'} if options.written() else {}
 @hookimpl
 def epkit_providers():
@@ -598,11 +598,13 @@ def epkit_providers():
 """
 
 
-@pytest.mark.parametrize("method", ["encode", "check_device", "check_options", "check_inputs", "hint", "fingerprint"])
+@pytest.mark.parametrize(
+    "method", ["to_ort_options", "check_device", "check_options", "check_inputs", "hint", "fingerprint"]
+)
 def test_a_method_of_a_plugin_that_raises_is_named_and_no_bare_traceback(method, install):
     install("acme", RAISING.format(method=method))
     told = chain("acme", device=0) if method == "check_device" else chain("acme")
-    if method.startswith(("check", "encode")):
+    if method.startswith(("check", "to_ort_options")):
         with says(PluginError):
             epkit.open(mlp(), "t", config=told)
     else:  # asked only of what is opened, or where failing costs nothing

@@ -183,9 +183,7 @@ def test_the_script_that_explain_prints_tells_nobody_either(program, folder):
 
 
 def test_doctor_has_nothing_to_say_where_nothing_is_told_or_kept(program):
-    code = (
-        "import json, epkit.session.doctor\nprint(json.dumps([one.state for one in epkit.session.doctor._telemetry()]))"
-    )
+    code = "import json, epkit.session.doctor as doctor\nprint(json.dumps([one.state for one in doctor._telemetry()]))"
     assert program(code).json == ["fine"]
     assert program(code, ORT_DISABLE_TELEMETRY="0").json == ["note"]
     assert program(code, ORT_DISABLE_TELEMETRY="2").json == ["fine", "note"]

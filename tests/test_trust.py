@@ -233,13 +233,13 @@ def test_folders_are_made_for_this_user_alone_whatever_the_umask(cache):
 
 
 ANSWERS = {
-    "a time of 400 digits": '{"usable": true, "detail": "x", "note": "", "passing": false, "at": ' + "9" * 400 + "}",
+    "a time of 400 digits": '{"usable": true, "detail": "x", "note": "", "transient": false, "at": ' + "9" * 400 + "}",
     "deep lists": "[" * 200_000,
     "deep tables": '{"a":' * 200_000,
-    "a detail that is no text": '{"usable": true, "detail": [], "note": "", "passing": false, "at": 1}',
+    "a detail that is no text": '{"usable": true, "detail": [], "note": "", "transient": false, "at": 1}',
     "a list": "[]",
     "no UTF-8": "\udcff",
-    "an infinite time": '{"usable": true, "detail": "x", "note": "", "passing": false, "at": Infinity}',
+    "an infinite time": '{"usable": true, "detail": "x", "note": "", "transient": false, "at": Infinity}',
 }
 
 
@@ -297,10 +297,10 @@ class Slow(Provider):
     options = SlowOptions
     compiles = "opening"
 
-    def cached(self, options, device, folder):
+    def with_cache_dir(self, options, device, folder):
         return SlowOptions(folder=str(folder) if folder else None)
 
-    def asked_cache(self, options):
+    def requested_cache_dir(self, options):
         return options.folder
 
     def add(self, runtime, session_options, sent, devices):

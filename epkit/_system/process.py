@@ -65,8 +65,8 @@ class Child:
         """Wait for one reply; None when the child died, or did not answer in time and was ended."""
         assert self._process.stdout is not None
         timer = threading.Timer(seconds, self._expire)
-        timer.start()
         try:
+            timer.start()
             line = self._process.stdout.readline()
         finally:
             timer.cancel()

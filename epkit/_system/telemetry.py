@@ -10,11 +10,12 @@ import contextlib
 import os
 import shlex
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Literal, TypeAlias
+
+from epkit._system import fork
 
 VARIABLE = "ORT_DISABLE_TELEMETRY"
 PAGE = "docs/telemetry.md"
@@ -25,7 +26,7 @@ State: TypeAlias = Literal["off", "on", "late"]
 _OFF = ("1", "true", "yes", "on")  # what ONNX Runtime takes as such, in any case
 _ON = ("0", "false", "no", "off")
 
-_lock = threading.Lock()
+_lock = fork.lock()
 _own = False
 _asked = ""
 _state: State | None = None

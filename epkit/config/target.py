@@ -225,7 +225,7 @@ def _candidate(where: str, provider: Provider, names: Sequence[str], written: Ta
     misfit = asked(provider.check_options, options, candidate.device)
     if misfit:
         raise ConfigError(f"{origin_of(own, ()) or where}: {misfit}")
-    if written.cache is False and asked(provider.asked_cache, options) is not None:
+    if written.cache is False and asked(provider.requested_cache_dir, options) is not None:
         told = f"{where} says cache = false, and the options of {provider.name} ask for a cache"
         raise ConfigError(told, hint="drop one of the two")
     switch = provider.graph_option

@@ -202,7 +202,7 @@ def ask_driver(driver: ctypes.CDLL, runtime: Installed) -> Availability:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         if code == 100 and visible is not None:
             return Unusable(f"{reason}; CUDA_VISIBLE_DEVICES is {visible!r}", hint="unset CUDA_VISIBLE_DEVICES")
-        return Unusable(reason, hint=hint(f"CUDA failure {code}", runtime), passing=code not in _LASTING)
+        return Unusable(reason, hint=hint(f"CUDA failure {code}", runtime), transient=code not in _LASTING)
     found: Counter[str] = Counter()
     for ordinal in range(count.value):
         driver.cuDeviceGet(ctypes.byref(device), ordinal)

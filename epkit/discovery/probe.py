@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     import filelock
 
 REMEMBERED_SECONDS = 7 * 24 * 3600.0
-PASSING_SECONDS = 120.0
-_KEPT = {"usable": (bool,), "passing": (bool,), "at": (float, int)}
+TRANSIENT_SECONDS = 120.0
+_KEPT = {"usable": (bool,), "transient": (bool,), "at": (float, int)}
 _KEPT_USABLE = {"detail": (str,), "note": (str,)}
 _KEPT_UNUSABLE = {"reason": (str,), "hint": (str,)}
 _MISSING_LIBRARY = re.compile(r"([\w.+-]+\.(?:so|dll|dylib)[.\d]*: cannot open shared object file)")
@@ -166,25 +166,25 @@ def _proven(provider: Provider, device: Device | None, registry: Registry, proof
         started = Child("epkit.discovery.probe_worker")
     except RunError as error:
         told = f"it cannot be proven: {error.message}"
-        return Unusable(told, "EPKIT_PROBE=quick trusts its own probe", passing=True)
+        return Unusable(told, "EPKIT_PROBE=quick trusts its own probe", transient=True)
     with started as child:
         proofs.add(child)
-        child.send(request | {"seconds": provider.proof_seconds})
-        reply = child.receive(provider.proof_seconds)
+        child.send(request | {"seconds": provider.self_test_timeout_s})
+        reply = child.receive(provider.self_test_timeout_s)
         if reply is None:
             ending, said = child.ending(), child.last_words()
-            limit = f" (limit: {provider.proof_seconds:g} s)" if child.timed_out else ""
+            limit = f" (limit: {provider.self_test_timeout_s:g} s)" if child.timed_out else ""
             reason = f"its proof {ending}{limit}" + (f": {said}" if said else "")
-            return Unusable(reason, hint_for(provider, said) or "epkit providers --refresh", passing=True)
+            return Unusable(reason, hint_for(provider, said) or "epkit providers --refresh", transient=True)
         log = child.log()
     if reply["usable"]:
         return Usable(str(reply["detail"]), str(reply["note"]))
-    reason, hint, passing = str(reply["reason"]), str(reply["hint"] or ""), bool(reply["passing"])
+    reason, hint, transient = str(reply["reason"]), str(reply["hint"] or ""), bool(reply["transient"])
     logged = _logged_cause(log)
     if logged and logged not in reason:
         reason, hint = f"{logged} ({reason})", hint or hint_for(provider, logged)
     # A library that is missing stays so until it is installed, which changes the fingerprint.
-    return Unusable(reason, hint, passing and _MISSING_LIBRARY.search(reason) is None)
+    return Unusable(reason, hint, transient and _MISSING_LIBRARY.search(reason) is None)
 
 
 def _logged_cause(log: str) -> str:
@@ -209,11 +209,11 @@ class _Memory:
             found = trust.read_json(self.path)
             kept = trust.fields(found, _KEPT)
             age = time.time() - kept["at"]
-            if not 0 <= age < (PASSING_SECONDS if kept["passing"] else self.seconds):
+            if not 0 <= age < (TRANSIENT_SECONDS if kept["transient"] else self.seconds):
                 return None
             if kept["usable"]:
                 return Usable(**trust.fields(found, _KEPT_USABLE))
-            return Unusable(**trust.fields(found, _KEPT_UNUSABLE), passing=kept["passing"])
+            return Unusable(**trust.fields(found, _KEPT_UNUSABLE), transient=kept["transient"])
         except (OSError, ValueError):
             return None
 
@@ -223,9 +223,9 @@ class _Memory:
             return
         match answer:
             case Usable(detail, note):
-                kept: dict[str, object] = {"usable": True, "detail": detail, "note": note, "passing": False}
-            case Unusable(reason, hint, passing):
-                kept = {"usable": False, "reason": reason, "hint": hint, "passing": passing}
+                kept: dict[str, object] = {"usable": True, "detail": detail, "note": note, "transient": False}
+            case Unusable(reason, hint, transient):
+                kept = {"usable": False, "reason": reason, "hint": hint, "transient": transient}
         try:
             files.write(self.path, json.dumps(kept | {"at": time.time()}), mode=files.KEPT)
         except OSError as error:
@@ -260,14 +260,14 @@ def _memory(provider: Provider, device: Device | None, registry: Registry, proof
     try:
         folder = directory("probe")
         lock = filelock.FileLock(folder / f"{key}.lock")
-        _acquire(lock, provider.proof_seconds + 10, proofs)
+        _acquire(lock, provider.self_test_timeout_s + 10, proofs)
     except (OSError, filelock.Timeout) as error:
         yield _Memory(None, f"not remembered: {error}")
         return
     try:
         # A plugin that does not say what its answer depends on is asked again soon.
         blind = type(provider).fingerprint is Provider.fingerprint
-        yield _Memory(folder / f"{key}.json", seconds=PASSING_SECONDS if blind else REMEMBERED_SECONDS)
+        yield _Memory(folder / f"{key}.json", seconds=TRANSIENT_SECONDS if blind else REMEMBERED_SECONDS)
     finally:
         lock.release()
 

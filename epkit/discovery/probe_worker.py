@@ -33,8 +33,8 @@ def main() -> None:
     match answer:
         case Usable(detail, note):
             parent.send({"usable": True, "detail": detail, "note": note})
-        case Unusable(reason, hint, passing):
-            parent.send({"usable": False, "reason": reason, "hint": hint, "passing": passing})
+        case Unusable(reason, hint, transient):
+            parent.send({"usable": False, "reason": reason, "hint": hint, "transient": transient})
     parent.leave()
 
 
@@ -43,7 +43,7 @@ def _answer(plugin: Plugin, name: str, device: Device | None) -> Availability:
         provider = next(one for one in load(plugin) if one.name == name)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code
         traceback.print_exc()
-        return Unusable(f"its plugin raised {type(error).__name__}: {error}", passing=True)
+        return Unusable(f"its plugin raised {type(error).__name__}: {error}", transient=True)
     answer = availability_of(provider)
     if isinstance(answer, Unusable):
         return answer
@@ -52,12 +52,12 @@ def _answer(plugin: Plugin, name: str, device: Device | None) -> Availability:
         api.keep_log()
         _prove(provider, device)
     except api.OpenFault as fault:
-        return Unusable(fault.cause, hint_for(provider, fault.cause) or fault.hint, passing=True)
+        return Unusable(fault.cause, hint_for(provider, fault.cause) or fault.hint, transient=True)
     except EpkitError as error:
-        return Unusable(error.message, error.hint, passing=True)
+        return Unusable(error.message, error.hint, transient=True)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a provider raises is its answer
         traceback.print_exc()
-        return Unusable(cause(error), hint_for(provider, str(error)), passing=True)
+        return Unusable(cause(error), hint_for(provider, str(error)), transient=True)
     return answer
 
 

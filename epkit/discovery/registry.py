@@ -88,7 +88,7 @@ class Absent(Provider):
         """Accept anything; nothing can be checked."""
         return ""
 
-    def encode(self, options: Options, device: int | str | None) -> dict[str, str]:  # noqa: ARG002
+    def to_ort_options(self, options: Options, device: int | str | None) -> dict[str, str]:  # noqa: ARG002
         """Send nothing; it will not be opened."""
         return {}
 
@@ -277,14 +277,18 @@ def _contradiction(provider: object) -> str:
         ("environment", _texts(provider.environment), "a tuple of texts"),
         ("native_options", _texts(provider.native_options), "a tuple of texts"),
         ("writing_options", _texts(provider.writing_options), "a tuple of texts"),
-        ("lacks", _texts(provider.lacks), "a tuple of texts"),
-        ("narrows", isinstance(provider.narrows, Mapping), "a mapping from type to type"),
+        ("unsupported_types", _texts(provider.unsupported_types), "a tuple of texts"),
+        ("narrowed_types", isinstance(provider.narrowed_types, Mapping), "a mapping from type to type"),
         ("compiles", provider.compiles in get_args(Compiles), f"one of {', '.join(get_args(Compiles))}"),
         ("capabilities", _claims(provider.capabilities), f"a frozenset of {', '.join(get_args(Capability))}"),
         ("warmup", isinstance(provider.warmup, WarmupNeed), "a WarmupNeed"),
         ("arena", provider.arena in ("cpu", "gpu", None), "'cpu', 'gpu' or None"),
         ("proof", provider.proof is None or isinstance(provider.proof, Proof), "a Proof, or None"),
-        ("proof_seconds", isinstance(provider.proof_seconds, int | float) and provider.proof_seconds > 0, "above 0"),
+        (
+            "self_test_timeout_s",
+            isinstance(provider.self_test_timeout_s, int | float) and provider.self_test_timeout_s > 0,
+            "above 0",
+        ),
         ("concurrency", provider.concurrency in get_args(Concurrency), f"one of {', '.join(get_args(Concurrency))}"),
     ):
         if not holds:

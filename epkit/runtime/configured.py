@@ -31,8 +31,8 @@ class Candidate:
     def sent(self) -> dict[str, str]:
         """The options as ONNX Runtime gets them, without a cache that they ask for: that is epkit's to give."""
         provider, options = self.provider, self.options
-        if asked(provider.asked_cache, options) is not None and not asked(provider.check_cache, options):
-            options = asked(provider.cached, options, self.device, None)
+        if asked(provider.requested_cache_dir, options) is not None and not asked(provider.check_cache, options):
+            options = asked(provider.with_cache_dir, options, self.device, None)
         return encoded(provider, options, self.device)
 
 
@@ -41,9 +41,9 @@ def encoded(provider: Provider, options: Options, device: Device | None) -> dict
     missing = unset(provider, options, device)
     if missing:
         options = options.model_copy(update={"extra": {**missing, **options.extra}})
-    sent = asked(provider.encode, options, device)
+    sent = asked(provider.to_ort_options, options, device)
     if not isinstance(sent, Mapping):
-        told = f"{type(provider).__name__}.encode returned {sent!r} where names and texts belong"
+        told = f"{type(provider).__name__}.to_ort_options returned {sent!r} where names and texts belong"
         raise PluginError(told, hint="tell the plugin's author")
     return dict(sent)
 

@@ -9,6 +9,7 @@ import threading
 from types import TracebackType
 from typing import Any
 
+from epkit._system import fork
 from epkit.runtime.execution import Caller
 
 
@@ -17,7 +18,7 @@ class Deadline:
 
     def __init__(self, seconds: float) -> None:
         self.passed = False
-        self._lock = threading.Lock()
+        self._lock = fork.lock()
         self._options: Any = None
         self._timer = threading.Timer(seconds, self._pass)
         self._timer.daemon = True

@@ -111,7 +111,7 @@ class Caller:
         *,
         exotic: bool = False,
         concurrency: Concurrency = "free",
-        checks_outputs: bool = False,
+        validates_output_shape: bool = False,
         lends: bool = False,
         graphs: Graphs | None = None,
         shrink: Shrink | None = None,
@@ -119,14 +119,14 @@ class Caller:
     ) -> None:
         """`runtime` is the onnxruntime module. `exotic` sessions take types that plain `run` cannot carry.
 
-        `checks_outputs` allows output buffers that are made beforehand: the providers refuse one of another shape.
+        `validates_output_shape` allows output buffers that are made beforehand: the providers refuse another shape.
         `lends` allows small inputs to borrow a binding. `graphs` are those of a session that captures.
         `shrink` says which runs give memory back. `unforkable` is what a forked process lacks to run
         the session; empty where it lacks nothing.
         """
         self.session = session
         self.runtime = runtime
-        self.checks_outputs = checks_outputs
+        self.validates_output_shape = validates_output_shape
         self._on_cpu = [one.name == CPU_MEMORY for one in session.get_input_memory_infos()]
         self._from_cpu = [one.name == CPU_MEMORY for one in session.get_output_memory_infos()]
         self.graphs = graphs
@@ -145,7 +145,7 @@ class Caller:
         self._leases: Leases | None = None
         self.lent: Callable[[object], dict[str, Any] | None] = _none_lent
         """Runs inputs as they came, where a binding waits for such; see `Leases.run`."""
-        if lends and checks_outputs and self.in_place(CPU) and not self._raw and self.free:
+        if lends and validates_output_shape and self.in_place(CPU) and not self._raw and self.free:
             self._leases = Leases(session, inputs, outputs, self.under_way.running)
             self.lent = self._leases.run if shrink is None else self._lent_unless_owed
         fork.inherit(self)
@@ -208,7 +208,7 @@ class Caller:
 
         What is made on another device is copied into the buffer, whatever its shape.
         """
-        return self.checks_outputs and all(from_cpu == (place == CPU) for from_cpu in self._from_cpu)
+        return self.validates_output_shape and all(from_cpu == (place == CPU) for from_cpu in self._from_cpu)
 
     def options(self) -> Any:
         """Return options for one run, which may be told to stop by setting their `terminate`."""

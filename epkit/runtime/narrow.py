@@ -16,7 +16,7 @@ class Narrowed:
     """The inputs of a session that its provider computes in a narrower type: int64 in int32, float64 in float32."""
 
     def __init__(self, inputs: Sequence[TensorInfo], narrows: Mapping[str, tuple[str, str]]) -> None:
-        """`narrows` maps a tensor type to the type it is computed in, and the provider that does so."""
+        """`narrowed_types` maps a tensor type to the type it is computed in, and the provider that does so."""
         self._inputs = [(one.name, *narrows[one.dtype]) for one in inputs if one.dtype in narrows]
 
     def __bool__(self) -> bool:

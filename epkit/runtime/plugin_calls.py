@@ -39,7 +39,7 @@ def availability_of(provider: Provider) -> Availability:
     try:
         answer = provider.probe()
     except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code
-        return Unusable(f"its probe raised {type(error).__name__}: {error}", passing=True)
+        return Unusable(f"its probe raised {type(error).__name__}: {error}", transient=True)
     if isinstance(answer, Usable | Unusable):
         return answer
     return Unusable(f"its probe answered {answer!r} where Usable or Unusable belongs", hint="tell the plugin's author")

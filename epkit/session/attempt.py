@@ -72,8 +72,8 @@ def leave_out(opening: Opening, model: Model) -> None:
         if found is not None:
             told = f"it cannot carry {found.dtype} tensors, such as {found.name!r}"
             drop(opening, candidate, told, "failed to open")
-        elif candidate.provider.lacks and not model.tells:
-            lacking = ", ".join(candidate.provider.lacks)
+        elif candidate.provider.unsupported_types and not model.tells:
+            lacking = ", ".join(candidate.provider.unsupported_types)
             told = f"it cannot carry tensors of {lacking}, and a model in ORT format does not tell whether it has any"
             drop(opening, candidate, told, "failed to open", _PLAIN)
 
@@ -81,7 +81,9 @@ def leave_out(opening: Opening, model: Model) -> None:
 def not_carried(candidate: Candidate, model: Model) -> TensorInfo | None:
     """Return a tensor of the model on whose type a provider crashes; None when there is none."""
     tensors = (*model.inputs, *model.outputs, *model.intermediates)
-    return next((one for one in tensors if any(lacking in one.dtype for lacking in candidate.provider.lacks)), None)
+    return next(
+        (one for one in tensors if any(lacking in one.dtype for lacking in candidate.provider.unsupported_types)), None
+    )
 
 
 def drop(opening: Opening, culprit: Candidate, cause: str, outcome: Outcome, hint: str = "") -> None:

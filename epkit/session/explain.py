@@ -89,7 +89,7 @@ def explain(
     captures = graph.asked and graph.possible
     given = effective(plan, platform.core_limit(), api.default_properties(), captures=captures)
     first = (plan.chain or wanted.chain)[0]
-    device = asked(first.provider.buffers, first.device)
+    device = asked(first.provider.memory_device, first.device)
     planned = Course(why=UNTOLD)
     if contents.tells:
         sizes = wanted.session_options.free_dimension_overrides

@@ -37,7 +37,7 @@ from epkit.session.creation import open_next
 from epkit.session.isolation import isolation
 from epkit.session.plan import Plan, resolve
 from epkit.session.report import Report, tried
-from epkit.session.session import Session, narrows, read_inputs
+from epkit.session.session import Session, narrowed_types, read_inputs
 from epkit.session.settings import effective
 from epkit.session.warm import warmed
 from epkit.session.warmup import check_warmup
@@ -259,7 +259,7 @@ def _narrowing(session: Session, opening: Opening) -> list[str]:
     present = {one.dtype for one in (*session.inputs, *session.outputs)}
     return [
         f"{provider} computes {wide} in {narrow}: larger numbers are refused as inputs, and rounded or wrong in between"
-        for wide, (narrow, provider) in narrows(opening).items()
+        for wide, (narrow, provider) in narrowed_types(opening).items()
         if wide in present
     ]
 

@@ -55,9 +55,9 @@ class Session:
         self._names = tuple(one.name for one in self.outputs)
         overridable = _described(opening.session.get_overridable_initializers(), declared)
         self._inputs = Inputs(self.inputs, cast=opening.plan.target.cast, overridable=overridable)
-        self._narrowed = Narrowed(self.inputs, narrows(opening))
+        self._narrowed = Narrowed(self.inputs, narrowed_types(opening))
         active = next((one for one in opening.remaining if one.name == opening.provider), None)
-        self._place = asked(active.provider.buffers, active.device) if active else "cpu"
+        self._place = asked(active.provider.memory_device, active.device) if active else "cpu"
         runtime = api.load()
         self._caller = Caller(
             opening.session,
@@ -66,7 +66,7 @@ class Session:
             self.outputs,
             exotic=self._inputs.exotic,
             concurrency=_strictest(opening.remaining, captures=opening.captures),
-            checks_outputs=all(one.provider.checks_outputs for one in opening.remaining),
+            validates_output_shape=all(one.provider.validates_output_shape for one in opening.remaining),
             lends=not self._narrowed,
             graphs=Graphs(opening.session, runtime) if opening.captures else None,
             shrink=_shrink(opening),
@@ -232,10 +232,12 @@ def read_inputs(session: Any) -> tuple[TensorInfo, ...]:
     return tuple(_info(one, {}) for one in session.get_inputs())
 
 
-def narrows(opening: Opening) -> dict[str, tuple[str, str]]:
+def narrowed_types(opening: Opening) -> dict[str, tuple[str, str]]:
     """Return the tensor types that a provider with nodes computes in a narrower one: that one, and the provider."""
     return {
-        wide: (narrow, one.name) for one in reversed(opening.active) for wide, narrow in one.provider.narrows.items()
+        wide: (narrow, one.name)
+        for one in reversed(opening.active)
+        for wide, narrow in one.provider.narrowed_types.items()
     }
 
 

@@ -83,9 +83,9 @@ def _asked(provider: Provider, device: Any) -> dict[str, object]:
 
 def _stale(provider: Provider, device: Any) -> dict[str, object]:
     """Ask what makes compiled files stale, as things are and with every version, size and time a little changed."""
-    as_is = [_texts(provider.stale_when, device) for _ in range(2)]
+    as_is = [_texts(provider.cache_fingerprint, device) for _ in range(2)]
     _change_the_world()
-    return {"stale": as_is, "stale_elsewhere": _texts(provider.stale_when, device)}
+    return {"stale": as_is, "stale_elsewhere": _texts(provider.cache_fingerprint, device)}
 
 
 def _change_the_world() -> None:

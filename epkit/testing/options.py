@@ -62,19 +62,19 @@ class Optioned(Promises):
 
     @promise()
     def test_options_are_sent_as_text_under_their_names(self) -> None:
-        """`encode` gives texts, numbers, switches and lists too, under the names that ONNX Runtime knows."""
+        """`to_ort_options` gives texts, numbers, switches and lists too, under the names that ONNX Runtime knows."""
         provider = self.subject.provider
         for name, value, options in written(provider):
             sent = self._sent(options)
             for key, text in sent.items():
                 if not isinstance(key, str) or not isinstance(text, str):
-                    told = f"encode() sends {key!r} as a {type(text).__name__} where {name} = {value!r}"
-                    raise Broken(told, "send texts only, as Provider.encode does")
+                    told = f"to_ort_options() sends {key!r} as a {type(text).__name__} where {name} = {value!r}"
+                    raise Broken(told, "send texts only, as Provider.to_ort_options does")
             if name not in sent and not any(name in text for text in sent.values()):
-                raise Broken(f"encode() leaves out {name} = {value!r}", f"send it as {name!r}")
+                raise Broken(f"to_ort_options() leaves out {name} = {value!r}", f"send it as {name!r}")
             if isinstance(value, tuple) and any(str(shape) in sent.values() for shape in (value, list(value))):
-                told = f"encode() sends {name} = {list(value)!r} as Python writes it"
-                raise Broken(told, "write lists as ONNX Runtime reads them, as Provider.encode does")
+                told = f"to_ort_options() sends {name} = {list(value)!r} as Python writes it"
+                raise Broken(told, "write lists as ONNX Runtime reads them, as Provider.to_ort_options does")
 
     @promise()
     def test_what_is_unset_is_not_sent(self) -> None:
@@ -86,7 +86,7 @@ class Optioned(Promises):
                 extra = {name: text for name, text in self._sent(options, device).items() if name not in allowed}
                 if extra:
                     name, text = next(iter(extra.items()))
-                    told = f"encode() sends {name} = {text!r} though nobody set it"
+                    told = f"to_ort_options() sends {name} = {text!r} though nobody set it"
                     raise Broken(told, "send options.written() only; what right results need goes into always_sent")
 
     @promise()
@@ -151,9 +151,9 @@ class Optioned(Promises):
 
     def _sent(self, options: Options, device: Device | None = None) -> dict[str, str]:
         try:
-            return dict(self.subject.provider.encode(options, device))
+            return dict(self.subject.provider.to_ort_options(options, device))
         except Exception as error:
-            told = f"encode() raised {type(error).__name__}: {error} for {options.written()}"
+            told = f"to_ort_options() raised {type(error).__name__}: {error} for {options.written()}"
             raise Broken(told, "encode whatever the options accept, as names and texts") from error
 
 

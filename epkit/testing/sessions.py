@@ -82,19 +82,21 @@ class Sessions(Running):
 
     @promise(apart=True)
     def test_a_binding_is_where_it_says(self) -> None:
-        """Its buffers and results are where `buffers` says, it can be refilled, and it can be had on the CPU."""
-        place = self.subject.provider.buffers(self.subject.device)
-        mend = "let buffers() say where it runs"
+        """Its buffers and results are where `memory_device` says, it can be refilled, and it can be had on the CPU."""
+        place = self.subject.provider.memory_device(self.subject.device)
+        mend = "let memory_device() say where it runs"
         for sample in self.carried():
             session, feed = self.open(sample), sample.feed()
             try:
                 bound = session.bind(feed)
             except EpkitError as error:
-                raise Broken(f"nothing can be bound where buffers() says {place}: {error.message}", mend) from error
+                raise Broken(
+                    f"nothing can be bound where memory_device() says {place}: {error.message}", mend
+                ) from error
             with bound:
                 for what, found in (("a binding", bound.device), *_places(bound.run())):
                     if found != place:
-                        raise Broken(f"{what} is on {found} where buffers() says {place}", mend)
+                        raise Broken(f"{what} is on {found} where memory_device() says {place}", mend)
                 for seed in range(TRIES):
                     refill = sample.feed(seed)
                     self.check(sample, refill, read(bound.run(refill)), "refilled in a binding")
@@ -117,7 +119,7 @@ class Sessions(Running):
 
     @promise(of="dynamic-shapes", apart=True)
     def test_an_output_buffer_of_another_shape_is_refused(self) -> None:
-        """A result is never written into a buffer that is smaller or larger: `checks_outputs` says who looks."""
+        """A result is never written into a buffer that is smaller or larger: `validates_output_shape` says so."""
         sample = samples.networks("dynamic-shapes", self.subject.provider)[-1]
         session, feed = self.open(sample), sample.feed(sizes={"batch": 3})
         output = session.outputs[0]
@@ -129,7 +131,7 @@ class Sessions(Running):
             except (InputError, RunError):
                 continue
             told = f"a result of 3 rows was written into a buffer of {rows}"
-            raise Broken(told, "let checks_outputs be False: epkit then looks by itself")
+            raise Broken(told, "let validates_output_shape be False: epkit then looks by itself")
 
     @promise(of="graph capture")
     def test_replays_of_a_captured_graph_give_the_numbers_of_runs(self) -> None:

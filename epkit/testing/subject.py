@@ -86,7 +86,7 @@ class Subject:
         """What a fresh interpreter went through with the plugin; raises NotProven where it is not found."""
         plugin = self._entry().plugin
         request = {"plugin": plugin.name, "value": plugin.value, "provider": self.name, "device": self.device}
-        seconds = max(IMPORT_SECONDS, self.provider.proof_seconds)
+        seconds = max(IMPORT_SECONDS, self.provider.self_test_timeout_s)
         with Child("epkit.testing.import_worker") as child:
             child.send(request | {"seconds": IMPORT_SECONDS + seconds})
             imported = child.receive(IMPORT_SECONDS)
@@ -140,7 +140,7 @@ class Subject:
             self.close()
         worker = self._worker = self._worker or Child("epkit.testing.worker")
         self._fresh = False
-        seconds = PROOFS * self.provider.proof_seconds
+        seconds = PROOFS * self.provider.self_test_timeout_s
         worker.send(
             {"promise": promise, "provider": self.name, "target": self.target, "tolerances": self.tolerances}
             | {"seconds": seconds}

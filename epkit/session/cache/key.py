@@ -108,19 +108,19 @@ def _differing(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
 
 
 def _texts(provider: Provider, device: int | str | None) -> list[str]:
-    return [str(one) for one in provider.stale_when(device)]
+    return [str(one) for one in provider.cache_fingerprint(device)]
 
 
 def sent_with(candidate: Candidate, files: Path) -> dict[str, str]:
     """Return what a provider is sent when it keeps what it compiles in `files`."""
     provider = candidate.provider
-    options = asked(provider.cached, candidate.options, candidate.device, files)
+    options = asked(provider.with_cache_dir, candidate.options, candidate.device, files)
     return encoded(provider, options, candidate.device)
 
 
 def _sent_names(candidate: Candidate, written: Mapping[str, object]) -> list[str]:
     """Return the names of the options that stay as they are written when a folder for the cache is put in."""
-    options = asked(candidate.provider.cached, candidate.options, candidate.device, Path("files"))
+    options = asked(candidate.provider.with_cache_dir, candidate.options, candidate.device, Path("files"))
     kept_options = options.written() | options.extra
     return [name for name, value in written.items() if kept_options.get(name) == value]
 

@@ -162,7 +162,7 @@ class Compiled:
         if off:
             self._rows[name] = Cached(name, "off", off)
             return None
-        own = asked(provider.asked_cache, candidate.options)
+        own = asked(provider.requested_cache_dir, candidate.options)
         # A folder of "" is asked for without being named.
         wish = _Wish(candidate, self._target.cache is True or own is not None, shelf(provider, own))
         if found := store.distrust(wish.shelf):

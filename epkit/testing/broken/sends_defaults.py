@@ -20,9 +20,9 @@ class Broken(Provider):
     ort_name = "CPUExecutionProvider"
     options = BrokenOptions
 
-    def encode(self, options: Options, device: Device | None) -> dict[str, str]:
+    def to_ort_options(self, options: Options, device: Device | None) -> dict[str, str]:
         """Send a default beside what was set."""
-        return {"allow_spinning": "0"} | super().encode(options, device)
+        return {"allow_spinning": "0"} | super().to_ort_options(options, device)
 
 
 @hookimpl

@@ -45,17 +45,17 @@ def wanted(provider: str) -> Wanted:
 class SuitePlugin:
     """Adds the suite to a session of pytest; made where the suite was asked for."""
 
-    def __init__(self, file: pytest.Config, wanted: Wanted, report: Path | None) -> None:
+    def __init__(self, config: pytest.Config, wanted: Wanted, report: Path | None) -> None:
         self.wanted = wanted
         self.judged: list[Judged] = []
         self.arms = Arms(wanted.provider)
         self._report = report
-        named = [one for one in file.args if one.startswith(_name(wanted.provider))]
+        named = [one for one in config.args if one.startswith(_name(wanted.provider))]
         self.named = {tuple(one.split("::")[1:]) for one in named}
         """The kinds and cases that the command line names, such as `onnx-suite[cpu]::node::test_abs`; empty: all."""
         # Without paths, pytest would fill in the project's own tests.
-        others = file.args if file.args_source is pytest.Config.ArgsSource.ARGS else []
-        file.args = [one for one in others if one not in named]
+        others = config.args if config.args_source is pytest.Config.ArgsSource.ARGS else []
+        config.args = [one for one in others if one not in named]
 
     @pytest.hookimpl(wrapper=True)
     def pytest_make_collect_report(
@@ -70,10 +70,10 @@ class SuitePlugin:
             report.result.append(suite)
         return report
 
-    def pytest_sessionfinish(self, open: pytest.Session) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """End the workers, and write the report of a session that was not cut short."""
         self.arms.end()
-        selected = sum(isinstance(one, CaseItem) for one in open.items)
+        selected = sum(isinstance(one, CaseItem) for one in session.items)
         if self._report is not None and 0 < len(self.judged) == selected:
             self._report.parent.mkdir(parents=True, exist_ok=True)
             files.write(self._report, self.summed().as_json())
@@ -160,14 +160,15 @@ def _name(provider: str) -> str:
 
 def _detail(provider: str) -> str:
     """Return what the machine has for the provider; raises EpkitError when it has nothing."""
-    from epkit.config import file, target
+    from epkit.config import target
+    from epkit.config.file import load
     from epkit.discovery.registry import discover
     from epkit.errors import ProviderUnavailable
-    from epkit.session import open
+    from epkit.session.open import plan_for
 
     registry = discover()
     registry.get(provider)  # a target of the user's config is no provider
-    plan, answers = open.plan_for(target.read(provider, file.load({}), registry), registry)
+    plan, answers = plan_for(target.read(provider, load({}), registry), registry)
     if plan.refusal is not None:
         raise ProviderUnavailable(
             f"{provider} is not usable on this machine: {plan.refusal.reason}", hint=plan.refusal.hint

@@ -86,10 +86,10 @@ def _plain(provider: Provider) -> Open:
         options = runtime.SessionOptions()
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         provider.add(runtime, options, sent, chosen)
-        open = runtime.InferenceSession(model, sess_options=options, enable_fallback=0)
-        parts = [(part.ep_name, len(part.get_nodes())) for part in open.get_provider_graph_assignment_info()]
+        session = runtime.InferenceSession(model, sess_options=options, enable_fallback=0)
+        parts = [(part.ep_name, len(part.get_nodes())) for part in session.get_provider_graph_assignment_info()]
         took = sum(count for name, count in parts if name == provider.ort_name)
-        yield (lambda inputs: open.run(None, inputs)), {"took": took, "nodes": sum(count for _, count in parts)}
+        yield (lambda inputs: session.run(None, inputs)), {"took": took, "nodes": sum(count for _, count in parts)}
 
     return open_model
 
@@ -98,17 +98,17 @@ def _epkit(provider: str, registry: Registry) -> Open:
     from epkit.config import file as config
     from epkit.config import target
     from epkit.model import file as model
-    from epkit.session import open
+    from epkit.session.open import check_fit, open_plan, plan_for
 
     # With a fallback, as the plain arm has one: ONNX Runtime gives the CPU what the provider does not take.
     wanted = target.read("suite", config.load({"targets": {"suite": {"provider": provider}}}), registry)
-    plan, answers = open.plan_for(wanted, registry)
+    plan, answers = plan_for(wanted, registry)
 
     @contextmanager
     def open_model(file: str) -> Iterator[tuple[Run, Placed]]:
         contents = model.read(file)
-        open.check_fit(contents, wanted)
-        with open.open_plan(contents, plan, answers) as opened:
+        check_fit(contents, wanted)
+        with open_plan(contents, plan, answers) as opened:
             placed = opened.report.placement
             first = opened.report.tried[0]
             yield (

@@ -35,7 +35,7 @@ class Cuda(Provider):
     )
     arena = "gpu"
 
-    proof_seconds = 120.0  # two gigabytes of libraries, from a disk that may be cold
+    self_test_timeout_s = 120.0  # two gigabytes of libraries, from a disk that may be cold
 
     def probe(self) -> Availability:
         """Look for CUDA's libraries and cuDNN, and ask the driver for its version and its GPUs."""
@@ -49,7 +49,7 @@ class Cuda(Provider):
         """Load CUDA and cuDNN from NVIDIA's wheels, where no loader looks. It prints what it cannot load."""
         nvidia.preload(runtime, nvidia.find_runtime())
 
-    def buffers(self, device: Device | None) -> str:
+    def memory_device(self, device: Device | None) -> str:
         """Say which GPU's memory it is."""
         return f"cuda:{device or 0}"
 

@@ -109,7 +109,7 @@ class ProbeHangs(Fault):
     """Its probe never answers."""
 
     kind = "probe-hangs"
-    proof_seconds = SOON
+    self_test_timeout_s = SOON
 
     def probe(self) -> Availability:
         """Never answer."""
@@ -150,7 +150,7 @@ class ProofHangs(Fault):
     """Opening the tiny model of the proof never ends."""
 
     kind = "proof-hangs"
-    proof_seconds = SOON
+    self_test_timeout_s = SOON
 
     def before_proof(self) -> None:
         """Never return."""

@@ -16,7 +16,7 @@ class Narrow(Fault):
     """Wide numbers are computed in 32 bits: larger ones are refused as inputs, and wrong in between."""
 
     kind = "narrow"
-    narrows = MappingProxyType({"int64": "int32", "uint64": "int32", "float64": "float32"})
+    narrowed_types = MappingProxyType({"int64": "int32", "uint64": "int32", "float64": "float32"})
 
     def around(self, session: Any, options: Options) -> Any:  # noqa: ARG002
         """Let no number keep more than 32 bits."""
@@ -27,7 +27,7 @@ class NoText(Fault):
     """It cannot carry text: a model that has any is not opened on it."""
 
     kind = "no-text"
-    lacks = ("string",)
+    unsupported_types = ("string",)
 
 
 class RefusesOptions(Options):

@@ -38,7 +38,7 @@ class OverCpu(Provider):
         return "free"
 
     @property
-    def checks_outputs(self) -> bool:
+    def validates_output_shape(self) -> bool:
         """The CPU does."""
         return True
 
@@ -64,9 +64,9 @@ class OverInstalled(Provider):
 
     own: ClassVar[tuple[str, ...]] = ()
 
-    def encode(self, options: Options, device: Device | None) -> dict[str, str]:
+    def to_ort_options(self, options: Options, device: Device | None) -> dict[str, str]:
         """Send what the provider below has options for."""
-        return super().encode(options.model_copy(update=dict.fromkeys(self.own)), device)
+        return super().to_ort_options(options.model_copy(update=dict.fromkeys(self.own)), device)
 
 
 def over_cpu() -> list[Provider]:

@@ -474,13 +474,23 @@ def test_faults_over_openvino_keep_what_openvino_declares():
     below = discover().get("openvino")
     assert len(faults) == len(over_cpu())
     for fault in faults.values():
-        for what in ("ort_name", "lacks", "narrows", "device_kinds", "concurrency", "compiles", "checks_outputs"):
+        for what in (
+            "ort_name",
+            "unsupported_types",
+            "narrowed_types",
+            "device_kinds",
+            "concurrency",
+            "compiles",
+            "validates_output_shape",
+        ):
             assert getattr(fault, what) == getattr(below, what), what
     with says(ProviderDropped):
         epkit.open(identity(TensorProto.STRING), "faulty-openvino-none")
     slow = faults["faulty-openvino-slow"]
     written = slow.options.model_validate({"percent": 3, "NUM_STREAMS": 1})
-    assert slow.encode(written, None) == below.encode(below.options.model_validate({"NUM_STREAMS": 1}), None)
+    assert slow.to_ort_options(written, None) == below.to_ort_options(
+        below.options.model_validate({"NUM_STREAMS": 1}), None
+    )
 
 
 @needs("openvino")

@@ -51,8 +51,8 @@ class OpenVino(Provider):
     device_kinds = ("CPU", "GPU", "NPU")
     environment = ("ORT_OPENVINO_*", "OV_*")
     # Found by running it: a model with text crashes the process, and wide numbers are computed in 32 bits unsaid.
-    lacks = ("string",)
-    narrows = MappingProxyType({"int64": "int32", "uint64": "int32", "float64": "float32"})
+    unsupported_types = ("string",)
+    narrowed_types = MappingProxyType({"int64": "int32", "uint64": "int32", "float64": "float32"})
     networks = ("convolutions", "mlp", "attention")
     capabilities = frozenset({"float32", "float16", "int8", "dynamic-shapes", "data-shapes"})
     warmup = WarmupNeed(
@@ -161,7 +161,7 @@ class OpenVino(Provider):
         """
         return {"INFERENCE_PRECISION_HINT": "f32"} if device in (None, _DEFAULT_DEVICE) else {}
 
-    def encode(self, options: Options, device: Device | None) -> dict[str, str]:
+    def to_ort_options(self, options: Options, device: Device | None) -> dict[str, str]:
         """Put the properties into `load_config`, under the device, and the library's own options beside it."""
         kind = _DEFAULT_DEVICE if device is None else str(device)
         given = options.written() | options.extra
@@ -169,17 +169,17 @@ class OpenVino(Provider):
         sent = {name: _text(value, "true", "false") for name, value in given.items() if not name.isupper()}
         return sent | ({"load_config": json.dumps({kind: properties})} if properties else {})
 
-    def cached(self, options: Options, device: Device | None, folder: Path | None) -> Options:  # noqa: ARG002
+    def with_cache_dir(self, options: Options, device: Device | None, folder: Path | None) -> Options:  # noqa: ARG002
         """Keep blobs in `folder`: OpenVINO names them by model, weights and version, and loads what it knows."""
         extra = {name: text for name, text in options.extra.items() if name != "CACHE_DIR"}
         return options.model_copy(update={"CACHE_DIR": folder and str(folder), "extra": extra})
 
-    def asked_cache(self, options: Options) -> str | None:
+    def requested_cache_dir(self, options: Options) -> str | None:
         """Return CACHE_DIR."""
         asked = (options.written() | options.extra).get("CACHE_DIR")
         return None if asked is None else str(asked)
 
-    def stale_when(self, device: Device | None) -> Sequence[str]:
+    def cache_fingerprint(self, device: Device | None) -> Sequence[str]:
         """List the version of the wheel, and what it compiles for: the CPU's instruction set, or the device nodes."""
         library = wheels.library(_MODULE, _LIBRARY)
         size = library.stat().st_size if library is not None and library.is_file() else 0

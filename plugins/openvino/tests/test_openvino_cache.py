@@ -239,15 +239,15 @@ def test_what_is_compiled_depends_on_the_processor_s_maker_and_vector_instructio
     monkeypatch.setattr(processor, "CPUINFO", tmp_path / "none")
     assert isinstance(processor.instructions(), str)
     monkeypatch.undo()
-    assert OpenVino().stale_when(None) == OpenVino().stale_when("CPU")
-    assert OpenVino().stale_when(None) != OpenVino().stale_when("GPU")
+    assert OpenVino().cache_fingerprint(None) == OpenVino().cache_fingerprint("CPU")
+    assert OpenVino().cache_fingerprint(None) != OpenVino().cache_fingerprint("GPU")
 
 
 def test_the_folder_takes_the_place_of_cache_dir_wherever_it_was_written():
     for written in ({"CACHE_DIR": "x"}, {"extra": {"CACHE_DIR": "x"}}, {}):
-        options = OpenVino().cached(OpenVinoOptions.model_validate(written), None, Path("/c"))
-        assert json.loads(OpenVino().encode(options, None)["load_config"])["CPU"]["CACHE_DIR"] == "/c"
-        assert "CACHE_DIR" not in str(OpenVino().encode(OpenVino().cached(options, None, None), None))
+        options = OpenVino().with_cache_dir(OpenVinoOptions.model_validate(written), None, Path("/c"))
+        assert json.loads(OpenVino().to_ort_options(options, None)["load_config"])["CPU"]["CACHE_DIR"] == "/c"
+        assert "CACHE_DIR" not in str(OpenVino().to_ort_options(OpenVino().with_cache_dir(options, None, None), None))
 
 
 # -- EP-context models

@@ -54,7 +54,7 @@ class TensorRTRTX(Provider):
         shapes="each",
         why="the library compiles kernels for its GPU when a model is opened, and may compile more for a new shape",
     )
-    proof_seconds = 120.0  # three hundred megabytes of libraries, from a disk that may be cold
+    self_test_timeout_s = 120.0  # three hundred megabytes of libraries, from a disk that may be cold
 
     def probe(self) -> Availability:
         """Look for the wheel, its library, an ONNX Runtime that can load it, the driver, and a GPU that it takes."""
@@ -128,7 +128,7 @@ class TensorRTRTX(Provider):
         chosen = (options.nv_profile_min_shapes, options.nv_profile_opt_shapes, options.nv_profile_max_shapes)
         return next((said for one in chosen if one and (said := profiles.misfit(profiles.parse(one), inputs))), "")
 
-    def cached(self, options: Options, device: Device | None, folder: Path | None) -> Options:  # noqa: ARG002
+    def with_cache_dir(self, options: Options, device: Device | None, folder: Path | None) -> Options:  # noqa: ARG002
         """Keep kernels in `folder`, or nowhere."""
         extra = {name: text for name, text in options.extra.items() if name != "nv_runtime_cache_path"}
         return options.model_copy(update={"nv_runtime_cache_path": folder and str(folder), "extra": extra})
@@ -160,7 +160,7 @@ def judged(driver: Driver, installed: dict[str, str]) -> Availability:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         if driver.error == 100 and visible is not None:
             return Unusable(f"{reason}; CUDA_VISIBLE_DEVICES is {visible!r}", hint="unset CUDA_VISIBLE_DEVICES")
-        return Unusable(reason, hint="nvidia-smi", passing=driver.error not in _LASTING)
+        return Unusable(reason, hint="nvidia-smi", transient=driver.error not in _LASTING)
     shown = ", ".join(map(str, driver.gpus))
     if not any(gpu.supported for gpu in driver.gpus):
         return Unusable(f"TensorRT-RTX runs on {gpus.RUNS_ON}; this machine has {shown}", hint="epkit providers cuda")

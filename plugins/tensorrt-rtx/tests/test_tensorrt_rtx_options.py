@@ -24,7 +24,7 @@ STREAM = {"has_user_compute_stream": True, "user_compute_stream": 4096}
 
 
 def encoded(**written: object) -> dict[str, str]:
-    return RTX.encode(TensorRTRTXOptions.model_validate(written), None)
+    return RTX.to_ort_options(TensorRTRTXOptions.model_validate(written), None)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def test_what_the_library_refuses_or_misreads_is_an_error(written: dict[str, obj
 
 def test_nothing_is_sent_when_nothing_is_set():
     assert encoded() == {}
-    assert RTX.encode(TensorRTRTXOptions.model_validate({"enable_cuda_graph": None}), 1) == {}
+    assert RTX.to_ort_options(TensorRTRTXOptions.model_validate({"enable_cuda_graph": None}), 1) == {}
 
 
 def test_options_are_sent_as_the_library_reads_them():
@@ -153,9 +153,11 @@ def test_options_are_sent_as_the_library_reads_them():
 
 def test_what_a_cache_of_epkit_s_would_be_given_is_its_folder(tmp_path: Path):
     options = TensorRTRTXOptions.model_validate({"nv_runtime_cache_path": "mine"})
-    assert RTX.encode(RTX.cached(options, None, tmp_path), None) == {"nv_runtime_cache_path": str(tmp_path)}
+    assert RTX.to_ort_options(RTX.with_cache_dir(options, None, tmp_path), None) == {
+        "nv_runtime_cache_path": str(tmp_path)
+    }
     hidden = TensorRTRTXOptions.model_validate({"extra": {"nv_runtime_cache_path": "mine"}})
-    assert RTX.encode(RTX.cached(hidden, None, None), None) == {}
+    assert RTX.to_ort_options(RTX.with_cache_dir(hidden, None, None), None) == {}
     # Its files are written when the session is closed, too late to be kept as one finished entry.
     assert "epkit compile --output" in RTX.check_cache(options)
 

@@ -192,11 +192,11 @@ def test_a_driver_without_gpus_is_a_reason_that_names_what_hides_them(monkeypatc
     assert told(Driver((13, 4), error=100))[1] == "unset CUDA_VISIBLE_DEVICES"
 
 
-@pytest.mark.parametrize(("code", "passing"), [(35, False), (100, False), (803, False), (999, True), (2, True)])
-def test_an_error_of_the_driver_passes_or_lasts(code: int, passing: bool):
+@pytest.mark.parametrize(("code", "transient"), [(35, False), (100, False), (803, False), (999, True), (2, True)])
+def test_an_error_of_the_driver_passes_or_lasts(code: int, transient: bool):
     found = judged(Driver((13, 4), error=code), CU13)
     assert isinstance(found, Unusable)
-    assert found.passing == passing
+    assert found.transient == transient
     assert f"CUDA error {code}" in found.reason
 
 

@@ -41,7 +41,7 @@ class TensorRT(Provider):
         why="an engine is built for the shapes it has seen or was told of, and anew for one outside them",
     )
     arena = "gpu"
-    proof_seconds = 180.0
+    self_test_timeout_s = 180.0
 
     def probe(self) -> Availability:
         """Look for the libraries of TensorRT, CUDA and cuDNN, and ask the driver for its version and its GPUs."""
@@ -65,7 +65,7 @@ class TensorRT(Provider):
         chosen = (options.trt_profile_min_shapes, options.trt_profile_opt_shapes, options.trt_profile_max_shapes)
         return next((said for one in chosen if one and (said := profiles.misfit(profiles.parse(one), inputs))), "")
 
-    def cached(self, options: Options, device: Device | None, folder: Path | None) -> Options:  # noqa: ARG002
+    def with_cache_dir(self, options: Options, device: Device | None, folder: Path | None) -> Options:  # noqa: ARG002
         """Keep engines and their profiles in `folder`; kernel times stay where they would have been, for all models."""
         given = options.written() | options.extra
         update: dict[str, object] = {
@@ -86,12 +86,12 @@ class TensorRT(Provider):
                 return f"{told}, where their names ignore the weights: give each version of a model a path of its own"
         return ""
 
-    def asked_cache(self, options: Options) -> str | None:
+    def requested_cache_dir(self, options: Options) -> str | None:
         """Return trt_engine_cache_path where trt_engine_cache_enable is on."""
         given = options.written() | options.extra
         return str(given.get("trt_engine_cache_path", "")) if _on(given.get("trt_engine_cache_enable")) else None
 
-    def stale_when(self, device: Device | None) -> Sequence[str]:
+    def cache_fingerprint(self, device: Device | None) -> Sequence[str]:
         """List ONNX Runtime's CUDA, TensorRT's libraries by their sizes, and the GPU with its driver."""
         installed = nvidia.find_runtime()
         if installed is None:
@@ -101,17 +101,17 @@ class TensorRT(Provider):
         libraries = [f"{path.name} {path.stat().st_size} bytes" for path in found]
         return [f"CUDA {installed.cuda}", ", ".join(libraries), nvidia.gpu(device if isinstance(device, int) else 0)]
 
-    def encode(self, options: Options, device: Device | None) -> dict[str, str]:
+    def to_ort_options(self, options: Options, device: Device | None) -> dict[str, str]:
         """Turn options into text; this provider alone refuses `1` and `0` for `True` and `False`."""
         switches = {name: str(value) for name, value in options.written().items() if isinstance(value, bool)}
-        return super().encode(options, device) | switches | options.extra
+        return super().to_ort_options(options, device) | switches | options.extra
 
     def add(self, runtime: ModuleType, session_options: Any, sent: Mapping[str, str], devices: Sequence[Any]) -> None:
         """Register TensorRT's plugins as operators too, which ONNX Runtime does by itself only for `providers=`."""
         super().add(runtime, session_options, sent, devices)
         runtime.capi._pybind_state.register_tensorrt_plugins_as_custom_ops(session_options, dict(sent))
 
-    def buffers(self, device: Device | None) -> str:
+    def memory_device(self, device: Device | None) -> str:
         """Say which GPU's memory it is."""
         return f"cuda:{device or 0}"
 

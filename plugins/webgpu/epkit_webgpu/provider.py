@@ -43,7 +43,7 @@ class WebGpu(Provider):
     )
 
     @property
-    def checks_outputs(self) -> bool:
+    def validates_output_shape(self) -> bool:
         """It does: a buffer of another shape is an error of the run."""
         return True
 
@@ -80,7 +80,7 @@ class WebGpu(Provider):
             raise ProviderUnavailable(f"{_WHEEL} is not installed", hint=_INSTALL)
         return library
 
-    def buffers(self, device: Device | None) -> str:  # noqa: ARG002
+    def memory_device(self, device: Device | None) -> str:  # noqa: ARG002
         """Say that they are on the GPU, behind handles that no other library can use."""
         return "webgpu:0"
 
@@ -88,9 +88,9 @@ class WebGpu(Provider):
         """Refuse any: the library takes the GPU that its environment prefers, whichever device it is handed."""
         return "must be left out: the library chooses the GPU by itself, by powerPreference and the environment"
 
-    def encode(self, options: Options, device: Device | None) -> dict[str, str]:
+    def to_ort_options(self, options: Options, device: Device | None) -> dict[str, str]:
         """Write the names of nodes one to a line, as the library reads them."""
-        sent = super().encode(options, device)
+        sent = super().to_ort_options(options, device)
         if isinstance(options, WebGpuOptions) and options.forceCpuNodeNames:
             sent["forceCpuNodeNames"] = "\n".join(options.forceCpuNodeNames)
         return sent

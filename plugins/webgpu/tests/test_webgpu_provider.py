@@ -80,7 +80,7 @@ def child(code: str) -> str:
 
 
 def encoded(**written: object) -> dict[str, str]:
-    return WEBGPU.encode(WebGpuOptions.model_validate(written), None)
+    return WEBGPU.to_ort_options(WebGpuOptions.model_validate(written), None)
 
 
 def convolutions() -> bytes:

@@ -40,8 +40,8 @@ class Acme(Provider):
     warmup = WarmupNeed(runs=2, shapes="each", why="kernels for a new shape are compiled with its first run")
     device_kinds = ("CPU", "GPU", "NPU")
     # Both were found by trying: a model with text crashed the process, and large int64 came back wrong.
-    lacks = ("string",)
-    narrows = MappingProxyType({"int64": "int32", "uint64": "int32", "float64": "float32"})
+    unsupported_types = ("string",)
+    narrowed_types = MappingProxyType({"int64": "int32", "uint64": "int32", "float64": "float32"})
     compiles = "opening"
 
     @property
@@ -75,21 +75,21 @@ class Acme(Provider):
         """Choose the device that is asked for, else the CPU: a new driver must not move a running system to a GPU."""
         return super().devices(found, device or "CPU")
 
-    def encode(self, options: Options, device: Device | None) -> dict[str, str]:
+    def to_ort_options(self, options: Options, device: Device | None) -> dict[str, str]:
         """Put all properties into one JSON text under the device, as the library reads them."""
         properties = {name: _text(value) for name, value in options.written().items()} | options.extra
         return {"load_config": json.dumps({device or "CPU": properties})} if properties else {}
 
-    def cached(self, options: Options, device: Device | None, folder: Path | None) -> Options:
+    def with_cache_dir(self, options: Options, device: Device | None, folder: Path | None) -> Options:
         """Keep compiled models in `folder`."""
         extra = {name: text for name, text in options.extra.items() if name != "CACHE_DIR"}
         return options.model_copy(update={"extra": extra | ({"CACHE_DIR": str(folder)} if folder else {})})
 
-    def asked_cache(self, options: Options) -> str | None:
+    def requested_cache_dir(self, options: Options) -> str | None:
         """Return the folder that the user names for them, if any."""
         return options.extra.get("CACHE_DIR")
 
-    def stale_when(self, device: Device | None) -> Sequence[str]:
+    def cache_fingerprint(self, device: Device | None) -> Sequence[str]:
         """List what a compiled model is compiled for, beside what epkit knows: the version, and the processor."""
         return [f"{_WHEEL} {wheels.version(_WHEEL)}", platform.processor(), _flags()]
 
