@@ -21,7 +21,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-TARGET = Path(__file__).parent.parent / "epkit" / "sample" / "sample.onnx"
+TARGET = Path(__file__).parent.parent / "epkit" / "model" / "sample" / "sample.onnx"
 
 SIDE = 128
 CHANNELS = (32, 64, 96)

@@ -293,7 +293,7 @@ def _encode(sent: object) -> Callable[..., object]:
         (_of(to_ort_options=_encode({"spinning": "1"})), "options_are_sent_as_text_under_their_names", "leaves out"),
         (_of(to_ort_options=_encode(None)), "options_are_sent_as_text_under_their_names", "to_ort_options() raised"),
         (
-            _of(Listed, encode=_encode({"affinities": "(1, 1)"})),
+            _of(Listed, to_ort_options=_encode({"affinities": "(1, 1)"})),
             "options_are_sent_as_text_under_their_names",
             "[1, 1] as Python writes it",
         ),
@@ -305,7 +305,7 @@ def _encode(sent: object) -> Callable[..., object]:
             "'CPU' is nothing, but it is declared",
         ),
         (
-            _of(compiles="opening", cached=lambda self, options, device, folder: Acceptable()),
+            _of(compiles="opening", with_cache_dir=lambda self, options, device, folder: Acceptable()),
             "every_other_option_goes_into_what_it_compiles",
             "with_cache_dir() drops allow_spinning = True",
         ),
@@ -399,7 +399,7 @@ def test_wrong_numbers_false_claims_and_a_wrong_place_are_found(pytester, monkey
     told = {line.split('"')[1]: line.split('": ')[1] for line in result.outlines if line.startswith("wrong breaks")}
     assert "through run: " in told["float32 models agree with the CPU"]
     assert "cannot carry string tensors" in told["texts come through"]
-    assert "where buffers() says acme:0" in told["a binding is where it says"]
+    assert "where memory_device() says acme:0" in told["a binding is where it says"]
     assert set(told) - {"outputs agree with the CPU", "results outlive the binding and the session"} == {
         "float32 models agree with the CPU", "texts come through", "a binding is where it says"
     }  # fmt: skip

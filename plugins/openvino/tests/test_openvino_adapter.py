@@ -11,8 +11,8 @@ from capabilities import needs
 from epkit_openvino import adapter, processor
 from epkit_openvino.provider import OpenVino
 
-import epkit
 from epkit import wheels
+from epkit.model import sample
 from epkit.provider import Unusable, Usable
 
 OPENVINO = OpenVino()
@@ -217,7 +217,7 @@ def test_the_adapter_can_be_registered_and_unregistered_again_and_again():
 @needs_wheel
 @needs_adapter
 def test_the_plain_script_of_explain_runs_through_the_adapter(tmp_path: Path):
-    model = str(Path(epkit.__file__).parent / "sample" / "sample.onnx")
+    model = str(sample.path())
     environ = os.environ | {adapter.VARIABLE: "on"}
     told = subprocess.run(
         [sys.executable, "-m", "epkit", "explain", model, "-t", "openvino", "--json"],
