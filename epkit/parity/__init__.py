@@ -1,7 +1,7 @@
-"""Do the outputs of several targets agree on one model, and if not, where do they part?
+"""Compare the outputs of several targets on one model, and find the first tensor that differs.
 
-A call to `comparison.compare`, followed: `side` runs each target in a process of its own (its inside is `worker`),
-`agreement` measures the outputs (`metrics`) and judges them (`tolerance`). Where they differ, `tracing` finds the first
-tensor that does, `conditioning` how far rounding alone would move it, and `result` is the document that comes out.
-`saved` judges outputs that were written before.
+A call to `compare.compare`, followed: `process` runs each target in a process of its own (its inside is `worker`),
+`agreement` measures the outputs (`metrics`) and judges them (`tolerance`). Where they differ, `divergence` finds the
+first tensor that does, `conditioning` how far rounding alone would move it, and `result` is the document that comes
+out. `saved` judges outputs that were written before.
 """

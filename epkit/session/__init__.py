@@ -1,1 +1,1 @@
-"""Open a model on a target: plan, open, fall back, warm up, report."""
+"""Open a model on a target: plan, open, drop what fails, warm up, report."""

@@ -1,4 +1,7 @@
-"""What an author needs to prove a plugin. Imports pytest only when it is asked for what needs it."""
+"""Check a plugin: the conformance kit, its pytest plugin, and the backend suite of the onnx package.
+
+pytest is imported only where it is needed.
+"""
 
 from __future__ import annotations
 
