@@ -33,8 +33,8 @@ def test_a_traceback_is_found_and_what_led_to_it_is_kept(tmp_path):
     broken = tmp_path / "sitecustomize.py"
     broken.write_text(
         "import os\n"
-        "import epkit.config\n"
-        "whole, first = epkit.config.load, os.getpid()\n"
+        "import epkit.config.file\n"
+        "whole, first = epkit.config.file.load, os.getpid()\n"
         "def load(*words, **named):\n"
         "    if os.getpid() == first:\n"
         "        return whole(*words, **named)\n"

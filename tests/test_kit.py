@@ -39,7 +39,7 @@ BROKEN = {
     "sends_defaults": ("what is unset is not sent", "allow_spinning = '0' though nobody", "options.written() only"),
     "sends_what_cannot_be_set": (
         "what is always sent may be set otherwise",
-        "'sticky', which no option of it sends",
+        "'sticky', which is none of its options",
         "add sticky to its options",
     ),
     "runs_on_the_cpu": ("a tiny model really runs on it", "gave no node of a tiny model", "must add it, or fail"),
