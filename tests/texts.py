@@ -12,6 +12,7 @@ import contextlib
 import functools
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from epkit.errors import EpkitError
 FOLDER = Path(__file__).parent / "texts"
 
 _Kind = TypeVar("_Kind", bound=EpkitError)
+_PLACES = {str(Path(__file__).parents[1]): "<checkout>", sys.prefix: "<python>"}
 _TEMPORARY = re.compile(rf"{re.escape(tempfile.gettempdir())}/[^\s'\":,;)]*/")
 
 _LONG = re.compile(r"\d{12,}")
@@ -52,7 +54,9 @@ def check(text: str) -> None:
 
 
 def _plain(text: str) -> str:
-    """Leave out what is another in each run, and what an editor would spoil."""
+    """Leave out what is another in each run or on each machine, and what an editor would spoil."""
+    for place in sorted(_PLACES, key=len, reverse=True):
+        text = text.replace(place, _PLACES[place])
     text = _FREE.sub("some memory", _LONG.sub("<number>", _TEMPORARY.sub("<folder>/", text)))
     text = re.sub(r"\n\s*\n", "\n", _INSTALLED.sub(r"\1: ...", text))
     return "".join(
