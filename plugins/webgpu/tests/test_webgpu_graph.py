@@ -290,17 +290,17 @@ def test_what_stands_in_the_way_is_named_and_the_session_goes_on_without(name: s
     assert told in str(error.value)
 
 
-def test_a_provider_that_captures_none_is_an_obstacle():
-    for provider in ("cpu", "openvino"):
-        target = {"provider": provider, "cuda_graph": True}
-        with epkit.open(MLP, "t", config={"targets": {"t": target}}) as session:
-            assert session.report.graph is not None
-            assert f"{provider} captures no graphs" in session.report.graph.summary()
-            feed = {"x": floats(2, 16)}
-            with session.bind(feed) as binding:
-                check_same(owned(binding.run()), wanted_of(MLP, feed))
-        with pytest.raises(ProviderDropped, match="captures no graphs"):
-            epkit.open(MLP, "t", config={"targets": {"t": {**target, "strict": True}}})
+@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+def test_a_provider_that_captures_none_is_an_obstacle(provider: str):
+    target = {"provider": provider, "cuda_graph": True}
+    with epkit.open(MLP, "t", config={"targets": {"t": target}}) as session:
+        assert session.report.graph is not None
+        assert f"{provider} captures no graphs" in session.report.graph.summary()
+        feed = {"x": floats(2, 16)}
+        with session.bind(feed) as binding:
+            check_same(owned(binding.run()), wanted_of(MLP, feed))
+    with pytest.raises(ProviderDropped, match="captures no graphs"):
+        epkit.open(MLP, "t", config={"targets": {"t": {**target, "strict": True}}})
 
 
 # What a replay would give wrongly
