@@ -14,13 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
+import broken_plugins
 import numpy as np
 import pytest
 from tiers import slow_but
 
 from epkit._system.process import Parent
 from epkit.provider import Capability, Options, Provider
-from epkit.testing import ProviderConformance, broken, samples, subject, worker
+from epkit.testing import ProviderConformance, samples, subject, worker
 from epkit.testing.promise import Broken, NotClaimed
 
 pytest_plugins = ["pytester"]
@@ -131,8 +132,8 @@ def test_the_time_limit_of_a_promise_ends_with_it(monkeypatch):
     assert trying > waiting == waiting_again == 0
 
 
-def test_every_broken_plugin_that_is_shipped_is_tried():
-    assert {module.name for module in pkgutil.iter_modules(broken.__path__)} == set(BROKEN)
+def test_every_broken_plugin_is_tried():
+    assert {module.name for module in pkgutil.iter_modules(broken_plugins.__path__)} == set(BROKEN)
 
 
 QUICK = ("imports_numpy", "probe_raises", "not_in_this_build", "says_nothing_to_do", "runs_on_the_cpu", "name_taken")
@@ -141,7 +142,7 @@ QUICK = ("imports_numpy", "probe_raises", "not_in_this_build", "says_nothing_to_
 @pytest.mark.parametrize("module", slow_but(BROKEN, *QUICK))
 def test_a_broken_plugin_breaks_one_promise_and_is_told_which_and_what_mends_it(module, pytester, monkeypatch):
     promise, found, mend = BROKEN[module]
-    name = f"epkit.testing.broken.{module}"
+    name = f"broken_plugins.{module}"
     result = run_kit(pytester, monkeypatch, name, "Broken")
     failed = [line for line in result.outlines if line.startswith("FAILED")]
     assert [line.split("::")[2].split(" ")[0] for line in failed] == [f"test_{promise.replace(' ', '_').lower()}"], (

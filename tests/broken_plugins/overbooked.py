@@ -35,7 +35,7 @@ class Broken(Provider):
     name = "broken-overbooked"
     ort_name = "CPUExecutionProvider"
 
-    def open(self, model: str | bytes, options: Options, create: Callable[[], Any]) -> Any:  # noqa: ARG002
+    def open(self, model: str | bytes, options: Options, create: Callable[[], Any]) -> Any:
         """Open a session that bears four runs at once."""
         return FourPlaces(create())
 

@@ -17,11 +17,11 @@ class Broken(Provider):
     ort_name = "CPUExecutionProvider"
     compiles = "opening"
 
-    def with_cache_dir(self, options: Options, device: Device | None, folder: Path | None) -> Options:  # noqa: ARG002
+    def with_cache_dir(self, options: Options, device: Device | None, folder: Path | None) -> Options:
         """Forget the folder."""
         return options
 
-    def cache_fingerprint(self, device: Device | None) -> Sequence[str]:  # noqa: ARG002
+    def cache_fingerprint(self, device: Device | None) -> Sequence[str]:
         """List the version of what would compile."""
         return [f"numpy {wheels.version('numpy')}"]
 

@@ -14,7 +14,7 @@ class Broken(Provider):
     name = "broken-sends-what-cannot-be-set"
     ort_name = "CPUExecutionProvider"
 
-    def always_sent(self, device: Device | None) -> Mapping[str, str]:  # noqa: ARG002
+    def always_sent(self, device: Device | None) -> Mapping[str, str]:
         """Name an option that is none of its options."""
         return {"sticky": "0"}
 

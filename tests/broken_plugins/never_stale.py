@@ -26,11 +26,11 @@ class Broken(Provider):
     options = BrokenOptions
     compiles = "opening"
 
-    def with_cache_dir(self, options: Options, device: Device | None, folder: Path | None) -> Options:  # noqa: ARG002
+    def with_cache_dir(self, options: Options, device: Device | None, folder: Path | None) -> Options:
         """Keep what is compiled in the folder."""
         return options.model_copy(update={"context_file_path": folder and str(folder)})
 
-    def cache_fingerprint(self, device: Device | None) -> Sequence[str]:  # noqa: ARG002
+    def cache_fingerprint(self, device: Device | None) -> Sequence[str]:
         """List something that never changes."""
         return ["the Acme compiler"]
 

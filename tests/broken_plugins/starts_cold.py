@@ -31,7 +31,7 @@ class Broken(Provider):
     ort_name = "CPUExecutionProvider"
     warmup = WarmupNeed(runs=0, why="nothing is left to be done")
 
-    def open(self, model: str | bytes, options: Options, create: Callable[[], Any]) -> Any:  # noqa: ARG002
+    def open(self, model: str | bytes, options: Options, create: Callable[[], Any]) -> Any:
         """Open a session that loads late."""
         return LoadsLate(create())
 
