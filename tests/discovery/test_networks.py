@@ -6,7 +6,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from test_sample import MAKE, session
+from sample_models import MAKE, session
 
 from epkit.discovery import probe_worker
 from epkit.discovery.proof import ATTENTION, CONVOLUTION, MLP, OF, proof_of

@@ -26,7 +26,7 @@ from epkit.testing.promise import Broken, NotClaimed
 
 pytest_plugins = ["pytester"]
 
-MAKE = runpy.run_path(str(Path(__file__).parent.parent / "benchmarks" / "make_testing_models.py"))
+MAKE = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "make_testing_models.py"))
 QUIET = ("-p", "no:cacheprovider", "-p", "no:benchmark", "-p", "no:hypothesispytest", "-rfs")
 
 BROKEN = {

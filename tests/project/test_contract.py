@@ -11,7 +11,7 @@ from epkit import hookspecs, provider
 from epkit.provider import Options, Provider
 
 RECORDED = Path(__file__).with_name("contract.txt")
-"""One member a line; `python tests/test_contract.py` writes it anew, for a reviewer to see what has changed."""
+"""One member a line; `python tests/project/test_contract.py` writes it anew, for a reviewer to see what has changed."""
 
 NEEDED = {"Provider.name", "Provider.ort_name", "Unusable.reason"} | {
     f"Proof.{name}" for name in ("model", "input", "output", "input_shape")
@@ -65,7 +65,7 @@ def test_no_member_of_the_contract_is_removed_or_changed():
 
 def test_every_member_of_the_contract_is_recorded():
     new = {name: told for name, told in members().items() if name not in _recorded()}
-    assert not new, f"plugins will rely on these: python {RECORDED.parent.name}/{Path(__file__).name} records them"
+    assert not new, f"plugins will rely on these: python tests/project/{Path(__file__).name} records them"
 
 
 def test_what_is_added_has_a_default():

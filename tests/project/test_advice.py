@@ -31,7 +31,7 @@ from epkit.discovery.probe import ask
 from epkit.errors import ConfigError, ProviderUnavailable
 from epkit.model import sample
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 PAGE = ROOT / "docs" / "common-advice-checked.md"
 PARALLEL = ort.ExecutionMode.ORT_PARALLEL
@@ -39,7 +39,7 @@ PARALLEL = ort.ExecutionMode.ORT_PARALLEL
 START = f"""
 import json, os, sys, threading
 import numpy as np, onnxruntime as ort
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from models import identity, mlp, model, value
 from onnx import helper, numpy_helper
 
@@ -413,7 +413,7 @@ def test_a_verdict_wants_the_whole_interval_beyond_two_percent(advice):
 
 
 def test_every_behaviour_is_cited_on_the_page():
-    tests = "".join(file.read_text() for file in Path(__file__).parent.glob("test_*.py"))
+    tests = "".join(file.read_text() for file in Path(__file__).parents[1].rglob("test_*.py"))
     cited = set(re.findall(r"`(test_\w+)`", PAGE.read_text()))
     assert [name for name in cited if f"def {name}(" not in tests] == []
     behaviours = Path(__file__).read_text().split("# -- the page")[0]

@@ -26,7 +26,7 @@ from epkit.benchmark.statistics.differences import Difference, difference, pairs
 from epkit.benchmark.statistics.quantiles import bounds, counted, pooled, quantile
 from epkit.benchmark.statistics.verdicts import by_candidate, differences, findings, is_settled, level_of, verdict
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SEEDS = st.integers(0, 2**32 - 1)
 
 # -- Student's t

@@ -28,7 +28,7 @@ from epkit.errors import UnknownTarget
 
 MODEL = mlp(width=64)
 EVERYTHING_ELSE = "cuda,tensorrt,openvino,webgpu"
-PLUGINS = Path(__file__).parents[1] / "plugins"
+PLUGINS = Path(__file__).parents[2] / "plugins"
 
 pytestmark = pytest.mark.usefixtures("empty")
 

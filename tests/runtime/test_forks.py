@@ -24,7 +24,7 @@ from epkit.errors import SessionClosed
 from epkit.runtime.concurrency import PROCESS
 from models import mlp
 from running import LARGE, floats
-from test_timeout import slow
+from slow_model import slow
 
 def in_child(work, leave=os._exit):
     """Do the work in a forked process, and return what it says, or how it ended; it has 30 seconds."""
@@ -146,7 +146,7 @@ def ran(script: str, *words: str) -> object:
         capture_output=True,
         text=True,
         check=False,
-        cwd=Path(__file__).parent,
+        cwd=Path(__file__).parents[1],
         # Imported before epkit, as these scripts do, ONNX Runtime has a thread that a forked process waits for at exit.
         env=os.environ | {"ORT_DISABLE_TELEMETRY": "1"},
         timeout=500,

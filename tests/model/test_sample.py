@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
 from typing import cast
 
 import numpy as np
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
+from sample_models import MAKE, session
 
 from epkit.discovery.proof import CONVOLUTION
 from epkit.model import sample
 from epkit.model.file import TensorInfo, read
-
-MAKE = runpy.run_path(str(Path(__file__).parent.parent / "benchmarks" / "make_sample.py"))
-
-
-def session(
-    model: bytes, optimize: onnxruntime.GraphOptimizationLevel = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = optimize
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def scores(running: onnxruntime.InferenceSession, image: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -248,7 +248,7 @@ def test_the_report_counts_by_verdict_and_names_what_is_not_simply_passed():
 
 
 @pytest.mark.parametrize(
-    "file", sorted((Path(__file__).parents[1] / "docs" / "onnx-suite").glob("*.json")), ids=lambda file: file.stem
+    "file", sorted((Path(__file__).parents[2] / "docs" / "onnx-suite").glob("*.json")), ids=lambda file: file.stem
 )
 def test_the_reports_in_the_documentation_say_that_the_gate_holds(file):
     report = Report(**json.loads(file.read_text(encoding="utf-8")))

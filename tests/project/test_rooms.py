@@ -11,8 +11,9 @@ from pathlib import Path
 import grimp
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "epkit"
+TESTS = ROOT / "tests"
 MOST_LINES = 375
 OUTSIDE_THE_LAYERS = ("__init__", "_version")
 EVERYTHING_BELOW = "everything below"
@@ -61,6 +62,11 @@ def _room(module: str) -> str:
 
 def test_the_map_has_every_entry_at_the_top_and_no_other():
     assert sorted(rows()) == sorted(entries())
+
+
+def test_the_tests_have_a_folder_for_each_room_and_one_for_the_project():
+    rooms = {name.removeprefix("_") for name in entries() if (PACKAGE / name).is_dir()}
+    assert {file.parent.relative_to(TESTS).as_posix() for file in TESTS.rglob("test_*.py")} == rooms | {"project"}
 
 
 def test_the_layers_of_the_linter_are_in_the_order_of_the_map():

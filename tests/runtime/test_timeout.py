@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,31 +16,13 @@ from capabilities import SECOND, needs
 from models import identity, mlp, model, value
 from onnx import TensorProto, helper, numpy_helper
 from running import ADD, check_same, floats, full, wanted_of
+from slow_model import LONG, SHORT, slow
 from texts import says
 from together import together
 
 import epkit
 from epkit.errors import ConfigError, InputError, RunError, RunTimeout, SessionClosed
 from epkit.runtime import timeout as background
-
-TURNS = 400
-
-
-def slow(rows: int | str = "N") -> bytes:
-    """Build a model of many nodes that takes seconds with a thousand rows, and next to nothing with one."""
-    weights = [numpy_helper.from_array(np.eye(768, dtype=np.float32), "w")]
-    nodes = []
-    for turn in range(TURNS):
-        nodes += [
-            helper.make_node("MatMul", [f"h{turn}", "w"], [f"m{turn}"]),
-            helper.make_node("Abs", [f"m{turn}"], [f"h{turn + 1}"]),
-        ]
-    nodes.append(helper.make_node("Identity", [f"h{TURNS}"], ["y"]))
-    return model(nodes, [value("h0", [rows, 768])], [value("y", [rows, 768])], weights)
-
-
-LONG = np.ones((400, 768), np.float32)
-SHORT = np.ones((1, 768), np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -284,7 +267,7 @@ LET_GO = """
 import asyncio
 import numpy as np
 import epkit
-from test_timeout import slow
+from slow_model import slow
 
 session = epkit.open(slow(), "openvino", session_options={"intra_op_num_threads": 1})
 big = np.ones((800, 768), np.float32)
@@ -307,6 +290,6 @@ def test_a_run_that_outlives_its_event_loop_says_nothing(tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        cwd=__file__.rpartition("/")[0],
+        cwd=Path(__file__).parents[1],
     )
     assert (done.stdout, done.stderr, done.returncode) == ("True\nTrue\nclosed\n", "", 0)

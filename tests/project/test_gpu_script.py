@@ -13,7 +13,7 @@ import warm
 
 import epkit
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 
 
 def written(folder: Path, *arguments: str) -> tuple[int, dict[str, Any]]:

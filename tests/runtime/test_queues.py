@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from models import mlp
 from running import ADD, check_same, floats, full, wanted_of
-from test_timeout import LONG, SHORT, slow
+from slow_model import LONG, SHORT, slow
 from together import together
 
 import epkit

@@ -51,7 +51,7 @@ from epkit.session.cache import manage, session_cache
 from epkit.session.settings import Setting
 from epkit.session.warmup import PlannedRun
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md")), *ROOT.glob("plugins/*/README.md")]
 WITH_A_SECOND_ENGINE = (

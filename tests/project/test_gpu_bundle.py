@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu_bundle.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_bundle.py"
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from elf import elf
 from epkit_cuda.provider import Cuda
 from epkit_tensorrt.provider import TensorRT
-from test_platform import elf
 
 from epkit._system.cause import cause
 from epkit.discovery import nvidia

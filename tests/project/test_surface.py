@@ -1,7 +1,7 @@
 """What programs rely on stays: public names, commands, exit codes and JSON documents, as recorded in surface.txt.
 
-The contract of plugins is recorded in contract.txt (test_contract.py). `python tests/test_surface.py` records this one,
-for a reviewer to see what has changed.
+The contract of plugins is recorded in contract.txt (test_contract.py). `python tests/project/test_surface.py` records
+this one, for a reviewer to see what has changed.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from pathlib import Path
 
 import click
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # what tests share, for the script
+
 from documents import made_up
 from tiers import slow_but
 
@@ -30,7 +33,7 @@ from epkit.model import sample
 from epkit.session.compile import Compilation
 
 RECORDED = Path(__file__).with_name("surface.txt")
-ON_PURPOSE = "programs rely on these; after a change on purpose, python tests/test_surface.py records them"
+ON_PURPOSE = "programs rely on these; after a change on purpose, python tests/project/test_surface.py records them"
 KEPT_FILES = {"epkit.compiled/1"}
 """Schemas of what epkit keeps for itself: no command prints them."""
 MADE_BY_USERS = ("RunOptions", "EpkitError")

@@ -23,7 +23,7 @@ from epkit.cli import main
 from epkit.discovery import scaffold
 from epkit.errors import ConfigError
 
-TUTORIAL = Path(__file__).parents[1] / "docs" / "tutorial" / "epkit-acme"
+TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial" / "epkit-acme"
 OPENVINO = "onnxruntime-ep-openvino"
 
 

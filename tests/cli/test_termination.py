@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from processes import alive
-from test_timeout import slow
+from slow_model import slow
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="it has no /proc")]
 LONG = 20_000

@@ -317,7 +317,7 @@ def test_two_threads_that_close_a_session_in_their_runs_do_not_wait_for_each_oth
 @pytest.mark.skipif(sys.platform == "win32", reason="it has no timers that interrupt")
 @pytest.mark.parametrize("limit", [None, 600, 1])
 def test_a_signal_handler_may_close_the_session(limit):
-    from test_timeout import slow
+    from slow_model import slow
 
     session = epkit.open(slow(), "cpu", session_options={"intra_op_num_threads": 1})
     big = np.ones((60 if limit != 1 else 4000, 768), np.float32)
