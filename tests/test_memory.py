@@ -381,8 +381,8 @@ def test_a_first_dimension_without_a_name_is_the_batch():
     [
         (mlp(batch=2), {"batches": (1,)}, "no input whose first dimension is dynamic"),
         (identity(shape=[]), {"batches": (1,)}, "no input whose first dimension is dynamic"),
-        (mlp(), {"batches": (0,)}, "whole numbers from 1 on"),
-        (mlp(), {"batches": (True,)}, "whole numbers from 1 on"),
+        (mlp(), {"batches": (0,)}, "an integer of at least 1"),
+        (mlp(), {"batches": (True,)}, "an integer of at least 1"),
         (mlp(), {"target": "cpu"}, "no batch size"),
         (mlp(), {"batches": (1,), "target": "cpuu"}, "cpuu"),
         (
