@@ -149,7 +149,7 @@ def test_a_new_file_has_the_mode_that_the_umask_leaves(tmp_path):
         "import os, sys; from pathlib import Path; from epkit._system import files\n"
         "os.umask(0o027); files.write_atomic(Path(sys.argv[1]), 'text')\n"
         "os.umask(0); files.write_atomic(Path(sys.argv[2]), 'text', mode=files.PRIVATE_MODE)\n"
-        "files.private_folder(Path(sys.argv[3]))\n"
+        "files.make_private_folder(Path(sys.argv[3]))\n"
     )
     places = [tmp_path / "public", tmp_path / "kept", tmp_path / "one" / "two"]
     subprocess.run([sys.executable, "-c", code, *map(str, places)], check=True)

@@ -63,7 +63,7 @@ def test_a_dynamic_dimension_names_the_inputs_that_use_it_and_one_without_name_i
     found = inspect(model(shapes, []).SerializeToString())
     assert found.dynamic == {"n": ("x", "b"), "m": ("b",), "b[2]": ("b",), "c[0]": ("c",)}
     assert "4 dynamic dimensions (n, m, b[2], c[0]): give sizes with warmup.shapes" in found.notes
-    assert "the input 'd' declares no rank: any shape is taken" in found.notes
+    assert "the input 'd' declares no rank: any shape is accepted" in found.notes
 
 
 def test_the_memory_estimate_is_what_is_declared_and_says_what_it_covers() -> None:

@@ -29,9 +29,9 @@ def branching() -> bytes:
 
 def test_nodes_are_those_that_depend_on_inputs_through_branches_too():
     found = find_dependent_nodes(branching(), ["x"])
-    assert [(one.operator, one.makes) for one in found] == [("Abs", ("h",)), ("If", ("y",)), ("Add", ("z",))]
-    assert {"flag", "h"} <= set(found[1].reads)
-    assert [one.told for one in found] == ["Abs 'first'", "If", "Add"]
+    assert [(one.operator, one.outputs) for one in found] == [("Abs", ("h",)), ("If", ("y",)), ("Add", ("z",))]
+    assert {"flag", "h"} <= set(found[1].inputs)
+    assert [one.label for one in found] == ["Abs 'first'", "If", "Add"]
 
 
 @pytest.mark.parametrize("name", ["squeezenet", "shufflenet"])
@@ -40,7 +40,7 @@ def test_nodes_of_a_real_model_are_those_that_the_onnx_package_reads(name):
     stored = {one.name for one in loaded.graph.initializer}
     inputs = [one.name for one in loaded.graph.input if one.name not in stored]
     real = {tuple(one.output) for one in loaded.graph.node if one.op_type != "ConstantOfShape"}
-    assert {one.makes for one in find_dependent_nodes(light(name).read_bytes(), inputs)} == real
+    assert {one.outputs for one in find_dependent_nodes(light(name).read_bytes(), inputs)} == real
 
 
 def test_exposed_tensors_are_outputs_after_those_of_the_model():
@@ -77,7 +77,7 @@ def test_a_whole_model_can_be_shaken_and_keeps_everything_else():
     loaded = onnx.load_from_string(contents)
     stored = {one.name for one in loaded.graph.initializer}
     inputs = [one.name for one in loaded.graph.input if one.name not in stored]
-    names = [name for node in find_dependent_nodes(contents, inputs) for name in node.makes]
+    names = [name for node in find_dependent_nodes(contents, inputs) for name in node.outputs]
     moved = onnx.load_from_string(add_rounding_noise(contents, dict.fromkeys(names, "float32"), seed=0))
     assert len(moved.graph.node) == len(loaded.graph.node) + 3 * len(names)
     assert moved.graph.initializer == loaded.graph.initializer

@@ -271,7 +271,7 @@ def test_a_remembered_digest_of_another_type_is_worked_out_again(cache, tmp_path
     file.write_bytes(b"contents")
     os.utime(file, (1, 1))
     wanted = digest.digest_file(file)
-    memory = digest._memory(file)
+    memory = digest._cache_file(file)
     assert memory is not None
     for text in ("[" * 200_000, json.dumps({"state": digest._state(file), "sha256": 3}), "9" * 5000):
         memory.write_text(text)

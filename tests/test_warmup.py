@@ -178,7 +178,7 @@ def test_a_size_that_a_session_option_settles_is_not_guessed_by_explain():
     [
         (mlp(batch=2), {}, r"warmup.batches: the model has no input whose first dimension is dynamic.*x \[2, 16\]"),
         (mlp(), {"shapes": [{"x": [1, 16]}]}, "batches and shapes both say the size of the batch"),
-        (mlp(), {"dimensions": {"batch": 2}}, "warmup.batches: the size of batch is said already"),
+        (mlp(), {"dimensions": {"batch": 2}}, "warmup.batches: the size of batch is set already"),
         (mlp(), {"batches": [0]}, "warmup.batches.0"),
     ],
 )

@@ -79,9 +79,7 @@ def prune(folder: str | None, everything: bool, stale: bool, as_json: bool) -> N
     _rows(done.removed)
     freed = output.format_bytes(sum(row.bytes for row in done.removed))
     removed = format_count(len(done.removed), "compiled model")
-    output.line(
-        f"removed {removed} from {done.folder}, {freed}; {output.format_bytes(done.bytes)} are left"
-    )
+    output.line(f"removed {removed} from {done.folder}, {freed}; {output.format_bytes(done.bytes)} are left")
 
 
 def _rows(rows: tuple[KeptRow, ...]) -> None:
