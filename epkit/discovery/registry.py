@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import pluggy
 from pydantic import ConfigDict
@@ -19,18 +19,9 @@ from pydantic import ConfigDict
 from epkit import hookspecs
 from epkit._system import fork
 from epkit._system.streams import hushed
+from epkit.discovery import contract_checks
 from epkit.errors import PluginError, UnknownTarget, nearest
-from epkit.provider import (
-    Availability,
-    Capability,
-    Compiles,
-    Concurrency,
-    Options,
-    Proof,
-    Provider,
-    Unusable,
-    WarmupNeed,
-)
+from epkit.provider import Availability, Options, Provider, Unusable
 
 GROUP = "epkit"
 NAMED = "EPKIT_PLUGINS"
@@ -215,16 +206,18 @@ def _offered(plugin: Plugin, owners: Mapping[str, Plugin], *, strict: bool) -> I
         providers = load(plugin)
     except (Exception, SystemExit) as error:
         if strict:
-            raise PluginError(f"the plugin {plugin.name!r} ({plugin.value}) is broken: {_told(error)}") from error
+            raise PluginError(
+                f"the plugin {plugin.name!r} ({plugin.value}) is broken: {contract_checks.describe(error)}"
+            ) from error
         leave = f"take it out of {NAMED}" if plugin.distribution == NAMED else f"pip uninstall {plugin.distribution}"
         hint = getattr(error, "hint", "") or f"EPKIT_STRICT_PLUGINS=1 epkit providers, or {leave}"
-        yield Entry(plugin.name, plugin, "broken", None, _told(error), hint)
+        yield Entry(plugin.name, plugin, "broken", None, contract_checks.describe(error), hint)
         return
     if not providers:
         yield _broken(plugin, "its hook returned no provider", strict=strict)
     mine: set[str] = set()
     for provider in providers:
-        fault = _fault(provider)
+        fault = contract_checks.violation(provider)
         if not fault and provider.name in mine:
             fault = f"it offers two providers named {provider.name!r}"
         elif not fault and provider.name in owners:
@@ -246,65 +239,3 @@ def _broken(plugin: Plugin, fault: str, *, strict: bool) -> Entry:
         else f"pip install -U {plugin.distribution}"
     )
     return Entry(plugin.name, plugin, "broken", None, fault, f"{mend}, or tell its author")
-
-
-def _fault(provider: object) -> str:
-    """Say what keeps an object from being a provider; empty when nothing does."""
-    try:
-        return _contradiction(provider)
-    except Exception as error:  # noqa: BLE001 - attributes of foreign objects may be code
-        return f"looking at {type(provider).__name__} failed: {_told(error)}"
-
-
-def _contradiction(provider: object) -> str:
-    if isinstance(provider, type):
-        return f"its hook returned the class {provider.__name__} where an object belongs; return {provider.__name__}()"
-    if not isinstance(provider, Provider):
-        return f"its hook returned a {type(provider).__name__}, which is not an epkit.provider.Provider"
-    name, ort_name = getattr(provider, "name", None), getattr(provider, "ort_name", None)
-    if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9-]*", name):
-        return f"{type(provider).__name__}.name is {name!r}; it must be lower-case letters, digits and dashes"
-    if not isinstance(ort_name, str) or not ort_name:
-        return f"{type(provider).__name__}.ort_name is {ort_name!r}; it must be ONNX Runtime's name"
-    if not (isinstance(provider.options, type) and issubclass(provider.options, Options)):
-        return f"{type(provider).__name__}.options must be a subclass of epkit.provider.Options"
-    required = [name for name, field in provider.options.model_fields.items() if field.is_required()]
-    if required:
-        return f"{provider.options.__name__}.{required[0]} has no default: what a user leaves out must be None"
-    for attribute, holds, wanted in (
-        ("rank", isinstance(provider.rank, int | float), "a number"),
-        ("device_kinds", _texts(provider.device_kinds), "a tuple of texts"),
-        ("environment", _texts(provider.environment), "a tuple of texts"),
-        ("native_options", _texts(provider.native_options), "a tuple of texts"),
-        ("writing_options", _texts(provider.writing_options), "a tuple of texts"),
-        ("unsupported_types", _texts(provider.unsupported_types), "a tuple of texts"),
-        ("narrowed_types", isinstance(provider.narrowed_types, Mapping), "a mapping from type to type"),
-        ("compiles", provider.compiles in get_args(Compiles), f"one of {', '.join(get_args(Compiles))}"),
-        ("capabilities", _claims(provider.capabilities), f"a frozenset of {', '.join(get_args(Capability))}"),
-        ("warmup", isinstance(provider.warmup, WarmupNeed), "a WarmupNeed"),
-        ("arena", provider.arena in ("cpu", "gpu", None), "'cpu', 'gpu' or None"),
-        ("proof", provider.proof is None or isinstance(provider.proof, Proof), "a Proof, or None"),
-        (
-            "self_test_timeout_s",
-            isinstance(provider.self_test_timeout_s, int | float) and provider.self_test_timeout_s > 0,
-            "above 0",
-        ),
-        ("concurrency", provider.concurrency in get_args(Concurrency), f"one of {', '.join(get_args(Concurrency))}"),
-    ):
-        if not holds:
-            return f"{type(provider).__name__}.{attribute} is {getattr(provider, attribute)!r}; it must be {wanted}"
-    return ""
-
-
-def _texts(value: object) -> bool:
-    return isinstance(value, tuple) and all(isinstance(one, str) for one in value)
-
-
-def _claims(value: object) -> bool:
-    return isinstance(value, frozenset) and value <= set(get_args(Capability))
-
-
-def _told(error: BaseException) -> str:
-    """Return the error in one line, with its class where the text alone says too little."""
-    text = " ".join(str(getattr(error, "message", error)).split())
-    return text if isinstance(error, PluginError | pluggy.PluginValidationError) else f"{type(error).__name__}: {text}"
