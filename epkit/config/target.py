@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from epkit.config.built_in import BUILT_IN
-from epkit.config.file import Config, Table, Value, merged, origin_of, table_of
+from epkit.config.file import Config
+from epkit.config.layers import Table, Value, merge, origin_of, table_of
 from epkit.config.schema import TargetTable, Warmup
 from epkit.config.session_options import WRITING_ENTRIES, SessionOptions
 from epkit.config.validation import validated
@@ -86,10 +87,10 @@ def read(
     if name is None:
         return _automatic(config, registry, call)
     if name in config.targets:
-        return _from_table(name, f"{why}: {config.place}", merged(config.target(name), call), registry, config)
+        return _from_table(name, f"{why}: {config.place}", merge(config.target(name), call), registry, config)
     if name not in {entry.name for entry in registry.entries}:
         if name in BUILT_IN:
-            return _from_table(name, f"{why}: a built-in target", merged(config.target(name), call), registry, config)
+            return _from_table(name, f"{why}: a built-in target", merge(config.target(name), call), registry, config)
         # Who asks for something else need not read of them.
         built_in = BUILT_IN if name.startswith(CPU) else ()
         known = {*registry.providers, *config.targets, *built_in}
@@ -97,7 +98,7 @@ def read(
         own = _own_name(name, registry) or nearest(name, known, what="known here")
         raise UnknownTarget(told, hint="; ".join((own, *config.ignored)))
     bare: Table = {"provider": Value(name, "call"), "strict": Value(True, "epkit: a bare provider name is strict")}
-    return _from_table(name, f"{why}: the provider itself, strictly", merged(bare, call), registry, config)
+    return _from_table(name, f"{why}: the provider itself, strictly", merge(bare, call), registry, config)
 
 
 def _own_name(name: str, registry: Registry) -> str:
@@ -178,7 +179,7 @@ def _automatic(config: Config, registry: Registry, call: Table) -> Target:
         "provider": Value(names[0], "epkit: automatic chain"),
         "fallback": Value(names[1:], "epkit: automatic chain"),
     }
-    return _from_table("automatic", why, merged(table, call), registry, config)
+    return _from_table("automatic", why, merge(table, call), registry, config)
 
 
 def _from_table(name: str, why: str, table: Table, registry: Registry, config: Config) -> Target:

@@ -1,6 +1,6 @@
-"""What can one provider really do? Runs in a child process, where a crash or a hang is an answer too.
+"""Prove one provider in a child process, where a crash or a hang is a result too.
 
-Asks the plugin's own probe, then runs a tiny model on that provider alone and checks who took it and what came out.
+Calls the plugin's own probe, then runs a tiny model on that provider alone, and checks the placement and the outputs.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ def main() -> None:
 
 def _answer(plugin: Plugin, name: str, device: Device | None) -> Availability:
     try:
-        provider = next(one for one in load(plugin) if one.name == name)
+        provider = next(provider for provider in load(plugin) if provider.name == name)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code
         traceback.print_exc()
         return Unusable(f"its plugin raised {type(error).__name__}: {error}", transient=True)
     answer = availability_of(provider)
     if isinstance(answer, Unusable):
         return answer
-    # What fails from here on may be gone in a minute: a device that is busy, memory that is taken.
+    # Errors from here on are transient: a busy device, no free memory.
     try:
         api.keep_log()
         _prove(provider, device)
@@ -55,14 +55,14 @@ def _answer(plugin: Plugin, name: str, device: Device | None) -> Availability:
         return Unusable(fault.cause, hint_for(provider, fault.cause) or fault.hint, transient=True)
     except EpkitError as error:
         return Unusable(error.message, error.hint, transient=True)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a provider raises is its answer
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code
         traceback.print_exc()
         return Unusable(describe_error(error), hint_for(provider, str(error)), transient=True)
     return answer
 
 
 def _prove(provider: Provider, device: Device | None) -> None:
-    """Run the tiny model on `provider` alone; raises with what was wrong."""
+    """Run the tiny model on `provider` alone; raises OpenFault if placement or outputs are wrong."""
     import numpy as np
 
     proof: Proof = proof_of(provider)

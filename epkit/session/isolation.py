@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 from pydantic_core import to_jsonable_python
 
 from epkit._system.process import Child
-from epkit.config.file import plain
+from epkit.config.layers import plain
 from epkit.discovery.probe import Answer
 from epkit.errors import ConfigError, RunError
 from epkit.model.file import Model

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from epkit.config.file import Value, origin_of
+from epkit.config.layers import Value, origin_of
 from epkit.config.target import Target
 from epkit.runtime.api import Settings
 from epkit.runtime.configured import Candidate, unset

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from epkit import wheels
-from epkit.config.file import table_of
+from epkit.config.layers import table_of
 from epkit.config.validation import validated
 from epkit.discovery import listing
 from epkit.discovery.listing import spelt

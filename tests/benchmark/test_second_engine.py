@@ -23,7 +23,7 @@ from epkit.benchmark.report import sentences
 from epkit.benchmark.report.markdown import markdown
 from epkit.config.built_in import BUILT_IN, choose, describe
 from epkit.discovery import listing
-from epkit.discovery.listing import WAYS, Row, second_engine
+from epkit.discovery.listing import ENGINE_WHEELS, ProviderRow, second_engine
 from epkit.errors import UnknownTarget
 
 MODEL = mlp(width=64)
@@ -179,8 +179,8 @@ def test_what_was_named_is_compared_and_nothing_else(only_cpu, bench):
 # -- epkit providers
 
 
-def row(name: str, status: str, hint: str = "") -> Row:
-    return Row(name, name, name, "epkit", status, "a reason", hint)
+def row(name: str, status: str, hint: str = "") -> ProviderRow:
+    return ProviderRow(name, name, name, "epkit", status, "a reason", hint)
 
 
 CPU = row("cpu", "usable")
@@ -218,7 +218,7 @@ STRANGE = {("darwin", "x86_64"), ("darwin", "AMD64"), ("linux", "AMD64"), ("win3
 def test_the_machines_are_those_that_the_plugin_itself_names(name):
     written = tomllib.loads((PLUGINS / name / "pyproject.toml").read_text(encoding="utf-8"))
     markers = [Requirement(one).marker for one in written["project"]["dependencies"] if "onnxruntime" in one]
-    way = next(way for way in WAYS if way.provider == name)
+    way = next(way for way in ENGINE_WHEELS if way.provider == name)
     for system in ("linux", "win32", "darwin"):
         for machine in ("x86_64", "AMD64", "aarch64", "arm64", "ARM64", "riscv64"):
             its = {"sys_platform": system, "platform_machine": machine}

@@ -20,7 +20,7 @@ import epkit
 from epkit._system import trust
 from epkit._system.folders import make_cache_folder
 from epkit.config import file as config
-from epkit.discovery import probe, registry
+from epkit.discovery import probe_cache, registry
 from epkit.errors import ConfigError, UnknownTarget
 from epkit.model import digest
 from epkit.provider import Usable
@@ -247,7 +247,7 @@ ANSWERS = {
 def test_an_answer_that_cannot_be_read_is_as_if_it_were_not_there(case, cache):
     file = make_cache_folder("probe") / "answer.json"
     file.write_bytes(ANSWERS[case].encode(errors="surrogateescape"))
-    memory = probe._Memory(file)
+    memory = probe_cache.CachedProbe(file)
     assert memory.read() is None
     memory.write(Usable("fine"))
     assert (memory.read(), memory.note) == (Usable("fine"), "")
@@ -256,7 +256,7 @@ def test_an_answer_that_cannot_be_read_is_as_if_it_were_not_there(case, cache):
 @pytest.mark.parametrize("place", ["pipe", "of another user", "that all may write"])
 def test_an_answer_that_others_can_have_written_is_as_if_it_were_not_there(place, cache):
     file = make_cache_folder("probe") / "answer.json"
-    memory = probe._Memory(file)
+    memory = probe_cache.CachedProbe(file)
     memory.write(Usable("fine"))
     if place == "pipe":
         file.unlink()
