@@ -31,7 +31,7 @@ from epkit.errors import ConfigError, RunError
 from epkit.provider import Availability, Device, Provider, Unusable, Usable
 from epkit.runtime import api, events
 from epkit.runtime.configured import CPU
-from epkit.runtime.plugin_calls import availability_of, hint_for
+from epkit.runtime.plugin_calls import hint_for, probe_availability
 
 if TYPE_CHECKING:
     import filelock
@@ -106,7 +106,7 @@ def ask(
             proofs.give_up()  # interrupted: nobody waits for them any more
             raise
     for name, answer in answers.items():
-        events.tell(answer.event(name))
+        events.notify(answer.event(name))
     return answers
 
 
@@ -142,11 +142,11 @@ def _ask(
     started = time.perf_counter()
     if isinstance(provider, Absent):
         return Answer(provider.probe())
-    if not api.installed():
+    if not api.is_installed():
         return Answer(Unusable(api.MISSING, api.MISSING_HINT))
     # The CPU is in every build of ONNX Runtime, and every fallback ends there: there is nothing to prove.
     if provider.name == CPU or quick:
-        return Answer(availability_of(provider), time.perf_counter() - started)
+        return Answer(probe_availability(provider), time.perf_counter() - started)
     with _memory(provider, device, registry, proofs) as memory:
         known = None if refresh else memory.read()
         if known is not None:

@@ -19,12 +19,12 @@ from epkit._system import fork
 SHRINK = "memory.enable_memory_arena_shrinkage"
 
 
-def size(values: Mapping[str, Any]) -> int:
+def count_bytes(values: Mapping[str, Any]) -> int:
     """Return the bytes of inputs or outputs; texts and maps count as nothing."""
     return sum(array.nbytes for array in _arrays(values))
 
 
-class Shrink:
+class ArenaShrinkage:
     """Which runs of one session give memory back. Any number of threads may call it."""
 
     def __init__(self, above: int, arenas: Sequence[str]) -> None:
@@ -35,37 +35,37 @@ class Shrink:
         self._above = above
         self._arenas = ";".join(arenas)
         self._lock = fork.lock()
-        self._kept: list[weakref.ref[Any]] = []
+        self._large_outputs: list[weakref.ref[Any]] = []
 
-    def wanted(self, feed: Mapping[str, Any]) -> bool:
+    def should_shrink(self, feed: Mapping[str, Any]) -> bool:
         """Whether memory is to be given back after this run."""
-        if size(feed) > self._above:
+        if count_bytes(feed) > self._above:
             return True
-        if not self._kept:
+        if not self._large_outputs:
             return False
         with self._lock:
-            asked = list(self._kept)
-            if not asked or any(kept() is not None for kept in asked):
+            outputs = list(self._large_outputs)
+            if not outputs or any(output() is not None for output in outputs):
                 return False
-            del self._kept[: len(asked)]  # this thread may have added to it: `__del__` can run anything
+            del self._large_outputs[: len(outputs)]  # this thread may have added to it: `__del__` can run anything
         return True
 
     @property
-    def owes(self) -> bool:
+    def pending(self) -> bool:
         """Whether outputs are out that will have to be given back."""
-        return bool(self._kept)
+        return bool(self._large_outputs)
 
-    def tell(self, options: Any) -> None:
+    def set_option(self, options: Any) -> None:
         """Put the option into ONNX Runtime's RunOptions."""
         if self._arenas:
             options.add_run_config_entry(SHRINK, self._arenas)
 
-    def returned(self, results: Mapping[str, Any]) -> None:
+    def record_results(self, results: Mapping[str, Any]) -> None:
         """Take note of outputs that are too large to leave in the arena once the caller has dropped them."""
-        if size(results) > self._above:
-            kept = [weakref.ref(array) for array in _arrays(results)]
+        if count_bytes(results) > self._above:
+            outputs = [weakref.ref(array) for array in _arrays(results)]
             with self._lock:
-                self._kept += kept
+                self._large_outputs += outputs
 
 
 def _arrays(values: Mapping[str, Any]) -> list[Any]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from epkit._system.arguments import kind_of
 from epkit.model.dtypes import name_of
-from epkit.runtime.convert import sized
+from epkit.runtime.convert import format_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Copy:
     why: str
 
 
-def passed(feed: Mapping[str, object], results: Mapping[str, object], why: str) -> list[Copy]:
+def list_copies(feed: Mapping[str, object], results: Mapping[str, object], why: str) -> list[Copy]:
     """List what a run copies that takes and leaves its tensors as a plain run does."""
     arrays: tuple[tuple[Literal["in", "out"], Mapping[str, object]], ...] = (("in", feed), ("out", results))
     return [
@@ -35,7 +35,7 @@ def passed(feed: Mapping[str, object], results: Mapping[str, object], why: str) 
     ]
 
 
-def conversion(given: object, array: object) -> str:
+def describe_conversion(given: object, array: object) -> str:
     """Say what had to be made of a value; empty where the array is its memory."""
     if given is array or not isinstance(array, np.ndarray):
         return ""
@@ -46,12 +46,12 @@ def conversion(given: object, array: object) -> str:
             seen = np.asarray(given) if hasattr(given, "__array_interface__") else np.from_dlpack(given)  # type: ignore[arg-type]
         if np.may_share_memory(seen, array):
             return ""
-    return f"{_described(given)} made into {_described(array)}"
+    return f"{_describe(given)} made into {_describe(array)}"
 
 
-def _described(value: object) -> str:
+def _describe(value: object) -> str:
     if not isinstance(value, np.ndarray):
         return kind_of(value)
     layout = "" if value.flags.c_contiguous else ", not C-contiguous"
     order = "" if value.dtype.isnative else ", big-endian"
-    return f"{sized(name_of(value.dtype), value.shape)}{order}{layout}"
+    return f"{format_type(name_of(value.dtype), value.shape)}{order}{layout}"

@@ -26,27 +26,27 @@ _DLPACK = {"cuda": 2}
 _DEFAULT_STREAM = 1
 
 
-def parts(place: str) -> tuple[str, int]:
+def split_place(place: str) -> tuple[str, int]:
     """Split "cuda:1" into ONNX Runtime's name of the device and its number."""
     kind, _, index = place.partition(":")
     return kind, int(index or 0)
 
 
-def overlap(one: Any, other: Any, place: str) -> bool:
+def overlaps(one: Any, other: Any, place: str) -> bool:
     """Whether two of ONNX Runtime's values at one place share memory."""
     begin, start = one.data_ptr(), other.data_ptr()
     size, length = one.tensor_size_in_bytes(), other.tensor_size_in_bytes()
-    if not shares(place):  # what is no address, but a handle, says nothing of where the next buffer begins
+    if not supports_dlpack(place):  # what is no address, but a handle, says nothing of where the next buffer begins
         return bool(begin == start and size and length)
     return bool(begin < start + length and start < begin + size)
 
 
-def shares(place: str) -> bool:
+def supports_dlpack(place: str) -> bool:
     """Whether the memory of a place can be handed to other libraries through DLPack, and be taken from them."""
-    return parts(place)[0] in _DLPACK
+    return split_place(place)[0] in _DLPACK
 
 
-def dlpack_place(value: object) -> str | None:
+def find_dlpack_place(value: object) -> str | None:
     """Say where a DLPack producer keeps its memory, if that is a device that ONNX Runtime can share; else None."""
     ask = getattr(value, "__dlpack_device__", None)
     if ask is None:
@@ -119,7 +119,7 @@ class DeviceArray:
 
     def __dlpack_device__(self) -> tuple[int, int]:
         """Return DLPack's number of the device, and which of them it is; raises BufferError where it has none."""
-        kind, index = parts(self.device)
+        kind, index = split_place(self.device)
         if kind not in _DLPACK:
             raise BufferError(f"DLPack does not know memory on {kind}: take .numpy()")
         return _DLPACK[kind], index
@@ -133,7 +133,7 @@ class DeviceArray:
         return f"<epkit.DeviceArray {self.dtype} {list(self.shape)} on {self.device}>"
 
 
-class _Ordered:
+class _StreamOrdered:
     """A DLPack producer that is asked for its memory once what writes to it comes before CUDA's default stream.
 
     It has the producer's type, by which ONNX Runtime knows bools from uint8.
@@ -150,14 +150,14 @@ class _Ordered:
             return self._value.__dlpack__()
 
 
-def taken(runtime: Any, session: Any, value: object, name: str) -> Any:
+def to_ort_value(runtime: Any, session: Any, value: object, name: str) -> Any:
     """Return ONNX Runtime's value over memory of a device, which it keeps alive; raises RunError.
 
     `session` is ONNX Runtime's, which takes no value of another session, but takes what comes through DLPack.
     """
     if not isinstance(value, DeviceArray):
-        return _from_dlpack(runtime, _Ordered(value), value, name)
-    if value._owner() is session or not shares(value.device):
+        return _from_dlpack(runtime, _StreamOrdered(value), value, name)
+    if value._owner() is session or not supports_dlpack(value.device):
         return value._value
     with value._turn:
         value._synchronize()
@@ -168,7 +168,7 @@ def _from_dlpack(runtime: Any, producer: object, given: object, name: str) -> An
     try:
         return runtime.OrtValue.from_dlpack(producer)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
-        told = f"{name!r} cannot be bound where it is: {error}"
+        message = f"{name!r} cannot be bound where it is: {error}"
         grows = getattr(given, "requires_grad", False) is True
         hint = "give it detached: .detach()" if grows else "give it C-contiguous, as .contiguous() does"
-        raise RunError(told, hint=hint) from error
+        raise RunError(message, hint=hint) from error

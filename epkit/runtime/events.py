@@ -8,16 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import logging
+import os
+import re
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias, TypeVar
 
+from epkit._system import fork
 from epkit._system.cause import cause
-from epkit.runtime.session_wrapper import Wrapped
+from epkit.errors import ConfigError
+from epkit.runtime.session_wrapper import SessionWrapper
+
+VARIABLE = "EPKIT_EVENTS"
 
 Result = TypeVar("Result")
 
@@ -119,7 +128,7 @@ class Observation:
     def stop(self) -> None:
         """Call the observer no more."""
         with contextlib.suppress(ValueError):
-            _at_work.remove(self)
+            _observations.remove(self)
 
     def __enter__(self) -> Observation:
         return self
@@ -129,7 +138,7 @@ class Observation:
 
 
 # Added to and taken from in one call each, so that a signal handler in their middle has no lock to wait for.
-_at_work: list[Observation] = []
+_observations: list[Observation] = []
 _numbers = itertools.count(1)
 
 
@@ -141,18 +150,18 @@ def observe(observer: Observer) -> Observation:
     more, and the logger `epkit` says so.
     """
     observation = Observation(observer)
-    _at_work.append(observation)
+    _observations.append(observation)
     return observation
 
 
-def observed() -> bool:
+def has_observers() -> bool:
     """Whether anybody is told."""
-    return bool(_at_work)
+    return bool(_observations)
 
 
-def tell(event: Event) -> None:
+def notify(event: Event) -> None:
     """Call every observer."""
-    for one in tuple(_at_work):
+    for one in tuple(_observations):
         try:
             one.call(event)
         except OSError as error:  # what it writes to is full or gone: its code is not at fault
@@ -163,7 +172,7 @@ def tell(event: Event) -> None:
             logging.getLogger("epkit").exception("an observer failed, and is called no more: %r", one.observer)
 
 
-class Watched(Wrapped):
+class ObservedSession(SessionWrapper):
     """A session that tells of its runs, once `begin` has said as what."""
 
     def __init__(self, session: Any) -> None:
@@ -179,7 +188,7 @@ class Watched(Wrapped):
 
     def around(self, run: Callable[[], Result]) -> Result:
         """Do one run, and tell how long it took."""
-        if not self._begun or not _at_work:
+        if not self._begun or not _observations:
             return run()
         error = ""
         started = time.perf_counter()
@@ -189,4 +198,44 @@ class Watched(Wrapped):
             error = cause(fault) if isinstance(fault, Exception) else type(fault).__name__
             raise
         finally:
-            tell(Ran(self.number, self._provider, time.perf_counter() - started, error))
+            notify(Ran(self.number, self._provider, time.perf_counter() - started, error))
+
+
+class JsonLines:
+    """An observer that appends each event to a file, as `{"event": "opened", "at": ..., "pid": ..., ...}`."""
+
+    def __init__(self, file: str | os.PathLike[str]) -> None:
+        """Open the file; raises OSError."""
+        # One write a line at the end of the file, so that processes and threads do not mix theirs.
+        self._name = os.fspath(file)
+        self._file = os.open(Path(file), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        # Not at exit: other threads may still tell of something then.
+        weakref.finalize(self, os.close, self._file).atexit = False
+
+    def __repr__(self) -> str:
+        return f"JsonLines({self._name!r})"
+
+    def __call__(self, event: Event) -> None:
+        """Write one line; `at` is in seconds since 1970."""
+        kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(event).__name__).lower()
+        line = {"event": kind, "at": round(time.time(), 6), "pid": os.getpid()} | asdict(event)
+        os.write(self._file, (json.dumps(line) + "\n").encode())
+
+
+_logs: dict[str, Observation] = {}
+_logs_lock = fork.lock()
+
+
+def start_log(environ: Mapping[str, str] | None = None) -> None:
+    """Keep events in the file that EPKIT_EVENTS names, for as long as it does; raises ConfigError."""
+    file = (os.environ if environ is None else environ).get(VARIABLE, "")
+    with _logs_lock:
+        for other in [one for one in _logs if one != file]:
+            _logs.pop(other).stop()
+        if not file or file in _logs:
+            return
+        try:
+            _logs[file] = observe(JsonLines(file))
+        except OSError as error:
+            message = f"{VARIABLE} names {file!r}, which cannot be written: {error.strerror}"
+            raise ConfigError(message, hint=f"export {VARIABLE}=events.jsonl") from error

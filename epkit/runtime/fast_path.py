@@ -28,36 +28,36 @@ MOST_IDLE = 16
 """How many bindings wait, for each combination of shapes: as many as ran at once, at most this."""
 
 
-class Lease:
+class PooledBinding:
     """A binding with buffers of its own, for inputs and outputs of one combination of shapes."""
 
-    __slots__ = ("binding", "inputs", "outputs", "proven")
+    __slots__ = ("binding", "inputs", "outputs", "verified")
 
     def __init__(self, session: Any, feed: Mapping[str, Array], results: Mapping[str, Array]) -> None:
         self.binding = session.io_binding()
         self.inputs = [(name, np.empty(array.shape, array.dtype)) for name, array in feed.items()]
         self.outputs = [(name, np.empty(array.shape, array.dtype)) for name, array in results.items()]
-        self.proven = False
+        self.verified = False
         for name, buffer in self.inputs:
             self.binding.bind_cpu_input(name, buffer)
         for name, buffer in self.outputs:
             self.binding.bind_output(name, "cpu", 0, buffer.dtype, buffer.shape, buffer.ctypes.data)
 
-    def prove(self) -> bool:
+    def verify(self) -> bool:
         """Say, after a run, whether the outputs are in their buffers.
 
         An output that is an input passed through is not: ONNX Runtime puts the input's memory into its place.
         """
         found = self.binding.get_outputs_as_ortvaluevector()
-        self.proven = all(
+        self.verified = all(
             found[position].data_ptr() == buffer.ctypes.data
             for position, (_, buffer) in enumerate(self.outputs)
             if buffer.nbytes
         )
-        return self.proven
+        return self.verified
 
 
-class Leases:
+class BindingPool:
     """The bindings of one session that wait for a run.
 
     Any number of threads may call it, also in the middle of a call of their own (signal handlers, `__del__`): so it has
@@ -72,9 +72,9 @@ class Leases:
         self._run_bound = session.run_with_iobinding
         self._running = running
         self._outputs = outputs
-        self._idle: dict[Key, list[Lease]] = {}
-        self._lends = bool(inputs) and settled(inputs, outputs)
-        dtypes = [(one.name, numpy_dtype(one.dtype)) for one in inputs] if self._lends else []
+        self._idle: dict[Key, list[PooledBinding]] = {}
+        self._enabled = bool(inputs) and settled(inputs, outputs)
+        dtypes = [(one.name, numpy_dtype(one.dtype)) for one in inputs] if self._enabled else []
         only: tuple[str, DType | None] = dtypes[0] if len(dtypes) == 1 else ("", None)
         self._only, self._dtype = only
         self._wanted = dtypes
@@ -112,11 +112,11 @@ class Leases:
         except (KeyError, IndexError):  # no binding yet, or all of them are running
             return None
         else:
-            return self._with(lease, idle)
+            return self._run_bound_buffers(lease, idle)
         finally:
             running.pop()
 
-    def _with(self, lease: Lease, idle: list[Lease]) -> dict[str, Any] | None:
+    def _run_bound_buffers(self, lease: PooledBinding, idle: list[PooledBinding]) -> dict[str, Any] | None:
         try:
             self._run_bound(lease.binding)
         except Exception as error:
@@ -125,7 +125,7 @@ class Leases:
             # The model declares a shape that follows from the inputs', and it does not.
             self.stop()
             return None
-        if not lease.proven and not lease.prove():
+        if not lease.verified and not lease.verify():
             self.stop()
             return None
         results = {}
@@ -135,13 +135,13 @@ class Leases:
             idle.append(lease)
         return results
 
-    def remember(self, feed: Mapping[str, Array], results: Mapping[str, Array]) -> None:
+    def add(self, feed: Mapping[str, Array], results: Mapping[str, Array]) -> None:
         """Set up a binding for small shapes that come a second time; those known longest make room.
 
         `feed` fits the model, and `results` are what it gave for it.
         """
         known = self._idle  # before the question, so that what was stopped meanwhile lends nothing
-        if not self._lends or len(feed) != len(self._wanted) or len(results) != len(self._outputs):
+        if not self._enabled or len(feed) != len(self._wanted) or len(results) != len(self._outputs):
             return
         if sum(array.nbytes for array in (*feed.values(), *results.values())) > MOST_BYTES:
             return
@@ -153,9 +153,9 @@ class Leases:
                 known.pop(next(iter(tuple(known))), None)
             known.setdefault(key, [])
         elif len(idle) < MOST_IDLE and all(as_declared(one, results[one.name].shape) for one in self._outputs):
-            idle.append(Lease(self._session, feed, results))
+            idle.append(PooledBinding(self._session, feed, results))
 
     def stop(self) -> None:
         """Lend no more."""
-        self._lends = False
+        self._enabled = False
         self._idle = {}

@@ -21,7 +21,7 @@ class Share:
     operators: Mapping[str, int] = field(default_factory=dict)
 
 
-def placement(assigned: Iterable[tuple[str, Sequence[str]]], names: Mapping[str, str]) -> dict[str, Share]:
+def count_nodes(assigned: Iterable[tuple[str, Sequence[str]]], names: Mapping[str, str]) -> dict[str, Share]:
     """Count the nodes by provider.
 
     `assigned` holds pairs of ONNX Runtime's provider name and the operators of one subgraph; `names` maps those
@@ -41,12 +41,12 @@ def placement(assigned: Iterable[tuple[str, Sequence[str]]], names: Mapping[str,
     }
 
 
-def elsewhere(placed: Mapping[str, Share], name: str) -> str:
+def describe_others(placed: Mapping[str, Share], name: str) -> str:
     """Say which operators landed on other providers than `name`: "Gelu (2) on cpu, TopK on cuda"."""
     parts = []
     for other, share in placed.items():
         if other != name:
             operators = [f"{op} ({count})" if count > 1 else op for op, count in share.operators.items()]
-            told = ", ".join(operators[:8]) + (f" and {len(operators) - 8} more" if len(operators) > 8 else "")
-            parts.append(f"{told} on {other}")
+            message = ", ".join(operators[:8]) + (f" and {len(operators) - 8} more" if len(operators) > 8 else "")
+            parts.append(f"{message} on {other}")
     return "; ".join(parts)

@@ -15,7 +15,7 @@ from epkit.provider import Availability, Provider, Unusable, Usable
 Answer = TypeVar("Answer")
 
 
-def asked(method: Callable[..., Answer], *arguments: object) -> Answer:
+def call_plugin(method: Callable[..., Answer], *arguments: object) -> Answer:
     """Call a method of a provider; raises PluginError for whatever it raises that is not epkit's own."""
     try:
         return method(*arguments)
@@ -34,7 +34,7 @@ def hint_for(provider: Provider, cause: str) -> str:
         return ""
 
 
-def availability_of(provider: Provider) -> Availability:
+def probe_availability(provider: Provider) -> Availability:
     """Return what the provider's own probe answers; whatever goes wrong there is an answer too."""
     try:
         answer = provider.probe()

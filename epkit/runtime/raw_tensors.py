@@ -72,7 +72,7 @@ def _read(name: str, value: Any) -> Any:
     if not value.has_value():
         return None
     if not value.is_tensor():
-        told = f"output {name!r} is no tensor, which ONNX Runtime gives beside no output of {_KINDS}"
-        raise RunError(told, hint=f"ask for it alone: session.run(inputs, [{name!r}])")
+        message = f"output {name!r} is no tensor, which ONNX Runtime gives beside no output of {_KINDS}"
+        raise RunError(message, hint=f"ask for it alone: session.run(inputs, [{name!r}])")
     dtype = parse_ort_type(value.data_type())
     return from_raw(value.data_ptr(), value.shape(), dtype) if is_exotic(dtype) else value.numpy().copy()

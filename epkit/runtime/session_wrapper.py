@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 Result = TypeVar("Result")
 
 
-class Wrapped:
+class SessionWrapper:
     """An ONNX Runtime session whose runs go through `around`; everything else is the session's own."""
 
     def __init__(self, session: Any) -> None:

@@ -42,7 +42,7 @@ _CODE = re.compile(r"\S+\.(?:h|cc|cpp|cu):\d+|Name:'[^']*'|0x[0-9a-fA-F]+|\[ONNX
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class KnownInputs:
     """What is known of the inputs before a run: arrays, shapes of inputs that are made up, and sizes."""
 
     feed: Mapping[str, object] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class SampleFeed:
     """The inputs of a run, the names of those that were made up, and the sizes that were assumed for these."""
 
     feed: dict[str, object]
@@ -65,32 +65,34 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
-class Ran(Generic[T]):
+class FirstRun(Generic[T]):
     """What a run returned, and what it was given. `tried` counts the runs that failed before."""
 
     result: T
-    made: Made
+    made: SampleFeed
     seconds: float
     tried: int = 0
 
 
-def make(
+def make_feed(
     inputs: Sequence[TensorInfo],
-    given: Given,
+    given: KnownInputs,
     known: Clues | None = None,
     others: Mapping[str, int] = _NONE,
     seed: int = 0,
-) -> Made:
+) -> SampleFeed:
     """Make up the inputs that are not given, with the sizes of `others`, else such as the model tells."""
     missing = [wanted for wanted in inputs if wanted.name not in given.feed]
     said = given.sizes(inputs)
     sizes = assumed(missing, said, known, others)
     made = stand_in(missing, given.shapes, sizes | said, seed)
     ranks = dict.fromkeys((name for name in made.guessed if name.startswith(RANK)), 1)
-    return Made({**made.feed, **given.feed}, tuple(made.feed), {**sizes, **ranks})
+    return SampleFeed({**made.feed, **given.feed}, tuple(made.feed), {**sizes, **ranks})
 
 
-def first_run(run: Callable[..., T], inputs: Sequence[TensorInfo], given: Given, known: Clues | None = None) -> Ran[T]:
+def first_run(
+    run: Callable[..., T], inputs: Sequence[TensorInfo], given: KnownInputs, known: Clues | None = None
+) -> FirstRun[T]:
     """Run a model on inputs of which some are made up, with the first sizes that it takes.
 
     `run` takes them, and `options`, since nobody wants to read of runs that fail on the way.
@@ -98,17 +100,17 @@ def first_run(run: Callable[..., T], inputs: Sequence[TensorInfo], given: Given,
     Raises the RunError of the first try when all fail, with a hint that names what was assumed.
     """
     search = _Search(run, inputs, given, known)
-    first = make(inputs, given, known)
+    first = make_feed(inputs, given, known)
     failure = search.attempt(first)
     if failure is not None:
         search.from_here(first.assumed, failure)
     if search.found is None:
         assert failure is not None
-        raise RunError(failure.message, hint=advice(first, inputs, failure)) from failure
+        raise RunError(failure.message, hint=advise(first, inputs, failure)) from failure
     return search.found
 
 
-def advice(made: Made, inputs: Sequence[TensorInfo], failure: RunError | None = None) -> str:
+def advise(made: SampleFeed, inputs: Sequence[TensorInfo], failure: RunError | None = None) -> str:
     """Return what to do where made-up inputs do not suit the model."""
     if made.assumed:
         return told(made.assumed, inputs)
@@ -124,17 +126,17 @@ class _Search(Generic[T]):
         self,
         run: Callable[..., T],
         inputs: Sequence[TensorInfo],
-        given: Given,
+        given: KnownInputs,
         known: Clues | None,
     ) -> None:
-        self.found: Ran[T] | None = None
+        self.found: FirstRun[T] | None = None
         self._run, self._inputs, self._given, self._known = run, inputs, given, known
         missing = [wanted for wanted in inputs if wanted.name not in given.feed]
         self._free = free(missing, given.sizes(inputs))
         self._seen: set[tuple[tuple[str, int], ...]] = set()
         self._until = time.monotonic() + MOST_SECONDS
 
-    def attempt(self, made: Made) -> RunError | None:
+    def attempt(self, made: SampleFeed) -> RunError | None:
         """Run once; returns what went wrong."""
         self._seen.add(tuple(sorted(made.assumed.items())))
         started = time.perf_counter()
@@ -144,54 +146,54 @@ class _Search(Generic[T]):
             raise
         except RunError as error:
             return error
-        self.found = Ran(result, made, time.perf_counter() - started, len(self._seen) - 1)
+        self.found = FirstRun(result, made, time.perf_counter() - started, len(self._seen) - 1)
         return None
 
     def from_here(self, sizes: Sizes, failure: RunError, depth: int = 0) -> None:
         """Try what the failure of these sizes suggests."""
-        for others in _suggested(sizes, self._free, failure.message):
+        for others in _suggest(sizes, self._free, failure.message):
             if len(self._seen) > MOST_TRIALS or time.monotonic() > self._until:
                 return
-            made = self._made(others)
+            made = self._make(others)
             if made is None:
                 continue
             failed = self.attempt(made)
-            if failed is not None and depth < DEEPEST and _place(failed) != _place(failure):
+            if failed is not None and depth < DEEPEST and _locate_failure(failed) != _locate_failure(failure):
                 self.from_here(made.assumed, failed, depth + 1)
             if self.found is not None:
                 return
 
-    def _made(self, others: Sizes) -> Made | None:
+    def _make(self, others: Sizes) -> SampleFeed | None:
         missing = [wanted for wanted in self._inputs if wanted.name not in self._given.feed]
         said = self._given.sizes(self._inputs)
         sizes = assumed(missing, said, self._known, others)
-        if tuple(sorted(sizes.items())) in self._seen or _bytes(missing, {**sizes, **said}) > MOST_BYTES:
+        if tuple(sorted(sizes.items())) in self._seen or _count_bytes(missing, {**sizes, **said}) > MOST_BYTES:
             return None
-        return make(self._inputs, self._given, self._known, others)
+        return make_feed(self._inputs, self._given, self._known, others)
 
 
-def _suggested(sizes: Sizes, open_sizes: Mapping[str, Role], failure: str) -> Iterator[Sizes]:
+def _suggest(sizes: Sizes, open_sizes: Mapping[str, Role], failure: str) -> Iterator[Sizes]:
     """Yield other sizes: what the failure names, for all lengths and then for each dimension, then usual ones."""
     sides = [name for name, role in open_sizes.items() if role in ("height", "width")]
     lengths = [name for name, role in open_sizes.items() if role == "length"]
     others = [name for name in open_sizes if name not in sides]
     for together in [lengths, *([name] for name in others)]:
-        yield from _with_numbers(sizes, together, failure)
+        yield from _suggest_numbers(sizes, together, failure)
     for usual, together in ((SIDES, sides), (LENGTHS, lengths)):
         for size in usual if together else ():
             yield {**sizes, **dict.fromkeys(together, size)}
     # Last, since a very small image may pass where a real one does not.
     for together in [sides, *([name] for name in sides)]:
-        yield from _with_numbers(sizes, together, failure)
+        yield from _suggest_numbers(sizes, together, failure)
 
 
-def _with_numbers(sizes: Sizes, together: Sequence[str], failure: str) -> Iterator[Sizes]:
+def _suggest_numbers(sizes: Sizes, together: Sequence[str], failure: str) -> Iterator[Sizes]:
     if together:
-        for size in _fitting(sizes[together[0]], _numbers(failure)):
+        for size in _suggest_sizes(sizes[together[0]], _read_numbers(failure)):
             yield {**sizes, **dict.fromkeys(together, size)}
 
 
-def _fitting(size: int, numbers: Sequence[int]) -> Iterator[int]:
+def _suggest_sizes(size: int, numbers: Sequence[int]) -> Iterator[int]:
     """Yield sizes that may suit where ONNX Runtime names these numbers, one of them made from `size`."""
     yield from numbers
     for number in numbers:
@@ -200,16 +202,16 @@ def _fitting(size: int, numbers: Sequence[int]) -> Iterator[int]:
                 yield size * other // number
 
 
-def _numbers(failure: str) -> list[int]:
+def _read_numbers(failure: str) -> list[int]:
     found = (int(number) for number in re.findall(r"(?<![\w.])\d{1,6}(?![\w.])", _CODE.sub(" ", failure)))
     return list(dict.fromkeys(number for number in found if number > 1))[:6]
 
 
-def _place(failure: RunError) -> object:
+def _locate_failure(failure: RunError) -> object:
     """Return where a run failed: the innermost node that is named, or what was said but for its numbers."""
     nodes = _NODE.findall(failure.message)
     return nodes[-1] if nodes and nodes[-1][1] else (nodes, re.sub(r"\d+", "", failure.message))
 
 
-def _bytes(inputs: Sequence[TensorInfo], sizes: Mapping[str, int]) -> int:
+def _count_bytes(inputs: Sequence[TensorInfo], sizes: Mapping[str, int]) -> int:
     return sum(8 * int(np.prod(shape, dtype=object)) for shape in sized(inputs, None, sizes).shapes.values())

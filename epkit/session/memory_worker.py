@@ -27,7 +27,7 @@ def measure(request: Mapping[str, Any]) -> dict[str, object]:
     from epkit.model.dimensions import batch_dimensions
     from epkit.model.file import read
     from epkit.runtime import api
-    from epkit.runtime.size_search import Given, first_run
+    from epkit.runtime.size_search import KnownInputs, first_run
     from epkit.session.open import EXTERNAL_FOLDER, open_plan, plan_for
 
     registry = discover()
@@ -43,7 +43,7 @@ def measure(request: Mapping[str, Any]) -> dict[str, object]:
     opened = rss()
     dimensions = wanted.warmup.dimensions | request["dimensions"]
     sizes = dimensions | dict.fromkeys(batch_dimensions(session.inputs, dimensions), request["batch"])
-    ran = first_run(session.run, session.inputs, Given(dimensions=sizes), clues(model))
+    ran = first_run(session.run, session.inputs, KnownInputs(dimensions=sizes), clues(model))
     assumed, feed = ran.made.assumed, ran.made.feed
     del ran
     reset_peak()  # of inputs that were tried in vain
