@@ -27,7 +27,7 @@ _silence = True
 
 
 def is_installed() -> bool:
-    """Whether there is an ONNX Runtime to import; does not import it."""
+    """Whether ONNX Runtime is installed; does not import it."""
     try:
         return importlib.util.find_spec("onnxruntime") is not None
     except (ModuleNotFoundError, ValueError):
@@ -35,7 +35,7 @@ def is_installed() -> bool:
 
 
 def enable_log() -> None:
-    """Let ONNX Runtime's process-wide logger speak in this process, which must be epkit's own."""
+    """Leave ONNX Runtime's process-wide logger on in this process, which must be epkit's own."""
     global _silence
     _silence = False
 
@@ -72,7 +72,7 @@ def prepare(provider: Provider) -> None:
     with _lock:
         if provider.name in _prepared:
             return
-        # Some preparations print (`preload_dlls` does); nobody asked for that.
+        # Some preparations print, as `preload_dlls` does.
         with hushed("stdout", "stderr"):
             call_plugin(provider.prepare, runtime)
             for needed in call_plugin(provider.preload):
@@ -94,7 +94,7 @@ def prepare(provider: Provider) -> None:
 def list_devices(provider: Provider) -> list[FoundDevice]:
     """List the devices that ONNX Runtime knows for a provider from a plugin library."""
     return [
-        FoundDevice(index, one.ep_name, one.device.type.name, one.ep_vendor, dict(one.ep_metadata))
-        for index, one in enumerate(load().get_ep_devices())
-        if one.ep_name.split(".")[0] == provider.ort_name
+        FoundDevice(index, device.ep_name, device.device.type.name, device.ep_vendor, dict(device.ep_metadata))
+        for index, device in enumerate(load().get_ep_devices())
+        if device.ep_name.split(".")[0] == provider.ort_name
     ]

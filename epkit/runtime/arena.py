@@ -1,9 +1,8 @@
-"""When does a run give memory back to the system?
+"""Decide which runs return memory to the system, and set the run option for it.
 
 ONNX Runtime's arena keeps what the largest run needed. A run that carries an option gives back, at its end, what is
-free by then. Its own outputs are not: they lie in the arena until the caller drops them. So the next run after that
-carries the option too. What the arena gives back, and what a session without one frees, glibc may keep: so it is told
-to give it back as well.
+free by then. Its own outputs are not: they stay in the arena until the user drops them, so the next run after that
+carries the option too. glibc may keep what the arena or a session without one frees; `malloc_trim` returns that too.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ def count_bytes(values: Mapping[str, Any]) -> int:
 
 
 class ArenaShrinkage:
-    """Which runs of one session give memory back. Any number of threads may call it."""
+    """Shrinkage of the memory arenas of one session. Thread-safe."""
 
     def __init__(self, above: int, arenas: Sequence[str]) -> None:
         """Runs with more bytes than `above` in inputs or outputs give back what is free in the `arenas` ("cpu:0").
@@ -38,7 +37,7 @@ class ArenaShrinkage:
         self._large_outputs: list[weakref.ref[Any]] = []
 
     def should_shrink(self, feed: Mapping[str, Any]) -> bool:
-        """Whether memory is to be given back after this run."""
+        """Whether this run is to return memory when it ends."""
         if count_bytes(feed) > self._above:
             return True
         if not self._large_outputs:
@@ -52,7 +51,7 @@ class ArenaShrinkage:
 
     @property
     def pending(self) -> bool:
-        """Whether outputs are out that will have to be given back."""
+        """Whether the memory of earlier large outputs is still to be returned."""
         return bool(self._large_outputs)
 
     def set_option(self, options: Any) -> None:
@@ -61,7 +60,7 @@ class ArenaShrinkage:
             options.add_run_config_entry(SHRINK, self._arenas)
 
     def record_results(self, results: Mapping[str, Any]) -> None:
-        """Take note of outputs that are too large to leave in the arena once the caller has dropped them."""
+        """Record outputs that are too large to leave in the arena once the user has dropped them."""
         if count_bytes(results) > self._above:
             outputs = [weakref.ref(array) for array in _arrays(results)]
             with self._lock:

@@ -1,7 +1,8 @@
-"""How is a session run many times on the same memory?
+"""Bind buffers to a session once, and run it on them many times.
 
-A binding's buffers are where the provider runs. An array that is there already is bound as it is, where it is large;
-what is elsewhere, and what is small, is copied into a buffer that is kept. `Binding.copies` says what was copied.
+A binding's buffers are in the memory where the provider runs. A large array that is there already is bound without a
+copy; small arrays, and those in other memory, are copied into a buffer of the binding. `Binding.copies` lists the
+copies.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ from epkit.runtime.device_array import CPU, DeviceArray, find_dlpack_place, to_o
 from epkit.runtime.execution import Executor
 
 MOST_GRAPHS = 8
-"""How many combinations of shapes a binding keeps a captured graph for; those known longest make room."""
+"""For how many combinations of shapes a binding keeps a captured graph; the oldest is released first."""
 
 
 class Binding:
     """Buffers that are bound once, and run many times: what `Session.bind` returns.
 
-    It belongs to one thread at a time, and its results view its buffers: the next run writes over them. (Where a
-    provider takes no buffers for its outputs, as OpenVINO, each run has results of its own.) It keeps alive what it
-    points at, until it is closed.
+    One thread at a time may use it. Its results view its buffers: the next run writes over them. (Where a provider
+    takes no buffers for its outputs, as OpenVINO, each run returns new arrays.) It keeps what is bound alive until it
+    is closed.
     """
 
     def __init__(self, executor: Executor, model: BindingSpec, inputs: object) -> None:
@@ -61,21 +62,24 @@ class Binding:
     def run(self, inputs: Mapping[str, object] | object | None = None) -> dict[str, Result]:
         """Run once, and return the outputs by name: NumPy arrays on the CPU, `DeviceArray`s on a device.
 
-        `inputs` refills what it names, and leaves the rest as it was; without it, the run repeats with what is bound.
-        Shapes may change. The results view the binding's buffers: the next run writes over them.
+        `inputs` maps input names to arrays of the model's dtypes (one array where the model has one input). It replaces
+        the inputs that it names and keeps the others; None repeats the run on what is bound. Shapes may change from
+        run to run, within those that the model declares. The outputs have the dtypes and shapes of the model; they
+        view the binding's buffers, and the next run writes over them.
 
-        Raises InputError when an input does not fit the model or cannot be bound, RunError, SessionClosed.
+        Raises InputError when an input does not fit the model or cannot be bound, RunError when ONNX Runtime fails or
+        the binding is closed or already running, SessionClosed when its session was closed.
         """
         try:
             del self._free  # no call, after which an interrupt could come before the `try` that gives it back
         except AttributeError:
             raise self._build_error() from None
         try:
-            # What was seen to go the same way before takes none of the questions below.
-            steady = self._refill_run
-            if steady is None or inputs is None:
+            # An earlier run verified that only the inputs' contents change: skip the checks below.
+            refill = self._refill_run
+            if refill is None or inputs is None:
                 return self._run(inputs)
-            copy, run_bound, binding, fixed = steady
+            copy, run_bound, binding, fixed = refill
             if not copy(inputs):
                 return self._run(inputs)
             try:
@@ -90,18 +94,18 @@ class Binding:
 
     @property
     def copies(self) -> tuple[Copy, ...]:
-        """What the last run copied, and why; empty when nothing was."""
+        """The tensors that the last run copied, with sizes in bytes and reasons; empty if none."""
         if self._bound is None:
             return tuple(self._plain_copies)
         return (*self._bound.inputs.copies(), *self._bound.results.copied)
 
     def close(self) -> None:
-        """Let go of the buffers, and of what was bound as it is. Results that were handed out stay valid.
+        """Release the buffers and the bound inputs. Arrays that were returned stay valid.
 
-        A run in whose middle this thread is holds them until it ends.
+        If this thread is in the middle of a run (a signal handler, an observer), that run keeps them until it ends.
         """
         while True:
-            # Each time, since a run that ends may set it: one after the other must not keep the door shut.
+            # In each turn, since a run that ends may set `_refill_run` again.
             self._closed, self._refill_run = True, None
             if self._is_active_here():
                 self._release()
@@ -119,7 +123,7 @@ class Binding:
             self._free = None
 
     def after_fork(self, *, survives: bool) -> None:
-        """Take it, in a forked process, from a thread that is not there and may have left it half filled."""
+        """Make the binding consistent in a forked process, where the thread that was running it does not exist."""
         self._refill_run = None
         if not survives:
             fork.keep_for_ever((self._bound, dict(self._graphs)))
@@ -130,11 +134,11 @@ class Binding:
             self._free = None
 
     def _is_active_here(self) -> bool:
-        """Whether this thread is in the middle of a run, or of closing: a signal handler may ask."""
+        """Whether this thread is in the middle of `run` or `close`, as in a signal handler."""
         return bool(on_stack((Binding.run, Binding.close), "self", self))
 
     def _build_error(self) -> RunError:
-        """Return why a run cannot have the binding: its session was closed, it was, or it is running."""
+        """Return the error for a binding that is closed or already running; raises SessionClosed."""
         self._active_runs.check()
         if self._closed:
             return RunError("the binding is closed", hint="bind again: session.bind(inputs)")
@@ -197,7 +201,7 @@ class Binding:
         return results
 
     def _refill(self, given: object, *, some: bool) -> None:
-        """Check and convert what was given, then bind it: nothing is bound unless all of it fits."""
+        """Check and convert the inputs, then bind them; if one does not fit, none is bound."""
         named = self._model.inputs.by_name(given, some=some)
         ready = {name: self._prepare(name, value) for name, value in named.items()}
         if self._bound is None:
@@ -207,7 +211,7 @@ class Binding:
                 self._model.narrowed.check(feed)
             self._feed = feed
             return
-        for name in ready.keys() - {one.name for one in self._model.wanted}:
+        for name in ready.keys() - {declared.name for declared in self._model.wanted}:
             message = f"input {name!r} stands for an initializer, which ONNX Runtime's Python interface cannot bind"
             raise InputError(message, hint="give it to session.run")
         inputs = self._bound.inputs
@@ -226,7 +230,7 @@ class Binding:
             raise
 
     def _for_shapes(self, last: BoundBuffers, shapes: Mapping[str, tuple[int, ...]]) -> BoundBuffers:
-        """Return the buffers and the graph for other shapes, and keep those of the last."""
+        """Return the buffers and the captured graph for these shapes, and keep those of the last."""
         self._graphs[_key(last.inputs.shapes)] = last
         found = self._graphs.pop(_key(shapes), None)
         if found is None:
@@ -251,10 +255,10 @@ class Binding:
         return DeviceInput(value, held, np.dtype(dtype), shape, held.tensor_size_in_bytes())
 
     def _run_plain(self, inputs: object) -> dict[str, Result]:
-        """Run without a binding what cannot be bound; only what is given for outputs is written into."""
+        """Run without an IO binding, and copy the outputs into the buffers that were given for them."""
         if inputs is not None:
             self._refill(inputs, some=True)
-        results = self._executor.run(self._feed, [one.name for one in self._model.outputs])
+        results = self._executor.run(self._feed, [output.name for output in self._model.outputs])
         for name, target in self._model.targets.items():
             if results[name].shape != target.array.shape:
                 message = f"output {name!r} came out as {list(results[name].shape)}, not as the buffer given for it"

@@ -1,4 +1,4 @@
-"""Hold the buffers of a binding, and run with them."""
+"""Run an IO binding with the buffers of its inputs and outputs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from epkit.runtime.output_buffers import OutputBuffer
 
 @dataclass(frozen=True, slots=True)
 class BindingSpec:
-    """What a binding knows of its session."""
+    """The model, output buffers and devices that a binding is made for."""
 
     inputs: Inputs
     narrowed: NarrowedInputs
@@ -42,7 +42,7 @@ class BindingSpec:
 
 
 class RefillRun(NamedTuple):
-    """What a run takes when nothing changes but the contents of small inputs."""
+    """The calls of a run in which only the contents of small inputs change."""
 
     copy: Callable[[object], bool]
     run_bound: Callable[[Any], None]
@@ -83,7 +83,7 @@ class BoundBuffers:
         )
 
     def refill_run(self) -> RefillRun | None:
-        """Return what further runs need, where that is nothing but new contents of the inputs' buffers."""
+        """Return the calls of further runs, if those only refill input buffers; else None."""
         if self.graph is None and self.results.fixed is not None and self.results.verified:
             return RefillRun(self.inputs.copy, self.run_bound, self.binding, self.results.fixed)
         return None

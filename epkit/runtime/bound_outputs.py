@@ -1,7 +1,7 @@
-"""Which memory does a binding write its outputs to?
+"""Bind the outputs of a binding to buffers, and collect the results of its runs.
 
-Where their shapes follow from the inputs', buffers are made once and written over by each run. Else ONNX Runtime makes
-new ones in each run, and the results are the caller's own.
+If the output shapes follow from the input shapes, buffers are allocated once and each run overwrites them. Otherwise
+ONNX Runtime allocates new ones in each run, which the user keeps.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from epkit.model.shapes import as_declared
 from epkit.runtime.bound_inputs import allocate
 from epkit.runtime.copies import Copy
 from epkit.runtime.device_array import CPU, DeviceArray, overlaps, split_place
-from epkit.runtime.output_buffers import OutputBuffer
+from epkit.runtime.output_buffers import OutputBuffer, are_written
 
 Result: TypeAlias = "Array | DeviceArray | Any"
 
@@ -50,7 +50,7 @@ class BoundOutputs:
         self._place = place
         self._runs_at = runs_at
         self._outputs = outputs
-        self._names = [one.name for one in outputs]
+        self._names = [output.name for output in outputs]
         self._targets = targets
         self._trusts = trusts
         self._turn = turn
@@ -63,7 +63,7 @@ class BoundOutputs:
         return bool(self._targets)
 
     def bind_new(self) -> None:
-        """Let ONNX Runtime make new buffers, but for those that were given."""
+        """Let ONNX Runtime allocate the outputs, except those with a buffer from the user."""
         self.fixed = None
         self._binding.clear_binding_outputs()
         for name in self._names:
@@ -105,9 +105,9 @@ class BoundOutputs:
 
     def as_declared(self, results: Mapping[str, Result]) -> bool:
         """Whether the model declares the shapes of these results: into buffers of any other, no run would write."""
-        own = [one for one in self._outputs if one.name not in self._targets]
+        own = [output for output in self._outputs if output.name not in self._targets]
         return all(target.declared for target in self._targets.values()) and all(
-            as_declared(one, results[one.name].shape) for one in own
+            as_declared(output, results[output.name].shape) for output in own
         )
 
     def fix(self, results: Mapping[str, Result]) -> dict[str, Result]:
@@ -132,29 +132,25 @@ class BoundOutputs:
         return fixed
 
     def verify_written(self) -> bool:
-        """Say, after a run, whether the outputs are in their buffers.
-
-        An output that is an input passed through is not: ONNX Runtime puts the input's memory into its place.
-        """
+        """Return, after a run, whether the outputs are in their buffers, and remember it if they are."""
         if not self.verified:
             assert self.fixed is not None
             addresses = [self._address(name, result) for name, result in self.fixed.items()]
-            found = [value.data_ptr() for value in self._binding.get_outputs()]
-            self.verified = all(one in (None, other) for one, other in zip(addresses, found, strict=True))
+            self.verified = are_written(addresses, self._binding.get_outputs())
         return self.verified
 
     def is_output(self, memory: Any) -> bool:
         """Whether an array on the CPU, or a value on this device, is memory that a run writes to."""
         results = [*(self.fixed or {}).values(), *(target.array for target in self._targets.values())]
         if isinstance(memory, np.ndarray):
-            return any(isinstance(one, np.ndarray) and np.may_share_memory(memory, one) for one in results)
-        values = [one._value for one in results if isinstance(one, DeviceArray)]
+            return any(isinstance(result, np.ndarray) and np.may_share_memory(memory, result) for result in results)
+        values = [result._value for result in results if isinstance(result, DeviceArray)]
         values += [target.value for target in self._targets.values() if target.value is not None]
-        return any(overlaps(memory, one, self._place) for one in values)
+        return any(overlaps(memory, value, self._place) for value in values)
 
     def read(self) -> dict[str, Array]:
         """Return the fixed buffers' contents as arrays of their own."""
-        values = {name: one._value for name, one in (self.fixed or {}).items() if isinstance(one, DeviceArray)}
+        values = {name: result._value for name, result in (self.fixed or {}).items() if isinstance(result, DeviceArray)}
         values |= {name: target.value for name, target in self._targets.items()}
         return {name: np.array(value.numpy()) for name, value in values.items()}
 

@@ -1,8 +1,8 @@
-"""How is a graph captured, and is its replay right?
+"""Capture CUDA graphs of a session's runs, and verify their replays.
 
 A captured graph is the sequence of kernels of one run, recorded with the addresses of its buffers: a replay costs one
 launch. It reads and writes the same buffers for ever, so each combination of shapes has a graph and buffers of its own.
-ONNX Runtime checks none of the numbers; here, each capture is proven with other data than it was made from.
+ONNX Runtime checks none of the outputs; here, each capture is verified with other data than it was made from.
 """
 
 from __future__ import annotations

@@ -21,9 +21,9 @@ Result = TypeVar("Result")
 
 
 class ActiveRuns:
-    """The runs that are under way: closing waits for them, and what they raise is a RunError.
+    """The active runs of a session: `close` waits for them, and what they raise becomes a RunError.
 
-    A run counts from within its `try`, since an interrupt may come as soon as it is counted.
+    A run is counted inside its `try`, since an interrupt may come as soon as it is counted.
     """
 
     __slots__ = ("_turn", "_waiting", "refusal", "released", "running")
@@ -33,17 +33,17 @@ class ActiveRuns:
         # A list, since appending and popping need no lock.
         self.running: list[None] = []
         self.refusal: tuple[str, str] | None = None
-        """Why no run begins any more, and what to do."""
+        """Why runs are refused, and a hint; None while they are not."""
         self.released = False
-        """Whether the session is gone."""
+        """Whether the session was released."""
         self._waiting: list[int] = []
-        """How many runs each thread that waits is itself in the middle of."""
+        """For each thread that waits, how many runs it is itself inside of."""
 
     def do(self, work: Callable[..., Result], *arguments: object) -> Result:
-        """Do the work of a run, which may be within another; raises RunError and SessionClosed."""
+        """Call `work` as a run, possibly inside another; raises RunError and SessionClosed."""
         running = self.running
         try:
-            # First, so that whoever closes the session waits for this run, or this run sees that it is closed.
+            # First, so that `close` waits for this run, or this run sees that the session is closed.
             running.append(None)
             self.check()
             if self._turn is None:
@@ -60,19 +60,19 @@ class ActiveRuns:
             running.pop()
 
     def check(self) -> None:
-        """Raise SessionClosed where no run may begin."""
+        """Raise SessionClosed if runs are refused."""
         if self.refusal is not None:
             message, hint = self.refusal
             raise SessionClosed(message, hint=hint)
 
     def refuse(self, message: str, hint: str) -> None:
-        """Let no run begin any more."""
+        """Refuse all further runs; the first reason stays."""
         self.refusal = self.refusal or (message, hint)
 
     def wait(self, own: int) -> None:
-        """Wait for all runs but the `own` ones of this thread, which go on only when this returns.
+        """Wait for all runs but the `own` ones of this thread, which continue only when this returns.
 
-        Nor do two threads wait for each other that close the session in the middle of their runs.
+        Two threads that close the session in the middle of their runs do not wait for each other.
         """
         try:
             self._waiting.append(own)
@@ -89,9 +89,9 @@ class ActiveRuns:
 
 
 def on_stack(functions: Sequence[Callable[..., Any]], variable: str, value: object) -> int:
-    """Count the calls of these functions that this thread is in, and whose local variable is `value`.
+    """Count the calls of these functions on this thread's stack whose local `variable` is `value`.
 
-    The one that asks through another does not count.
+    The call that asks, through a function in between, does not count.
     """
     found, codes = 0, [function.__code__ for function in functions]
     frame: FrameType | None = sys._getframe(3)

@@ -1,4 +1,4 @@
-"""Hold one provider with its validated options: what is added to a session, and what ONNX Runtime gets for it."""
+"""Pair a provider with its validated options, and encode them for ONNX Runtime."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which array is a value, once it has the model's dtype?
+"""Convert a value to an array of the model's dtype, or refuse it.
 
 What has a dtype (arrays, NumPy scalars, tensors of other libraries) is converted where its *type* says that nothing is
 lost: to a wider integer, to a wider float, from bool. With `cast`, within its kind: float64 to float32, int64 to int32,
@@ -32,7 +32,7 @@ _LONGEST_SHOWN = 128
 
 
 class ConversionError(Exception):
-    """A value is not what the model wants: what it is instead, and what to do."""
+    """A value does not fit the model: `got` describes it, `hint` what to do."""
 
     def __init__(self, got: str, hint: str = "") -> None:
         super().__init__(got)
@@ -43,7 +43,7 @@ class ConversionError(Exception):
 def to_tensor(value: object, wanted: DType, *, cast: bool = False) -> Array:
     """Return a value as an array of the dtype `wanted`, C-contiguous and aligned; the value itself if it is one.
 
-    Raises Unfit rather than give a number other than the one that was given.
+    Raises ConversionError rather than give a number other than the one that was given.
     """
     if isinstance(value, _PYTHON) and not isinstance(value, np.generic):
         return _convert_python(value, wanted, cast)
@@ -57,10 +57,10 @@ def to_tensor(value: object, wanted: DType, *, cast: bool = False) -> Array:
 
 
 def format_type(dtype: str, shape: Sequence[int | str | None] | None) -> str:
-    """Say a dtype and shape as the model would: "float32 [N, 3, ?]"."""
+    """Format a dtype and shape: "float32 [N, 3, ?]"."""
     if shape is None:
         return f"{dtype} of any shape"
-    return f"{dtype} [{', '.join('?' if one is None else str(one) for one in shape)}]"
+    return f"{dtype} [{', '.join('?' if size is None else str(size) for size in shape)}]"
 
 
 def _read(value: object) -> Array:
@@ -73,7 +73,7 @@ def _read(value: object) -> Array:
         return value.numpy()
     kind = type(value)
     name = kind_of(value)
-    if not any(hasattr(kind, one) for one in ("__array__", "__array_interface__", "__dlpack__")):
+    if not any(hasattr(kind, method) for method in ("__array__", "__array_interface__", "__dlpack__")):
         raise ConversionError(name)
     try:
         if hasattr(value, "__dlpack_device__"):
@@ -178,7 +178,7 @@ def _check_texts(array: Array) -> Array:
         texts = array if array.dtype.kind == "O" else array.astype(object)
         "".join(texts.ravel().tolist()).encode()
     except TypeError as error:
-        stranger = next(type(one).__name__ for one in texts.ravel().tolist() if not isinstance(one, str))
+        stranger = next(type(item).__name__ for item in texts.ravel().tolist() if not isinstance(item, str))
         raise ConversionError(f"texts with {stranger} among them", "give texts only") from error
     except UnicodeError as error:
         raise ConversionError(f"texts that are not UTF-8 ({error})", "decode them to str first") from error
@@ -197,7 +197,7 @@ def _convert_python(value: object, wanted: DType, cast: bool) -> Array:
         if given is None and not issubclass(kind, bool | int | float):
             found = kind_of(value) if items[0] is value else f"{kind.__qualname__} in a list"
             raise ConversionError(found, "put arrays together with numpy.stack" if issubclass(kind, np.ndarray) else "")
-    numbers = [one.item() if isinstance(one, np.generic) else one for one in items]
+    numbers = [item.item() if isinstance(item, np.generic) else item for item in items]
     array = _make_floats(numbers, wanted, cast) if _kind(wanted) == "f" else _make_integers(numbers, wanted)
     return array.reshape(shape)
 
@@ -206,15 +206,15 @@ def _flatten(value: object) -> tuple[tuple[int, ...], list[Any]]:
     """Return the shape of nested lists, and what they hold."""
     shape: list[int] = []
     level: list[Any] = [value]
-    while level and all(isinstance(one, list | tuple) for one in level):
+    while level and all(isinstance(item, list | tuple) for item in level):
         lengths = {len(row) for row in level}
         if len(lengths) > 1:
             raise ConversionError(f"a list whose rows have {' and '.join(map(str, sorted(lengths)[:2]))} items")
         if len(shape) == _MOST_DIMENSIONS:
             raise ConversionError(f"a list nested more than {_MOST_DIMENSIONS} deep")
         shape.append(lengths.pop())
-        level = [one for row in level for one in row]
-    if any(isinstance(one, list | tuple) for one in level):
+        level = [item for row in level for item in row]
+    if any(isinstance(item, list | tuple) for item in level):
         raise ConversionError("a list whose rows are not all as deep")
     return tuple(shape), level
 
@@ -242,7 +242,7 @@ def _make_floats(numbers: Sequence[float], wanted: DType, cast: bool) -> Array:
     try:
         wide = np.array(numbers, dtype=np.float64)
     except OverflowError as error:
-        largest = max((one for one in numbers if isinstance(one, int)), key=abs)
+        largest = max((number for number in numbers if isinstance(number, int)), key=abs)
         raise ConversionError(f"{_format_number(largest)}, which {name_of(wanted)} cannot hold") from error
     with np.errstate(all="ignore"):
         result = wide.astype(wanted)

@@ -1,4 +1,4 @@
-"""What is copied in a run, and why?"""
+"""List the tensors that a run copies, with the reason."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Copy:
 
 
 def list_copies(feed: Mapping[str, object], results: Mapping[str, object], why: str) -> list[Copy]:
-    """List what a run copies that takes and leaves its tensors as a plain run does."""
+    """List the copies of a run without a binding: all its arrays, in and out."""
     arrays: tuple[tuple[Literal["in", "out"], Mapping[str, object]], ...] = (("in", feed), ("out", results))
     return [
         Copy(name, direction, value.nbytes, why)
@@ -36,7 +36,7 @@ def list_copies(feed: Mapping[str, object], results: Mapping[str, object], why: 
 
 
 def describe_conversion(given: object, array: object) -> str:
-    """Say what had to be made of a value; empty where the array is its memory."""
+    """Describe the conversion of a value to an array; empty if they share memory."""
     if given is array or not isinstance(array, np.ndarray):
         return ""
     with suppress(AttributeError, BufferError, RuntimeError, TypeError, ValueError):

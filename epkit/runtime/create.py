@@ -43,12 +43,12 @@ class OpenFault(Exception):
         self.cause = cause
         self.candidate = candidate
         self.hint = hint
-        """What mends it, where epkit or the plugin said so with the error."""
+        """What to do, if epkit or the plugin gave a hint with the error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a session is given beside its providers: properties of SessionOptions, and config entries."""
+    """The settings of a session except its providers: properties of SessionOptions and config entries."""
 
     properties: Mapping[str, object]
     entries: Mapping[str, str]
@@ -74,11 +74,12 @@ def create_session(
     settings: Settings,
     sent: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> Any:
-    """Open one InferenceSession with exactly these providers, in order, the first around the others' opening.
+    """Create an InferenceSession with exactly these providers, in order; the `open` of each wraps that of the next.
 
-    `sent` holds, by provider, what is sent instead of the candidate's own options. Raises OpenFault, with the candidate
-    when adding it failed. `candidates` may end in the CPU; without it, ONNX Runtime appends the CPU unless an entry of
-    the settings forbids it.
+    `sent` maps provider names to the ONNX Runtime options that replace the candidate's own. `candidates` may
+    end in the CPU; without it, ONNX Runtime appends the CPU unless an entry of the settings forbids it.
+
+    Raises OpenFault, with the candidate if adding it failed.
     """
     runtime = load()
     options = _build_options(runtime, candidates, settings, sent)
@@ -89,7 +90,7 @@ def create_session(
         opened = partial(_open_with, candidate, model, opened)
     exclusive = any(candidate.provider.concurrency == "per-process" for candidate in candidates)
     try:
-        # Opening beside a run of another session crashes such a provider as surely as running does.
+        # Such a provider crashes when a session is created while another runs.
         with PROCESS if exclusive else contextlib.nullcontext():
             return opened()
     except OpenFault:
@@ -100,7 +101,7 @@ def create_session(
 
 @dataclass(frozen=True, slots=True)
 class _NotUtf8:
-    """A path that is not UTF-8, which ONNX Runtime takes from an object that gives it as bytes, and not as text."""
+    """A path that is not UTF-8, which ONNX Runtime accepts only as bytes from a path object."""
 
     path: str
 
@@ -121,7 +122,7 @@ def _is_utf8(text: str) -> bool:
 
 
 def _open_with(candidate: Candidate, model: str | bytes, create: Callable[[], Any]) -> Any:
-    """Open the session with a provider around it; what the provider itself raises is an OpenFault of its own."""
+    """Create the session through `provider.open`; raises OpenFault with the candidate if that itself fails."""
     failed = False
 
     def create_once() -> Any:
@@ -144,7 +145,7 @@ def _open_with(candidate: Candidate, model: str | bytes, create: Callable[[], An
 
 
 def compile_model(model: str | bytes, candidates: Sequence[Candidate], settings: Settings, file: Path) -> None:
-    """Write what these providers compile of a model as an EP-context model, its data beside it; raises OpenFault."""
+    """Compile a model with these providers to an EP-context model, its data next to it; raises OpenFault."""
     runtime = load()
     options = _build_options(runtime, candidates, settings, {})
     try:
@@ -155,9 +156,9 @@ def compile_model(model: str | bytes, candidates: Sequence[Candidate], settings:
 
 
 def get_compatibility(model: str | bytes, candidate: Candidate) -> str:
-    """Return what a provider says of an EP-context model: `EP_SUPPORTED_OPTIMAL`, `EP_UNSUPPORTED`; empty if nothing.
+    """Return the compatibility of an EP-context model, such as `EP_SUPPORTED_OPTIMAL`; empty if it is unknown.
 
-    Only providers from a plugin library can say it, and only through functions that ONNX Runtime's Python API keeps
+    Only providers from a plugin library report it, and only through functions that ONNX Runtime's Python API keeps
     private.
     """
     runtime = load()
@@ -171,12 +172,12 @@ def get_compatibility(model: str | bytes, candidate: Candidate) -> str:
         prepare(candidate.provider)
         message = read(model, candidate.provider.ort_name)
         return str(judge(_choose_devices(runtime, candidate), message).name) if message else ""
-    except Exception:  # noqa: BLE001 - opening the model says what is wrong
+    except Exception:  # noqa: BLE001 - opening the model reports the cause
         return ""
 
 
 def get_assignments(session: Any) -> list[tuple[str, list[str]]]:
-    """Return what ONNX Runtime recorded at partitioning: a provider's ONNX Runtime name and its operators, repeated."""
+    """Return the subgraphs of ONNX Runtime's partitioning: each with its provider's ONNX Runtime name and operators."""
     return [
         (part.ep_name, [f"{node.domain}.{node.op_type}" if node.domain else node.op_type for node in part.get_nodes()])
         for part in session.get_provider_graph_assignment_info()
@@ -184,9 +185,9 @@ def get_assignments(session: Any) -> list[tuple[str, list[str]]]:
 
 
 def list_cpu_inputs(session: Any) -> list[str]:
-    """Name the inputs that are read from the CPU's own memory, whichever provider runs the model."""
+    """List the inputs that are read from CPU memory, whichever provider runs the model."""
     places = zip(session.get_inputs(), session.get_input_memory_infos(), strict=True)
-    return [one.name for one, memory in places if memory.name == CPU_MEMORY]
+    return [declared.name for declared, memory in places if memory.name == CPU_MEMORY]
 
 
 def _session_options(runtime: ModuleType, settings: Settings) -> Any:
@@ -240,10 +241,10 @@ def _choose_devices(runtime: ModuleType, candidate: Candidate) -> list[Any]:
     found = list_devices(provider)
     chosen = call_plugin(provider.devices, found, candidate.device)
     if not chosen:
-        listed = ", ".join(sorted({one.kind for one in found})) or "none on this machine"
+        listed = ", ".join(sorted({device.kind for device in found})) or "none on this machine"
         raise LookupError(f"no device{_format_device(candidate.device)}: its library lists {listed}")
     every = runtime.get_ep_devices()
-    return [every[one.index] for one in chosen]
+    return [every[device.index] for device in chosen]
 
 
 def _format_device(device: Device | None) -> str:

@@ -1,4 +1,4 @@
-"""How is a tensor in a device's memory held, read, and handed to another library?
+"""Hold a tensor in a device's memory, copy it to the CPU, and share it through DLPack.
 
 A place is written as PyTorch writes it: `cpu`, `cuda:0`, `webgpu:0`. What is on the CPU is a NumPy array; what is
 elsewhere is a `DeviceArray`.
@@ -32,10 +32,10 @@ def split_place(place: str) -> tuple[str, int]:
     return kind, int(index or 0)
 
 
-def overlaps(one: Any, other: Any, place: str) -> bool:
+def overlaps(first: Any, second: Any, place: str) -> bool:
     """Whether two of ONNX Runtime's values at one place share memory."""
-    begin, start = one.data_ptr(), other.data_ptr()
-    size, length = one.tensor_size_in_bytes(), other.tensor_size_in_bytes()
+    begin, start = first.data_ptr(), second.data_ptr()
+    size, length = first.tensor_size_in_bytes(), second.tensor_size_in_bytes()
     if not supports_dlpack(place):  # what is no address, but a handle, says nothing of where the next buffer begins
         return bool(begin == start and size and length)
     return bool(begin < start + length and start < begin + size)
@@ -47,7 +47,7 @@ def supports_dlpack(place: str) -> bool:
 
 
 def find_dlpack_place(value: object) -> str | None:
-    """Say where a DLPack producer keeps its memory, if that is a device that ONNX Runtime can share; else None."""
+    """Return the device of a DLPack producer, if ONNX Runtime can share its memory; else None."""
     ask = getattr(value, "__dlpack_device__", None)
     if ask is None:
         return None
@@ -55,11 +55,11 @@ def find_dlpack_place(value: object) -> str | None:
         number, index = ask()
     except (BufferError, RuntimeError, TypeError, ValueError):
         return None
-    return next((f"{kind}:{index}" for kind, one in _DLPACK.items() if one == number), None)
+    return next((f"{kind}:{index}" for kind, known in _DLPACK.items() if known == number), None)
 
 
 class DeviceArray:
-    """An output in the memory of a device: what a binding's run gives where the provider runs on one.
+    """An output in a device's memory, as `Binding.run` returns it for a provider that runs on a device.
 
     `numpy()` copies it to the CPU, and so does `numpy.asarray`. Where the device is one that DLPack knows (CUDA, not
     WebGPU), `torch.from_dlpack(array)` and its like take it as it is, without a copy.
@@ -82,17 +82,17 @@ class DeviceArray:
         self._turn = turn
         self._synchronize = synchronize
         self.device = place
-        """Where it is: `cuda:0`, `webgpu:0`."""
+        """The device, as PyTorch writes it: `cuda:0`, `webgpu:0`."""
         self.shape: tuple[int, ...] = tuple(value.shape())
         self.dtype: DType = numpy_dtype(parse_ort_type(value.data_type()))
 
     @property
     def nbytes(self) -> int:
-        """Its size in bytes."""
+        """Size in bytes."""
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
     def numpy(self) -> Array:
-        """Copy it to the CPU and return it as an array of the caller's own."""
+        """Copy it to the CPU; return a new array of the same dtype and shape."""
         with self._turn:
             self._synchronize()
             array: Array = self._value.numpy()
@@ -134,7 +134,7 @@ class DeviceArray:
 
 
 class _StreamOrdered:
-    """A DLPack producer that is asked for its memory once what writes to it comes before CUDA's default stream.
+    """A DLPack producer whose pending writes are ordered before CUDA's default stream when its memory is taken.
 
     It has the producer's type, by which ONNX Runtime knows bools from uint8.
     """

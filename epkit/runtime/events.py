@@ -1,7 +1,7 @@
-"""What happens, and who is told?
+"""Call observers with each event, and append events to a file of JSON lines.
 
-An observer is called with each event, in the thread where it happens. A session that was opened while nobody observed
-is ONNX Runtime's own, and tells nothing of its runs; so what nobody asked for costs nothing.
+An observer is called in the thread where the event happens. A session that was opened without an observer is ONNX
+Runtime's own, and reports no runs: so without observers a run costs nothing more.
 """
 
 from __future__ import annotations
@@ -109,14 +109,14 @@ Observer: TypeAlias = Callable[[Event], None]
 
 
 class Observation:
-    """An observer at work, until `stop` or the end of a `with` block."""
+    """An active observer, until `stop` or the end of a `with` block."""
 
     def __init__(self, observer: Observer) -> None:
         self.observer = observer
         self._calling = threading.local()
 
     def call(self, event: Event) -> None:
-        """Call the observer, unless it is at work in this thread: of what it does itself it is not told."""
+        """Call the observer, unless this thread is already in it: it gets no events of what it does itself."""
         if getattr(self._calling, "now", False):
             return
         self._calling.now = True
@@ -145,9 +145,9 @@ _numbers = itertools.count(1)
 def observe(observer: Observer) -> Observation:
     """Call `observer` with every event from now on, until the `Observation` that is returned is stopped.
 
-    Runs are told of by the sessions that are opened from now on. An observer is called in the thread where something
-    happens, from several at once, and what it takes is added to the run: let it be quick. One that raises is called no
-    more, and the logger `epkit` says so.
+    Runs are reported by the sessions that are opened from now on. An observer is called in the thread of the event, by
+    several threads at once, and its time is added to the run: keep it short. If it raises, it is removed, and the
+    logger `epkit` reports the error.
     """
     observation = Observation(observer)
     _observations.append(observation)
@@ -155,25 +155,27 @@ def observe(observer: Observer) -> Observation:
 
 
 def has_observers() -> bool:
-    """Whether anybody is told."""
+    """Whether there is an observer."""
     return bool(_observations)
 
 
 def notify(event: Event) -> None:
     """Call every observer."""
-    for one in tuple(_observations):
+    for observation in tuple(_observations):
         try:
-            one.call(event)
+            observation.call(event)
         except OSError as error:  # what it writes to is full or gone: its code is not at fault
-            one.stop()
-            logging.getLogger("epkit").error("an observer failed, and is called no more: %r: %s", one.observer, error)
+            observation.stop()
+            logging.getLogger("epkit").error(
+                "an observer failed, and is called no more: %r: %s", observation.observer, error
+            )
         except Exception:
-            one.stop()
-            logging.getLogger("epkit").exception("an observer failed, and is called no more: %r", one.observer)
+            observation.stop()
+            logging.getLogger("epkit").exception("an observer failed, and is called no more: %r", observation.observer)
 
 
 class ObservedSession(SessionWrapper):
-    """A session that tells of its runs, once `begin` has said as what."""
+    """A session that reports its runs to observers, after `begin`."""
 
     def __init__(self, session: Any) -> None:
         super().__init__(session)
@@ -182,12 +184,12 @@ class ObservedSession(SessionWrapper):
         self._begun = False
 
     def begin(self, provider: str | None) -> None:
-        """Tell of the runs from now on; those before it were warm-up."""
+        """Report the runs from now on; earlier ones were warm-up."""
         self._provider = provider
         self._begun = True
 
     def around(self, run: Callable[[], Result]) -> Result:
-        """Do one run, and tell how long it took."""
+        """Do one run, and report its duration."""
         if not self._begun or not _observations:
             return run()
         error = ""
@@ -209,7 +211,7 @@ class JsonLines:
         # One write a line at the end of the file, so that processes and threads do not mix theirs.
         self._name = os.fspath(file)
         self._file = os.open(Path(file), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        # Not at exit: other threads may still tell of something then.
+        # Not at exit: other threads may still report events then.
         weakref.finalize(self, os.close, self._file).atexit = False
 
     def __repr__(self) -> str:
@@ -227,10 +229,10 @@ _logs_lock = fork.lock()
 
 
 def start_log(environ: Mapping[str, str] | None = None) -> None:
-    """Keep events in the file that EPKIT_EVENTS names, for as long as it does; raises ConfigError."""
+    """Append events to the file that EPKIT_EVENTS names, until it names another; raises ConfigError."""
     file = (os.environ if environ is None else environ).get(VARIABLE, "")
     with _logs_lock:
-        for other in [one for one in _logs if one != file]:
+        for other in [name for name in _logs if name != file]:
             _logs.pop(other).stop()
         if not file or file in _logs:
             return

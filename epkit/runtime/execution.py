@@ -1,4 +1,4 @@
-"""How do checked inputs become results, and how many runs are under way?"""
+"""Run a session on checked inputs, from any number of threads, and close it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REOPEN = "open it again with epkit.open"
 
 
 class Executor:
-    """Runs one ONNX Runtime session, from any number of threads, in the quickest way that its types allow."""
+    """Executor of one ONNX Runtime session: runs it in the fastest way that its types allow. Thread-safe."""
 
     def __init__(
         self,
@@ -43,31 +43,31 @@ class Executor:
         """`runtime` is the onnxruntime module. `exotic` sessions take types that plain `run` cannot carry.
 
         `validates_output_shape` allows output buffers that are made beforehand: the providers refuse another shape.
-        `lends` allows small inputs to borrow a binding. `graphs` are those of a session that captures.
-        `shrink` says which runs give memory back. `unforkable` is what a forked process lacks to run
-        the session; empty where it lacks nothing.
+        `pools_bindings` lets small inputs run through a pool of bindings. `graphs` are those of a session that
+        captures. `shrink` decides which runs return memory. `unforkable` names what a forked process lacks to run the
+        session; empty if it lacks nothing.
         """
         self.session = session
         self.runtime = runtime
         self.validates_output_shape = validates_output_shape
-        self._inputs_on_cpu = [one.name == CPU_MEMORY for one in session.get_input_memory_infos()]
-        self._outputs_on_cpu = [one.name == CPU_MEMORY for one in session.get_output_memory_infos()]
+        self._inputs_on_cpu = [memory.name == CPU_MEMORY for memory in session.get_input_memory_infos()]
+        self._outputs_on_cpu = [memory.name == CPU_MEMORY for memory in session.get_output_memory_infos()]
         self.graphs = graphs
         self._shrink = shrink
         self._unforkable = unforkable
         locks: dict[Concurrency, Any] = {"free": None, "per-session": fork.lock(), "per-process": PROCESS}
         self.turn: AbstractContextManager[Any] = locks[concurrency] or nullcontext()
         self.free = concurrency == "free"
-        """Whether any number of runs may be under way."""
+        """Whether any number of runs may be active at once."""
         self.active_runs = ActiveRuns(locks[concurrency])
-        self._outputs = {one.name: one for one in outputs}
+        self._outputs = {output.name: output for output in outputs}
         self._names = tuple(self._outputs)
-        self._raw = exotic or any(is_exotic(one.dtype) for one in outputs)
+        self._raw = exotic or any(is_exotic(output.dtype) for output in outputs)
         self.bindings: weakref.WeakSet[Any] = weakref.WeakSet()
-        """What `close` closes too."""
+        """The open bindings of the session; `close` closes them too."""
         self._pool: BindingPool | None = None
         self.run_pooled: Callable[[object], dict[str, Any] | None] = _run_none
-        """Runs inputs as they came, where a binding waits for such; see `Leases.run`."""
+        """Runs unchecked inputs through the pool, or returns None; see `BindingPool.run`."""
         if pools_bindings and validates_output_shape and self.in_place(CPU) and not self._raw and self.free:
             self._pool = BindingPool(session, inputs, outputs, self.active_runs.running)
             self.run_pooled = self._pool.run if shrink is None else self._run_pooled_unless_pending
@@ -83,7 +83,7 @@ class Executor:
         return self.active_runs.do(self.run_now, feed, names, options)
 
     def run_now(self, feed: Mapping[str, Any], names: Sequence[str] | None, options: object | None) -> dict[str, Any]:
-        """Run once, as work that `under_way` does."""
+        """Run once, inside `active_runs.do`."""
         wanted = self._names if names is None else names
         if self._shrink is not None:
             return self._run_and_shrink(self._shrink, feed, wanted, options)
@@ -114,7 +114,7 @@ class Executor:
         return results
 
     def _run_pooled_unless_pending(self, inputs: object) -> dict[str, Any] | None:
-        """Lend no binding while memory is to be given back: such a run carries options."""
+        """Run through the pool, unless memory is to be returned: that takes run options."""
         pool, shrink = self._pool, self._shrink
         return None if pool is None or shrink is None or shrink.pending else pool.run(inputs)
 
@@ -134,20 +134,20 @@ class Executor:
         return self.validates_output_shape and all(from_cpu == (place == CPU) for from_cpu in self._outputs_on_cpu)
 
     def options(self) -> Any:
-        """Return options for one run, which may be told to stop by setting their `terminate`."""
+        """Return RunOptions for one run; setting their `terminate` stops it."""
         return self.graphs.options(-1) if self.graphs is not None else self.runtime.RunOptions()
 
     def refuse(self, message: str = "the session is closed", hint: str = REOPEN) -> None:
-        """Let no run begin any more."""
+        """Refuse all further runs."""
         self.active_runs.refuse(message, hint)
         if self._pool is not None:
             self._pool.stop()
         self.run_pooled = _run_none
 
     def close(self) -> None:
-        """Let no run begin any more, wait for those of other threads, and let go of the session.
+        """Refuse further runs, wait for those of other threads, and release the session.
 
-        In the middle of a run of this thread, that run still holds it, and ends.
+        If this thread is in the middle of a run, that run keeps the session until it ends.
         """
         self.refuse()
         self.active_runs.wait(self._count_own_runs())
@@ -158,7 +158,7 @@ class Executor:
             self.session = self.graphs = self._pool = None
 
     def _count_own_runs(self) -> int:
-        """Return how many runs this thread is in the middle of: in a signal handler, an observer, a `__del__`."""
+        """Return how many runs this thread is inside of, as in a signal handler, an observer or a `__del__`."""
         return on_stack((ActiveRuns.do, BindingPool.run), "running", self.active_runs.running)
 
     def after_fork(self) -> None:

@@ -1,7 +1,7 @@
-"""What does the caller's value become before ONNX Runtime sees it?
+"""Check a user's inputs, and convert them for ONNX Runtime.
 
 ONNX Runtime checks little: it reads a big-endian array as if it were a native one, cuts texts at a zero character, and
-lets None die inside a kernel. So every value is checked and converted here; `values` does one tensor.
+crashes in a kernel on None. So every value is checked and converted here; `convert` converts single tensors.
 
 Sizes that share a name ("N" in two inputs) may differ, as they may for ONNX Runtime: such names are only labels.
 """
@@ -35,11 +35,11 @@ class Inputs:
     def __init__(
         self, wanted: Sequence[TensorInfo], *, cast: bool = False, overridable: Sequence[TensorInfo] = ()
     ) -> None:
-        self.exotic = any(is_exotic(one.dtype) for one in (*wanted, *overridable))
+        self.exotic = any(is_exotic(declared.dtype) for declared in (*wanted, *overridable))
         """Whether there is a type that ONNX Runtime's plain `run` cannot carry: bfloat16, float8, 4 or 2 bits."""
-        self._wanted = tuple(_InputSpec(one) for one in wanted)
-        self._by_name = {one.name: one for one in self._wanted}
-        self._overridable = {one.name: one for one in overridable}
+        self._wanted = tuple(_InputSpec(declared) for declared in wanted)
+        self._by_name = {spec.name: spec for spec in self._wanted}
+        self._overridable = {declared.name: declared for declared in overridable}
         self._cast = cast
 
     def feed(self, inputs: Mapping[str, object] | object) -> dict[str, object]:
@@ -51,13 +51,13 @@ class Inputs:
         if type(inputs) is np.ndarray and len(self._wanted) == 1:
             inputs = {self._wanted[0].name: inputs}
         if type(inputs) is dict and len(inputs) == len(self._wanted):
-            for one in self._wanted:
-                value = inputs.get(one.name)
+            for spec in self._wanted:
+                value = inputs.get(spec.name)
                 if (
                     type(value) is not np.ndarray
-                    or value.dtype is not one.dtype
+                    or value.dtype is not spec.dtype
                     or not value.flags.carray
-                    or (value.shape != one.last_shape and not one.admits(value.shape))
+                    or (value.shape != spec.last_shape and not spec.admits(value.shape))
                 ):
                     break
             else:
@@ -78,18 +78,18 @@ class Inputs:
         return {name: given for name, given in inputs.items() if given is not None or not self._may_be_none(name)}
 
     def value(self, name: str, given: object) -> object:
-        """Return what ONNX Runtime is to see for one input; raises InputError."""
-        one = self._get(name)
+        """Convert the value of one input; raises InputError."""
+        spec = self._get(name)
         try:
-            return one.value(given, self._cast)
+            return spec.value(given, self._cast)
         except ConversionError as error:
-            raise InputError(f"input {name!r} wants {one.wants}, got {error.got}", hint=error.hint) from error
+            raise InputError(f"input {name!r} wants {spec.wants}, got {error.got}", hint=error.hint) from error
 
     def check(self, name: str, dtype: str, shape: tuple[int, ...], what: str) -> None:
-        """Hold a tensor that cannot be converted, since it is not on the CPU, to what the model wants."""
-        one = self._get(name)
-        if dtype != one.element or not one.admits(shape):
-            message = f"input {name!r} wants {one.wants}, got {what} of {format_type(dtype, shape)}"
+        """Check a tensor that is not on the CPU, so cannot be converted; raises InputError."""
+        spec = self._get(name)
+        if dtype != spec.element or not spec.admits(shape):
+            message = f"input {name!r} wants {spec.wants}, got {what} of {format_type(dtype, shape)}"
             raise InputError(message, hint="it is bound as it is: convert it where it is")
 
     def _get(self, name: str) -> _InputSpec:
@@ -103,7 +103,7 @@ class Inputs:
         for name in inputs:
             if name not in known:
                 raise InputError(f"the model has no input {name!r}", hint=nearest(str(name), known, "inputs"))
-        missing = [one.name for one in self._wanted if one.name not in inputs and not one.optional]
+        missing = [spec.name for spec in self._wanted if spec.name not in inputs and not spec.optional]
         if missing and not some:
             names = f"s {', '.join(map(repr, missing))} are" if missing[1:] else f" {missing[0]!r} is"
             raise InputError(f"input{names} missing", hint=self._list_names())
@@ -113,7 +113,7 @@ class Inputs:
 
 
 class _InputSpec:
-    """One input: what the model says of it, and what it makes of a value."""
+    """The type and shape that the model declares for one input."""
 
     __slots__ = ("_fixed", "_form", "_key", "_rank", "dtype", "element", "last_shape", "name", "optional", "wants")
 
@@ -126,9 +126,9 @@ class _InputSpec:
         self.element = mapped if self._form == "map" else element
         tensors = not self._form
         self.dtype = numpy_dtype(element) if tensors and element != "string" and not self.optional else None
-        """What the quick look compares with; None where it takes more than a look."""
+        """The dtype that the fast check compares with; None if a value needs more than that."""
         self.last_shape: tuple[int, ...] | None = None
-        """The shape that was admitted last."""
+        """The shape that was accepted last."""
         shape = info.shape if tensors else None
         self._rank = None if shape is None else len(shape)
         self._fixed = tuple((axis, size) for axis, size in enumerate(shape or ()) if isinstance(size, int))
@@ -146,7 +146,7 @@ class _InputSpec:
         return True
 
     def value(self, given: object, cast: bool) -> object:
-        """Return what ONNX Runtime is to see; raises Unfit."""
+        """Convert a value of this input; raises ConversionError."""
         if self._form == "sequence":
             return self._convert_sequence(given, cast)
         if self._form == "map":
@@ -175,9 +175,9 @@ class _InputSpec:
         if not isinstance(given, list | tuple):
             raise ConversionError(kind_of(given), "give a list of arrays")
         arrays: list[object] = []
-        for place, one in enumerate(given):
+        for place, item in enumerate(given):
             try:
-                arrays.append(to_tensor(one, numpy_dtype(self.element), cast=cast))
+                arrays.append(to_tensor(item, numpy_dtype(self.element), cast=cast))
             except ConversionError as error:
                 raise ConversionError(f"{error.got} at position {place}", error.hint) from error
         return arrays
@@ -215,7 +215,9 @@ class NarrowedInputs:
 
     def __init__(self, inputs: Sequence[TensorInfo], narrowed_types: Mapping[str, tuple[str, str]]) -> None:
         """`narrowed_types` maps a tensor type to the type it is computed in, and the provider that does so."""
-        self._inputs = [(one.name, *narrowed_types[one.dtype]) for one in inputs if one.dtype in narrowed_types]
+        self._inputs = [
+            (declared.name, *narrowed_types[declared.dtype]) for declared in inputs if declared.dtype in narrowed_types
+        ]
 
     def __bool__(self) -> bool:
         return bool(self._inputs)
@@ -236,6 +238,6 @@ def _unrepresentable(array: Array, dtype: str) -> object:
     """Return a number that the dtype cannot hold, or None."""
     if array.dtype.kind in "iu":
         limits = np.iinfo(dtype)
-        return next((one for one in (array.max(), array.min()) if not limits.min <= one <= limits.max), None)
+        return next((number for number in (array.max(), array.min()) if not limits.min <= number <= limits.max), None)
     finite = array[np.isfinite(array)]
-    return next((one for one in finite[np.abs(finite) > np.finfo(dtype).max][:1]), None)
+    return next((number for number in finite[np.abs(finite) > np.finfo(dtype).max][:1]), None)

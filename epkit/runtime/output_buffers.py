@@ -1,8 +1,8 @@
-"""Can a result be written into the buffer that a caller gives for it?"""
+"""Check the buffers that a user gives for outputs, and whether a run wrote into its buffers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,15 +55,15 @@ def check_buffers(
     given: Mapping[str, object], outputs: Sequence[TensorInfo], place: str, runtime: Any, session: Any
 ) -> dict[str, OutputBuffer]:
     """Check the buffers that a caller gives for outputs; raises InputError before ONNX Runtime sees one."""
-    declared = {one.name: one for one in outputs}
+    declared = {output.name: output for output in outputs}
     found = {
         name: check_buffer(declared[name], buffer, place, runtime, session)
         for name, buffer in given.items()
         if buffer is not None
     }
     for name, target in found.items():
-        for other, one in found.items():
-            if other != name and target.overlaps(one, place):
+        for other, second in found.items():
+            if other != name and target.overlaps(second, place):
                 raise InputError(f"outputs {name!r} and {other!r} are given the same buffer", hint="give each its own")
     return found
 
@@ -83,6 +83,15 @@ def check_buffer(output: TensorInfo, given: object, place: str, runtime: Any, se
         message = f"output {output.name!r} is {declared}, its buffer {format_type(dtype, shape)}"
         raise InputError(message, hint="give a buffer of that type and shape, or none")
     return replace(target, declared=as_declared(output, shape))
+
+
+def are_written(addresses: Iterable[int | None], values: Iterable[Any]) -> bool:
+    """Whether the outputs of a run, ONNX Runtime's `values`, are in the buffers at these addresses.
+
+    An output that is an input passed through is not: ONNX Runtime replaces the buffer by the input's memory. A buffer
+    without a byte has no address (None).
+    """
+    return all(address in (None, value.data_ptr()) for address, value in zip(addresses, values, strict=True))
 
 
 def _on_cpu(output: TensorInfo, given: object, runtime: Any) -> OutputBuffer:

@@ -1,4 +1,4 @@
-"""Who runs the nodes?
+"""Count the nodes that each provider runs.
 
 Read from ONNX Runtime's own record of the partitioning, never assumed from the list of providers that it registered.
 """
@@ -14,7 +14,7 @@ UNRECORDED = "ONNX Runtime does not record where the nodes of a model in ORT for
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one provider took: nodes, their share of all nodes (0 to 1), and how many of each operator."""
+    """The part of a model that one provider runs: nodes, share of all nodes (0 to 1), and counts by operator."""
 
     nodes: int
     share: float
@@ -42,7 +42,7 @@ def count_nodes(assigned: Iterable[tuple[str, Sequence[str]]], names: Mapping[st
 
 
 def describe_others(placed: Mapping[str, Share], name: str) -> str:
-    """Say which operators landed on other providers than `name`: "Gelu (2) on cpu, TopK on cuda"."""
+    """List the operators that run on providers other than `name`: "Gelu (2) on cpu, TopK on cuda"."""
     parts = []
     for other, share in placed.items():
         if other != name:

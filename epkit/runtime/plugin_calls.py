@@ -1,8 +1,4 @@
-"""What if a plugin's own code fails?
-
-Past discovery, a method of a provider that raises is a PluginError that names it, and never a bare traceback; a hint
-that cannot be had is no hint.
-"""
+"""Call the methods of a plugin's provider, and turn what they raise into a PluginError that names the method."""
 
 from __future__ import annotations
 
@@ -27,7 +23,7 @@ def call_plugin(method: Callable[..., Answer], *arguments: object) -> Answer:
 
 
 def hint_for(provider: Provider, cause: str) -> str:
-    """Return the provider's hint for a cause; empty when it has none, or fails to say it."""
+    """Return the provider's hint for a cause; empty if it has none or raises."""
     try:
         return str(provider.hint(cause) or "")
     except (Exception, SystemExit):  # noqa: BLE001 - the cause is what counts
@@ -35,7 +31,7 @@ def hint_for(provider: Provider, cause: str) -> str:
 
 
 def probe_availability(provider: Provider) -> Availability:
-    """Return what the provider's own probe answers; whatever goes wrong there is an answer too."""
+    """Call the provider's probe; an error in it becomes an Unusable."""
     try:
         answer = provider.probe()
     except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code

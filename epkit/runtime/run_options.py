@@ -1,4 +1,4 @@
-"""What holds for single runs: how much is logged, which adapters are active, and whether they are to stop."""
+"""Set the log level and LoRA adapters of single runs, and cancel them."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class RunOptions:
 
     @contextmanager
     def applied(self, options: Any, runtime: Any) -> Iterator[None]:
-        """Hold ONNX Runtime's options of one run to these, while it is under way; raises RunCancelled."""
+        """Set these on ONNX Runtime's RunOptions of a run, inside a `with` block around it; raises RunCancelled."""
         for name, value in self._properties.items():
             setattr(options, name, value)
         for adapter in self._load_adapters(runtime):
@@ -86,7 +86,7 @@ class RunOptions:
             raise
         finally:
             with self._lock:
-                self._active_runs = [one for one in self._active_runs if one is not options]
+                self._active_runs = [active for active in self._active_runs if active is not options]
 
     def _load_adapters(self, runtime: Any) -> list[Any]:
         with self._lock:

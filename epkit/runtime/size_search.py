@@ -1,7 +1,7 @@
-"""On which inputs does a model run, where nobody gave any?
+"""Find sizes with which a model runs, for inputs that were not given.
 
-Sizes are assumed by what the model tells. Where a run fails with them, others are tried: those that the failure names,
-and usual ones. A failure at another operator counts as progress, and the search goes on from there.
+The first sizes are assumed from the model. If a run fails with them, others are tried: those that the error names, then
+common ones. A failure at another operator counts as progress, and the search continues from there.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MOST_TRIALS = 80
 MOST_SECONDS = 10.0
 DEEPEST = 4
 MOST_BYTES = 2**28
-"""Of all inputs: nobody wants gigabytes for a size that is only tried."""
+"""Of all inputs together: a size that is only tried takes no gigabytes."""
 
 _NODE = re.compile(r"running (\w+) node\. Name:'([^']*)'")
 _CODE = re.compile(r"\S+\.(?:h|cc|cpp|cu):\d+|Name:'[^']*'|0x[0-9a-fA-F]+|\[ONNXRuntimeError\] : \d+")
@@ -43,7 +43,7 @@ _CODE = re.compile(r"\S+\.(?:h|cc|cpp|cu):\d+|Name:'[^']*'|0x[0-9a-fA-F]+|\[ONNX
 
 @dataclass(frozen=True, slots=True)
 class KnownInputs:
-    """What is known of the inputs before a run: arrays, shapes of inputs that are made up, and sizes."""
+    """The inputs that were given: arrays, shapes of inputs to generate, and sizes of dimensions."""
 
     feed: Mapping[str, object] = field(default_factory=dict)
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class KnownInputs:
 
 @dataclass(frozen=True, slots=True)
 class SampleFeed:
-    """The inputs of a run, the names of those that were made up, and the sizes that were assumed for these."""
+    """The inputs of a run, the names of the generated ones, and the sizes that were assumed for these."""
 
     feed: dict[str, object]
     made_up: tuple[str, ...]
@@ -66,7 +66,7 @@ class SampleFeed:
 
 @dataclass(frozen=True, slots=True)
 class FirstRun(Generic[T]):
-    """What a run returned, and what it was given. `tried` counts the runs that failed before."""
+    """The result of the first run that succeeded, and its inputs. `tried` counts the runs that failed before."""
 
     result: T
     made: SampleFeed
@@ -81,7 +81,7 @@ def make_feed(
     others: Mapping[str, int] = _NONE,
     seed: int = 0,
 ) -> SampleFeed:
-    """Make up the inputs that are not given, with the sizes of `others`, else such as the model tells."""
+    """Generate the inputs that are not given, with the sizes of `others`, else sizes assumed from the model."""
     missing = [wanted for wanted in inputs if wanted.name not in given.feed]
     said = given.sizes(inputs)
     sizes = assumed(missing, said, known, others)
@@ -95,7 +95,7 @@ def first_run(
 ) -> FirstRun[T]:
     """Run a model on inputs of which some are made up, with the first sizes that it takes.
 
-    `run` takes them, and `options`, since nobody wants to read of runs that fail on the way.
+    `run` is called with the inputs and `options`, which silence the log of runs that fail on the way.
 
     Raises the RunError of the first try when all fail, with a hint that names what was assumed.
     """
@@ -111,7 +111,7 @@ def first_run(
 
 
 def advise(made: SampleFeed, inputs: Sequence[TensorInfo], failure: RunError | None = None) -> str:
-    """Return what to do where made-up inputs do not suit the model."""
+    """Return a hint for generated inputs that do not fit the model."""
     if made.assumed:
         return told(made.assumed, inputs)
     if made.made_up:

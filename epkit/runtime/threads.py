@@ -1,4 +1,4 @@
-"""Have threads do work, at once: none of it waits for a thread that is busy."""
+"""Run work in threads at once: no work waits for a busy thread."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Work: TypeAlias = Callable[[], None]
 class WorkerThreads:
     """Threads that stay for more work, so that what a provider keeps for each of them is made once.
 
-    Bringing work takes no lock, since a signal handler may bring some in the middle of that.
+    Submitting takes no lock, since a signal handler may submit work in the middle of it.
     """
 
     def __init__(self) -> None:
@@ -62,16 +62,16 @@ class WorkerThreads:
                 thread.join()
 
     def after_fork(self) -> None:
-        """Know, in a forked process, of no thread of its parent."""
+        """Forget, in a forked process, the threads of its parent."""
         self._work, self._idle, self._threads = SimpleQueue(), [], []
 
     def _start(self) -> None:
         thread = threading.Thread(target=_serve, args=(weakref.ref(self), self._work), name="epkit-run", daemon=True)
-        self._threads = [*(one for one in self._threads if one.is_alive()), thread]
+        self._threads = [*(worker for worker in self._threads if worker.is_alive()), thread]
         thread.start()
 
     def _finish(self) -> None:
-        """Do what no thread is there for any more."""
+        """Do the remaining work in this thread."""
         try:
             while True:
                 work = self._work.get_nowait()

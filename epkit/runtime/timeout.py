@@ -1,8 +1,9 @@
-"""Wait for a run no longer than it may take, or while an event loop goes on.
+"""Run sessions with a time limit, or without blocking an event loop.
 
-The run goes to another thread. When its time is over it is told to stop, which ONNX Runtime heeds between two nodes of
-the graph: a provider that made one node of the whole model (OpenVINO, TensorRT) runs to its end, and whoever waits is
-let go before that. What such a run holds is held until it ends, and closing the session waits for it.
+The run goes to another thread. When its time limit is over, `terminate` is set in its run options, which ONNX Runtime
+checks between two nodes of the graph. A provider that makes one node of the whole model (OpenVINO, TensorRT) runs to
+its end; the waiting thread gets RunTimeout before that. Such a run keeps its memory until it ends, and closing the
+session waits for it.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ BoundOutputs: TypeAlias = dict[str, Any]
 
 
 class BackgroundRunner:
-    """Runs a caller's session in threads of its own."""
+    """Runs an executor in background threads."""
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
@@ -52,7 +53,7 @@ class BackgroundRunner:
     def run(
         self, feed: Mapping[str, Any], names: Sequence[str] | None, seconds: float, options: Any = None
     ) -> BoundOutputs:
-        """Run once, and wait `seconds` at most; raises RunTimeout, and what `Caller.run` raises.
+        """Run once, and wait `seconds` at most; raises RunTimeout, and what `Executor.run` raises.
 
         `options` are ONNX Runtime's, of this run alone.
         """
@@ -73,7 +74,7 @@ class BackgroundRunner:
     async def run_async(
         self, feed: Mapping[str, Any], names: Sequence[str] | None, seconds: float | None, options: Any = None
     ) -> BoundOutputs:
-        """Run once, while the event loop goes on; a cancelled task tells the run to stop."""
+        """Run once without blocking the event loop; cancelling the task terminates the run."""
         job = _Job(self._executor, feed, names, None if seconds is None else _check_limit(seconds), options)
         loop, semaphore = asyncio.get_running_loop(), self._get_semaphore()
         try:
@@ -102,7 +103,7 @@ class BackgroundRunner:
         finally:
             job.options.terminate = True
             if not waiting.done():
-                # Then nobody is told how it ended, not even a loop that is closed by then.
+                # Then its outcome is dropped, also by a loop that is closed by then.
                 waiting.cancel()
             elif not waiting.cancelled():
                 waiting.exception()
@@ -112,12 +113,12 @@ class BackgroundRunner:
         self._threads.close()
         for job in tuple(self._jobs):
             if job.left is not None and job.future.running():
-                # Whoever waits for it may be this very thread, in a signal handler: then nobody else stops it.
+                # This thread may itself be waiting for it, in a signal handler: then no other stops it.
                 wait([job.future], job.left)
                 job.options.terminate = True
 
     def after_fork(self) -> None:
-        """Know, in a forked process, of no run of its parent."""
+        """Forget, in a forked process, the runs of its parent."""
         self._jobs, self._semaphores = set(), {}
 
     def _submit(self, job: _Job) -> None:
@@ -132,14 +133,14 @@ class BackgroundRunner:
 
     def _wait_for_slot(self, job: _Job) -> None:
         """Wait while too many runs go on whose time is over; raises RunTimeout."""
-        left = [one.future for one in tuple(self._jobs) if one.options.terminate]
+        left = [other.future for other in tuple(self._jobs) if other.options.terminate]
         if len(left) >= MOST_LEFT and not wait(left, job.left, FIRST_COMPLETED).done:
             raise job.build_timeout()
 
     def _get_semaphore(self) -> asyncio.Semaphore:
-        """Return what keeps the runs of this event loop from being too many at once."""
+        """Return the semaphore that limits the active runs of this event loop."""
         loop = asyncio.get_running_loop()
-        for gone in [one for one in tuple(self._semaphores) if one.is_closed()]:
+        for gone in [known for known in tuple(self._semaphores) if known.is_closed()]:
             self._semaphores.pop(gone, None)
         return self._semaphores.setdefault(loop, asyncio.Semaphore(MOST_AWAITED))
 
@@ -150,7 +151,7 @@ def _release(semaphore: asyncio.Semaphore, loop: asyncio.AbstractEventLoop) -> N
 
 
 class Deadline:
-    """A time that is over so many seconds after a `with` block was entered."""
+    """A time limit, in seconds from entering a `with` block, for the runs inside it."""
 
     def __init__(self, seconds: float) -> None:
         self.expired = False
@@ -160,7 +161,7 @@ class Deadline:
         self._timer.daemon = True
 
     def options(self, executor: Executor) -> Any:
-        """Return options for the next run, which is told to stop when the time is over."""
+        """Return RunOptions for the next run, which is terminated when the time is over."""
         options = executor.options()
         with self._lock:
             self._options = options
@@ -214,7 +215,7 @@ class _Job:
             return
         try:
             results = self._executor.active_runs.do(self._run_now)
-        except BaseException as error:  # noqa: BLE001 - for whoever waits
+        except BaseException as error:  # noqa: BLE001 - for the thread that waits
             self.future.set_exception(error)
         else:
             self.future.set_result(results)
