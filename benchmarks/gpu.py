@@ -126,7 +126,7 @@ def plain(name: str, provider: str) -> Any:
         options.add_provider(found.ort_name, {})
     else:
         devices = runtime.get_ep_devices()
-        chosen = [devices[one.index] for one in found.devices(api.found_devices(found), None)]
+        chosen = [devices[one.index] for one in found.devices(api.list_devices(found), None)]
         options.add_provider_for_devices(chosen, {})
     return runtime.InferenceSession(MODELS[name][0](), sess_options=options, enable_fallback=0)
 

@@ -42,12 +42,12 @@ def run(
     from epkit.model.array_files import load_inputs, save_outputs
     from epkit.model.file import read_model
     from epkit.model.shapes import check_sizes
-    from epkit.runtime.size_search import Given, first_run
+    from epkit.runtime.size_search import KnownInputs, first_run
     from epkit.session import open as session
 
     with session.open(model, target, config=config) as opened:
         check_sizes(opened.inputs, dimensions)
-        known = Given(load_inputs(given, opened.inputs), dimensions=dimensions)
+        known = KnownInputs(load_inputs(given, opened.inputs), dimensions=dimensions)
         ran = first_run(opened.run, opened.inputs, known, assumed_sizes.read_image_hints(read_model(model)))
         outputs, made = ran.result, ran.made
         files = save_outputs(outputs, Path(output_dir)) if output_dir is not None else {}

@@ -19,7 +19,7 @@ from epkit.discovery.registry import Registry
 from epkit.errors import ConfigError, UnknownTarget, nearest
 from epkit.provider import Provider
 from epkit.runtime.configured import CPU, Candidate
-from epkit.runtime.plugin_calls import asked
+from epkit.runtime.plugin_calls import call_plugin
 
 _LOADS, _WRITES = "loads native code", "names a file to write"
 
@@ -218,15 +218,15 @@ def _candidate(where: str, provider: Provider, names: Sequence[str], written: Ta
     path = ("options",) if first else ("options_for", provider.name)
     own = _at(table, path)
     options = validated(provider.options, own, where, path, subject=f"option of {provider.name}")
-    fault = asked(provider.check_device, written.device) if written.device is not None else ""
+    fault = call_plugin(provider.check_device, written.device) if written.device is not None else ""
     if fault and first:
         origin = origin_of(table, ("device",))
         raise ConfigError(f"{origin or where}: device = {written.device!r} for {provider.name} {fault}")
     candidate = Candidate(provider, options, None if fault else written.device)
-    misfit = asked(provider.check_options, options, candidate.device)
+    misfit = call_plugin(provider.check_options, options, candidate.device)
     if misfit:
         raise ConfigError(f"{origin_of(own, ()) or where}: {misfit}")
-    if written.cache is False and asked(provider.requested_cache_dir, options) is not None:
+    if written.cache is False and call_plugin(provider.requested_cache_dir, options) is not None:
         told = f"{where} says cache = false, and the options of {provider.name} ask for a cache"
         raise ConfigError(told, hint="drop one of the two")
     switch = provider.graph_option

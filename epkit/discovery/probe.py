@@ -22,7 +22,7 @@ from epkit.errors import ConfigError, RunError
 from epkit.provider import Availability, Device, Provider, Unusable, Usable
 from epkit.runtime import api, events
 from epkit.runtime.configured import CPU
-from epkit.runtime.plugin_calls import availability_of, hint_for
+from epkit.runtime.plugin_calls import hint_for, probe_availability
 
 _MISSING_LIBRARY = re.compile(r"([\w.+-]+\.(?:so|dll|dylib)[.\d]*: cannot open shared object file)")
 
@@ -93,7 +93,7 @@ def ask(
             tests.cancel()
             raise
     for name, result in results.items():
-        events.tell(result.event(name))
+        events.notify(result.event(name))
     return results
 
 
@@ -129,11 +129,11 @@ def _probe(
     started = time.perf_counter()
     if isinstance(provider, Absent):
         return Answer(provider.probe())
-    if not api.installed():
+    if not api.is_installed():
         return Answer(Unusable(api.MISSING, api.MISSING_HINT))
     # The CPU provider is in every build of ONNX Runtime: no self-test is needed.
     if provider.name == CPU or quick:
-        return Answer(availability_of(provider), time.perf_counter() - started)
+        return Answer(probe_availability(provider), time.perf_counter() - started)
     with probe_cache.open_cached(provider, device, registry, lambda: tests.cancelled) as cached:
         known = None if refresh else cached.read()
         if known is not None:

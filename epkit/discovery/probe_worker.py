@@ -13,9 +13,9 @@ from epkit.discovery.proof import proof_of
 from epkit.discovery.registry import Plugin, load
 from epkit.errors import EpkitError
 from epkit.provider import Availability, Device, Proof, Provider, Unusable, Usable
-from epkit.runtime import api
+from epkit.runtime import api, create
 from epkit.runtime.configured import Candidate
-from epkit.runtime.plugin_calls import availability_of, hint_for
+from epkit.runtime.plugin_calls import hint_for, probe_availability
 
 
 def main() -> None:
@@ -44,14 +44,14 @@ def _answer(plugin: Plugin, name: str, device: Device | None) -> Availability:
     except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code
         traceback.print_exc()
         return Unusable(f"its plugin raised {type(error).__name__}: {error}", transient=True)
-    answer = availability_of(provider)
+    answer = probe_availability(provider)
     if isinstance(answer, Unusable):
         return answer
     # Errors from here on are transient: a busy device, no free memory.
     try:
-        api.keep_log()
+        api.enable_log()
         _prove(provider, device)
-    except api.OpenFault as fault:
+    except create.OpenFault as fault:
         return Unusable(fault.cause, hint_for(provider, fault.cause) or fault.hint, transient=True)
     except EpkitError as error:
         return Unusable(error.message, error.hint, transient=True)
@@ -69,18 +69,18 @@ def _prove(provider: Provider, device: Device | None) -> None:
     entries = {"session.record_ep_graph_assignment_info": "1"}
     if provider.ort_name != api.CPU_ORT_NAME:
         entries["session.disable_cpu_ep_fallback"] = "1"
-    session = api.create(
+    session = create.create_session(
         proof.model,
         [Candidate(provider, provider.options(), device)],
-        api.Settings(properties={"log_severity_level": 3}, entries=entries),
+        create.Settings(properties={"log_severity_level": 3}, entries=entries),
     )
-    takers = {ort_name for ort_name, _ in api.assigned(session)}
+    takers = {ort_name for ort_name, _ in create.get_assignments(session)}
     if takers != {provider.ort_name}:
-        raise api.OpenFault(f"it took no node of a tiny model; {', '.join(sorted(takers)) or 'nobody'} did")
+        raise create.OpenFault(f"it took no node of a tiny model; {', '.join(sorted(takers)) or 'nobody'} did")
     value = np.array(proof.input, dtype=np.float32).reshape(proof.input_shape)
     (output,) = session.run(None, {session.get_inputs()[0].name: value})
     if not np.allclose(np.ravel(output), proof.output, rtol=1e-2, atol=1e-2):
-        raise api.OpenFault(f"it computed {np.ravel(output).tolist()} where {list(proof.output)} is right")
+        raise create.OpenFault(f"it computed {np.ravel(output).tolist()} where {list(proof.output)} is right")
 
 
 if __name__ == "__main__":

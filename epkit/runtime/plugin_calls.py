@@ -1,8 +1,4 @@
-"""What if a plugin's own code fails?
-
-Past discovery, a method of a provider that raises is a PluginError that names it, and never a bare traceback; a hint
-that cannot be had is no hint.
-"""
+"""Call the methods of a plugin's provider, and turn what they raise into a PluginError that names the method."""
 
 from __future__ import annotations
 
@@ -15,7 +11,7 @@ from epkit.provider import Availability, Provider, Unusable, Usable
 Answer = TypeVar("Answer")
 
 
-def asked(method: Callable[..., Answer], *arguments: object) -> Answer:
+def call_plugin(method: Callable[..., Answer], *arguments: object) -> Answer:
     """Call a method of a provider; raises PluginError for whatever it raises that is not epkit's own."""
     try:
         return method(*arguments)
@@ -27,15 +23,15 @@ def asked(method: Callable[..., Answer], *arguments: object) -> Answer:
 
 
 def hint_for(provider: Provider, cause: str) -> str:
-    """Return the provider's hint for a cause; empty when it has none, or fails to say it."""
+    """Return the provider's hint for a cause; empty if it has none or raises."""
     try:
         return str(provider.hint(cause) or "")
     except (Exception, SystemExit):  # noqa: BLE001 - the cause is what counts
         return ""
 
 
-def availability_of(provider: Provider) -> Availability:
-    """Return what the provider's own probe answers; whatever goes wrong there is an answer too."""
+def probe_availability(provider: Provider) -> Availability:
+    """Call the provider's probe; an error in it becomes an Unusable."""
     try:
         answer = provider.probe()
     except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code

@@ -10,9 +10,9 @@ from epkit.errors import ProviderDropped
 from epkit.model.file import Model, TensorInfo
 from epkit.provider import Provider
 from epkit.runtime import api, events
-from epkit.runtime.api import Settings
 from epkit.runtime.configured import CPU, Candidate
-from epkit.runtime.placement import Share, placement
+from epkit.runtime.create import Settings, create_session, get_assignments
+from epkit.runtime.placement import Share, count_nodes
 from epkit.runtime.plugin_calls import hint_for
 from epkit.session.cache.session_cache import Compiled
 from epkit.session.capture import Capture
@@ -105,7 +105,7 @@ def take_out(opening: Opening, culprit: Candidate, cause: str, outcome: Outcome,
 
 def tell_dropped(opening: Opening, row: Tried) -> None:
     """Tell whoever listens that a provider was dropped, once it is known that it stays out."""
-    events.tell(events.Dropped(opening.plan.target.name, row.provider, row.outcome, row.reason, row.hint))
+    events.notify(events.Dropped(opening.plan.target.name, row.provider, row.outcome, row.reason, row.hint))
 
 
 def _without(opening: Opening, culprit: Candidate) -> list[Candidate]:
@@ -137,7 +137,7 @@ def create(opening: Opening, chain: Sequence[Candidate], settings: Settings) -> 
     """Open a session of these providers without the cache; raises OpenFault."""
     if opening.before is not None:
         opening.before(chain, False)
-    return api.create(opening.model, chain, settings)
+    return create_session(opening.model, chain, settings)
 
 
 def create_cached(opening: Opening, chain: Sequence[Candidate], settings: Settings, *, captures: bool = False) -> Any:
@@ -145,10 +145,10 @@ def create_cached(opening: Opening, chain: Sequence[Candidate], settings: Settin
     if opening.before is not None:
         opening.before(chain, captures)
     opening.compiled.look(chain, settings)
-    return api.create(opening.model, chain, settings, opening.compiled.sent)
+    return create_session(opening.model, chain, settings, opening.compiled.sent)
 
 
 def placement_of(opening: Opening, session: Any) -> dict[str, Share]:
     """Return what each provider took of the nodes of a session, by epkit's names."""
     names = {one.provider.ort_name: one.name for one in opening.remaining}
-    return placement(api.assigned(session), {api.CPU_ORT_NAME: CPU} | names)
+    return count_nodes(get_assignments(session), {api.CPU_ORT_NAME: CPU} | names)

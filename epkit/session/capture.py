@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from epkit.model.file import Model
 from epkit.model.shapes import BINDABLE_DTYPES, find_unknown_outputs
 from epkit.runtime.configured import Candidate
-from epkit.runtime.convert import sized
+from epkit.runtime.convert import format_type
 from epkit.session.plan import Plan
 
 
@@ -45,7 +45,7 @@ def capture(model: Model, plan: Plan) -> Capture:
         if one.dtype not in BINDABLE_DTYPES:
             found.append(f"{kind} {one.name!r} is {one.dtype}, which cannot be bound on a device")
     found += [
-        f"output {one.name!r} is {sized(one.dtype, one.shape)}, whose shape does not follow from the inputs'"
+        f"output {one.name!r} is {format_type(one.dtype, one.shape)}, whose shape does not follow from the inputs'"
         for one in find_unknown_outputs(model.inputs, model.outputs)
         if one.dtype in BINDABLE_DTYPES
     ]

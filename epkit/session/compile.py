@@ -16,8 +16,8 @@ from epkit.config.target import read as read_target
 from epkit.discovery.registry import discover
 from epkit.errors import ConfigError, ModelError, ProviderDropped
 from epkit.model.file import Model, read_model
-from epkit.runtime import api
-from epkit.runtime.api import OpenFault
+from epkit.runtime import create
+from epkit.runtime.create import OpenFault
 from epkit.runtime.plugin_calls import hint_for
 from epkit.session.attempt import not_carried
 from epkit.session.cache.session_cache import Cached
@@ -113,7 +113,7 @@ def _written(model: Model, plan: Plan, output: Path, *, force: bool) -> dict[str
     with tempfile.TemporaryDirectory(prefix=".epkit-", dir=output.parent.absolute()) as folder:
         aside = Path(folder) / output.name
         try:
-            api.compile_to(source, plan.chain, settings, aside)
+            create.compile_model(source, plan.chain, settings, aside)
         except OpenFault as fault:
             names = ", ".join(one.name for one in compilers)
             told = f"{names} cannot compile {_name(model)} to a file: {fault.cause}"

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from epkit.errors import ProviderDropped
-from epkit.runtime import api
-from epkit.runtime.api import OpenFault
-from epkit.runtime.placement import elsewhere
+from epkit.runtime import create
+from epkit.runtime.create import OpenFault
+from epkit.runtime.placement import describe_others
 from epkit.session.attempt import Opening, create_cached, is_cpu, placement_of, tell_dropped
 from epkit.session.capture import capturing
 from epkit.session.fallback import open_chain
@@ -57,7 +57,7 @@ def _capturing(opening: Opening) -> Any | None:
             opening.compiled.trust()
             opening.capture = capture = replace(capture, obstacles=(fault.cause,))
         else:
-            frozen = api.read_on_cpu(session)
+            frozen = create.list_cpu_inputs(session)
             if not frozen:
                 opening.captures = True
                 return session
@@ -82,13 +82,13 @@ def _hold_placement(opening: Opening) -> None:
         return
     if first not in placed:
         raise ProviderDropped(
-            f"{first} was registered but took no node of the model: {elsewhere(placed, first)}",
+            f"{first} was registered but took no node of the model: {describe_others(placed, first)}",
             hint=f"a target with a fallback uses {first} where it can",
         )
     share = placed[first].share
     if target.min_placement is not None and share < target.min_placement:
         raise ProviderDropped(
             f"{first} took {share:.4g} of the nodes where target {target.name!r} asks for {target.min_placement:g}; "
-            f"elsewhere: {elsewhere(placed, first)}",
+            f"elsewhere: {describe_others(placed, first)}",
             hint="lower min_placement, or take those operators out of the model",
         )

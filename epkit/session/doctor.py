@@ -81,7 +81,7 @@ def _machine() -> Iterator[Finding]:
 
 def _runtimes() -> Iterator[Finding]:
     installed = wheels.runtimes()
-    if not api.installed():
+    if not api.is_installed():
         yield Finding("ONNX Runtime", "problem", api.MISSING, api.MISSING_HINT)
         return
     yield clash(installed)

@@ -14,9 +14,9 @@ from epkit.discovery.registry import discover
 from epkit.model.assumed_sizes import read_image_hints
 from epkit.model.file import ORT_UNKNOWN, Model, read_model
 from epkit.provider import Provider
-from epkit.runtime import api
+from epkit.runtime import api, create
 from epkit.runtime.configured import Candidate
-from epkit.runtime.plugin_calls import asked
+from epkit.runtime.plugin_calls import call_plugin
 from epkit.session.cache.session_cache import Cached, Compiled
 from epkit.session.capture import Capture, capture, capturing
 from epkit.session.context import check_context
@@ -86,9 +86,9 @@ def explain(
         Capture(wanted.cuda_graph, wanted.first.name, ("nothing is opened",)) if refused else capture(contents, plan)
     )
     captures = graph.asked and graph.possible
-    given = effective(plan, platform.core_limit(), api.default_properties(), captures=captures)
+    given = effective(plan, platform.core_limit(), create.default_properties(), captures=captures)
     first = (plan.chain or wanted.chain)[0]
-    device = asked(first.provider.memory_device, first.device)
+    device = call_plugin(first.provider.memory_device, first.device)
     planned = Course(why=ORT_UNKNOWN)
     if contents.is_parsed:
         sizes = wanted.session_options.free_dimension_overrides
@@ -119,8 +119,8 @@ def explain(
 def script(model: Model, plan: Plan, given: Effective, *, captures: bool = False) -> str:
     """Write the same session in plain ONNX Runtime."""
     source = repr(str(model.source)) if not isinstance(model.source, bytes) else "MODEL_BYTES"
-    enums = api.ENUMS
-    preloaded = any(asked(candidate.provider.preload) for candidate in plan.chain)
+    enums = create.ENUMS
+    preloaded = any(call_plugin(candidate.provider.preload) for candidate in plan.chain)
     lines = [*(["import ctypes"] if preloaded else ()), *_quiet(plan), "import onnxruntime as ort", ""]
     lines.append("options = ort.SessionOptions()")
     for name, value in given.settings.properties.items():
@@ -173,7 +173,7 @@ def _added(candidate: Candidate) -> list[str]:
         lines.append(f"options.add_provider({provider.ort_name!r}, {sent!r})")
         return [*lines, *_changed(provider)]
     api.prepare(provider)
-    found = api.found_devices(provider)
+    found = api.list_devices(provider)
     chosen = next(iter(provider.devices(found, candidate.device)), None)
     kind = f" and one.device.type.name == {chosen.kind!r}" if chosen else ""
     alike = [one for one in found if chosen and (one.ort_name, one.kind) == (chosen.ort_name, chosen.kind)]

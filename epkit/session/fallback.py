@@ -15,9 +15,9 @@ from typing import Any
 
 from epkit.errors import ConfigError, ModelError, ProviderDropped
 from epkit.model.file import Model, read_model
-from epkit.runtime.api import OpenFault
 from epkit.runtime.configured import CPU, Candidate
-from epkit.runtime.placement import elsewhere
+from epkit.runtime.create import OpenFault
+from epkit.runtime.placement import describe_others
 from epkit.session.attempt import Opening, create, create_cached, is_cpu, placement_of, take_out
 from epkit.session.settings import without_cpu_rule
 
@@ -168,7 +168,7 @@ def _forbidden(opening: Opening) -> ProviderDropped:
     try:
         placed = placement_of(opening, create(opening, opening.remaining, without_cpu_rule(opening.settings)))
         left = {name: share for name, share in placed.items() if name == CPU}
-        told = elsewhere(left, "") or "some of its nodes"
+        told = describe_others(left, "") or "some of its nodes"
     except OpenFault:
         told = "some of its nodes"
     return ProviderDropped(

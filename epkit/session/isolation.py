@@ -18,8 +18,8 @@ from epkit.config.layers import plain
 from epkit.discovery.probe import Answer
 from epkit.errors import ConfigError, RunError
 from epkit.model.file import Model
-from epkit.runtime.api import OpenFault
-from epkit.runtime.plugin_calls import asked
+from epkit.runtime.create import OpenFault
+from epkit.runtime.plugin_calls import call_plugin
 from epkit.session.attempt import Before, Opening
 from epkit.session.cache import store
 from epkit.session.cache.session_cache import shelf
@@ -109,5 +109,5 @@ class _Isolation:
     def _clear(self) -> None:
         """Remove what a child was building when it ended."""
         compilers = [one for one in self._opening.plan.target.chain if one.provider.compiles != "never"]
-        shelves = [shelf(one.provider, asked(one.provider.requested_cache_dir, one.options)) for one in compilers]
+        shelves = [shelf(one.provider, call_plugin(one.provider.requested_cache_dir, one.options)) for one in compilers]
         store.shrink(shelves, store.limit())

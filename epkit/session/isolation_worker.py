@@ -56,7 +56,7 @@ def rehearse(request: Mapping[str, Any], contents: bytes, before: Before) -> Non
     from epkit.discovery.probe import Answer
     from epkit.discovery.registry import discover
     from epkit.model.file import read_model
-    from epkit.runtime import api
+    from epkit.runtime import create
     from epkit.session.open import EXTERNAL_FOLDER, open_plan
     from epkit.session.plan import resolve
     from epkit.session.settings import effective, without_cpu_rule
@@ -72,7 +72,7 @@ def rehearse(request: Mapping[str, Any], contents: bytes, before: Before) -> Non
     if not chain:
         before((), False)
         source = contents or request["model"]
-        api.create(source, (), without_cpu_rule(effective(plan, platform.core_limit()).settings))
+        create.create_session(source, (), without_cpu_rule(effective(plan, platform.core_limit()).settings))
         return
     steps = tuple(replace(step, decision="open") for step in plan.steps if step.candidate.name in chain)
     with contextlib.closing(open_plan(model, replace(plan, steps=steps), answers, before=before)):

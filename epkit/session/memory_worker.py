@@ -11,6 +11,7 @@ from typing import Any
 
 from epkit._system.platform import peak_rss, reset_peak_rss, rss
 from epkit._system.process import serve_one
+from epkit.model.assumed_sizes import read_image_hints
 
 RUNS = 2
 """ONNX Runtime plans the memory of a shape with its first run and allocates by that plan from the second on."""
@@ -23,11 +24,10 @@ def measure(request: Mapping[str, Any]) -> dict[str, object]:
     from epkit.config.file import load
     from epkit.config.target import read as read_target
     from epkit.discovery.registry import discover
-    from epkit.model.assumed_sizes import read_image_hints
     from epkit.model.file import read_model
     from epkit.model.shapes import batch_dimensions
     from epkit.runtime import api
-    from epkit.runtime.size_search import Given, first_run
+    from epkit.runtime.size_search import KnownInputs, first_run
     from epkit.session.open import EXTERNAL_FOLDER, open_plan, plan_for
 
     registry = discover()
@@ -43,7 +43,7 @@ def measure(request: Mapping[str, Any]) -> dict[str, object]:
     opened = rss()
     dimensions = wanted.warmup.dimensions | request["dimensions"]
     sizes = dimensions | dict.fromkeys(batch_dimensions(session.inputs, dimensions), request["batch"])
-    ran = first_run(session.run, session.inputs, Given(dimensions=sizes), read_image_hints(model))
+    ran = first_run(session.run, session.inputs, KnownInputs(dimensions=sizes), read_image_hints(model))
     assumed, feed = ran.made.assumed, ran.made.feed
     del ran
     reset_peak_rss()  # of inputs that were tried in vain

@@ -24,10 +24,10 @@ from epkit.errors import (
 )
 from epkit.model.file import Model, TensorInfo, read_model
 from epkit.provider import Usable
-from epkit.runtime import api, events, journal
+from epkit.runtime import api, events
 from epkit.runtime.configured import Candidate
 from epkit.runtime.placement import UNRECORDED
-from epkit.runtime.plugin_calls import asked
+from epkit.runtime.plugin_calls import call_plugin
 from epkit.session.attempt import Before, Opening, drop, leave_out
 from epkit.session.cache.session_cache import Compiled
 from epkit.session.capture import capture
@@ -114,7 +114,7 @@ def check_inputs(inputs: Sequence[TensorInfo], target: Target) -> None:
     check_warmup(inputs, target.warmup, target.session_options.free_dimension_overrides)
     shapes = {one.name: one.shape for one in inputs}
     for candidate in target.chain:
-        fault = asked(candidate.provider.check_inputs, candidate.options, shapes)
+        fault = call_plugin(candidate.provider.check_inputs, candidate.options, shapes)
         if fault:
             raise ConfigError(f"target {target.name!r}, options of {candidate.name}: {fault}")
 
@@ -133,9 +133,9 @@ def check_opened(opening: Opening) -> list[str]:
 
 def plan_for(target: Target, registry: Registry, *, refresh: bool = False) -> tuple[Plan, dict[str, probe.Answer]]:
     """Probe the providers of a target, and resolve what to try. Raises RuntimeMissing without an ONNX Runtime."""
-    if not api.installed():
+    if not api.is_installed():
         raise RuntimeMissing(api.MISSING, hint=api.MISSING_HINT)
-    journal.begin()
+    events.start_log()
     telemetry.request(target.telemetry)
     answers = probe.ask([(one.provider, one.device) for one in target.chain], registry, refresh=refresh)
     return resolve(target, {name: answer.availability for name, answer in answers.items()}), answers
@@ -148,7 +148,7 @@ def open_plan(
 
     `before` is told of each chain before it is opened.
     """
-    journal.begin()
+    events.start_log()
     target = plan.target
     if plan.refusal is not None:
         step = plan.refusal
@@ -183,7 +183,7 @@ def _opened(model: Model, under_way: Opening, answers: Mapping[str, probe.Answer
         open_next(under_way)
         if not model.is_parsed:
             said = [*check_opened(under_way)]
-        watched = events.Watched(under_way.session) if events.observed() else None
+        watched = events.ObservedSession(under_way.session) if events.has_observers() else None
         under_way.session = watched or under_way.session
         session = Session(under_way, model)
         started = time.perf_counter()
@@ -235,11 +235,11 @@ def _opened(model: Model, under_way: Opening, answers: Mapping[str, probe.Answer
 
 def _tell(report: Report, number: int) -> None:
     for row in report.cache:
-        events.tell(events.Cached(report.target, **asdict(row)))
+        events.notify(events.Cached(report.target, **asdict(row)))
     for one in report.warmup:
-        events.tell(events.WarmedUp(report.target, one.shapes, one.runs, one.first_s, one.steady_s))
+        events.notify(events.WarmedUp(report.target, one.shapes, one.runs, one.first_s, one.steady_s))
     nodes = {name: share.nodes for name, share in report.placement.items()}
-    events.tell(events.Opened(number, report.model, report.target, report.provider, nodes, report.seconds))
+    events.notify(events.Opened(number, report.model, report.target, report.provider, nodes, report.seconds))
 
 
 def meddling(chain: Sequence[Candidate]) -> tuple[str, ...]:

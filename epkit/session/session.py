@@ -14,19 +14,17 @@ from epkit.model.file import Model, TensorInfo, parse_ort_type
 from epkit.model.shapes import explain_unbindable
 from epkit.provider import Concurrency
 from epkit.runtime import api
-from epkit.runtime.arena import Shrink
-from epkit.runtime.bindable import Bindable
+from epkit.runtime.arena import ArenaShrinkage
 from epkit.runtime.binding import Binding
-from epkit.runtime.captured_graph import Graphs
+from epkit.runtime.bound_buffers import BindingSpec
+from epkit.runtime.captured_graph import CapturedGraphs
 from epkit.runtime.configured import Candidate
-from epkit.runtime.deadline import Deadline
-from epkit.runtime.execution import Caller
-from epkit.runtime.inputs import Inputs
-from epkit.runtime.narrow import Narrowed
-from epkit.runtime.output_buffers import targets_of
-from epkit.runtime.plugin_calls import asked
+from epkit.runtime.execution import Executor
+from epkit.runtime.inputs import Inputs, NarrowedInputs
+from epkit.runtime.output_buffers import check_buffers
+from epkit.runtime.plugin_calls import call_plugin
 from epkit.runtime.run_options import RunOptions
-from epkit.runtime.timeout import Background
+from epkit.runtime.timeout import BackgroundRunner, Deadline
 from epkit.session.attempt import Opening
 from epkit.session.report import Report
 
@@ -55,11 +53,11 @@ class Session:
         self._names = tuple(one.name for one in self.outputs)
         overridable = _described(opening.session.get_overridable_initializers(), declared)
         self._inputs = Inputs(self.inputs, cast=opening.plan.target.cast, overridable=overridable)
-        self._narrowed = Narrowed(self.inputs, narrowed_types(opening))
+        self._narrowed = NarrowedInputs(self.inputs, narrowed_types(opening))
         active = next((one for one in opening.remaining if one.name == opening.provider), None)
-        self._place = asked(active.provider.memory_device, active.device) if active else "cpu"
+        self._place = call_plugin(active.provider.memory_device, active.device) if active else "cpu"
         runtime = api.load()
-        self._caller = Caller(
+        self._caller = Executor(
             opening.session,
             runtime,
             self.inputs,
@@ -67,12 +65,12 @@ class Session:
             exotic=self._inputs.exotic,
             concurrency=_strictest(opening.remaining, captures=opening.captures),
             validates_output_shape=all(one.provider.validates_output_shape for one in opening.remaining),
-            lends=not self._narrowed,
-            graphs=Graphs(opening.session, runtime) if opening.captures else None,
+            pools_bindings=not self._narrowed,
+            graphs=CapturedGraphs(opening.session, runtime) if opening.captures else None,
             shrink=_shrink(opening),
             unforkable=_unforkable(opening, self._place),
         )
-        self._background = Background(self._caller)
+        self._background = BackgroundRunner(self._caller)
 
     def run(
         self,
@@ -96,7 +94,7 @@ class Session:
         Raises InputError when an input does not fit the model, RunError when the run fails, SessionClosed.
         """
         if outputs is None and timeout is None and options is None:
-            results = self._caller.lent(inputs)
+            results = self._caller.run_pooled(inputs)
             if results is not None:
                 return results
         feed, names = self._fed(inputs, outputs)
@@ -114,7 +112,7 @@ class Session:
         """Return what runs the model as `run` does, until the deadline tells it to stop."""
 
         def run(inputs: Mapping[str, object]) -> dict[str, Output]:
-            results = self._caller.lent(inputs)
+            results = self._caller.run_pooled(inputs)
             if results is not None:
                 return results
             feed, names = self._fed(inputs, None)
@@ -170,8 +168,8 @@ class Session:
         if why_not:
             place = "cpu"  # where a run without a binding takes and leaves its tensors
         given = outputs if isinstance(outputs, Mapping) else {}
-        targets = targets_of(given, wanted, place, self._caller.runtime, self._caller.session)
-        model = Bindable(self._inputs, self._narrowed, self.inputs, wanted, targets, place, self._place, why_not)
+        targets = check_buffers(given, wanted, place, self._caller.runtime, self._caller.session)
+        model = BindingSpec(self._inputs, self._narrowed, self.inputs, wanted, targets, place, self._place, why_not)
         return Binding(self._caller, model, inputs)
 
     def close(self) -> None:
@@ -241,13 +239,13 @@ def narrowed_types(opening: Opening) -> dict[str, tuple[str, str]]:
     }
 
 
-def _shrink(opening: Opening) -> Shrink | None:
+def _shrink(opening: Opening) -> ArenaShrinkage | None:
     target = opening.plan.target
     if target.shrink_above is None:
         return None
     held = arenas(opening.remaining, target.session_options)
     # A captured graph goes on using device memory that the arena counts as free.
-    return Shrink(target.shrink_above, [one for one in held if not opening.captures or one.startswith("cpu")])
+    return ArenaShrinkage(target.shrink_above, [one for one in held if not opening.captures or one.startswith("cpu")])
 
 
 def _unforkable(opening: Opening, place: str) -> str:

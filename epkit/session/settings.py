@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 from epkit.config.layers import Value, origin_of
 from epkit.config.target import Target
-from epkit.runtime.api import Settings
-from epkit.runtime.configured import Candidate, unset
+from epkit.runtime.configured import Candidate, find_missing_options
+from epkit.runtime.create import Settings
 from epkit.session.capture import capturing
 from epkit.session.plan import Plan
 
@@ -142,7 +142,7 @@ def _sent_origin(target: Target, candidate: Candidate, path: tuple[str, ...], ke
         return _origin(target, *path, "extra", key)
     if key in candidate.options.written():
         return _origin(target, *path, key)
-    missing = unset(candidate.provider, candidate.options, candidate.device)
+    missing = find_missing_options(candidate.provider, candidate.options, candidate.device)
     if key in missing:
         return "the plugin: right results need it"
     if missing and not candidate.options.written():

@@ -11,12 +11,12 @@ from epkit.errors import InputError, RunError
 from epkit.model.assumed_sizes import read_image_hints
 from epkit.model.file import Model
 from epkit.model.shapes import infer_sizes
-from epkit.runtime import api
+from epkit.runtime import api, create
 from epkit.runtime.configured import Candidate
-from epkit.runtime.deadline import Deadline
-from epkit.runtime.execution import Caller
+from epkit.runtime.execution import Executor
 from epkit.runtime.run_options import RunOptions
-from epkit.runtime.size_search import Given, first_run
+from epkit.runtime.size_search import KnownInputs, first_run
+from epkit.runtime.timeout import Deadline
 from epkit.session.attempt import Opening, is_cpu, on_cpu
 from epkit.session.report import WarmedUp
 from epkit.session.session import Session
@@ -47,12 +47,12 @@ def warmed(session: Session, opening: Opening, model: Model) -> Warm:
                 rows = warm_up(session.stoppable(deadline), planned, session.inputs, outputs)
             return Warm(_noted(planned, said), rows)
         except WarmupFault as fault:
-            cause = f"it took longer than {seconds:g} s and was stopped" if deadline.passed else fault.cause
+            cause = f"it took longer than {seconds:g} s and was stopped" if deadline.expired else fault.cause
             culprit = next((one for one in opening.active if not is_cpu(one)), None)
             reference = _reference(opening, session) if culprit is not None else session._caller
             if culprit is not None and _is_sane(reference, session, fault, seconds):
                 return Warm(planned, failed=(culprit, cause))
-            if deadline.passed:
+            if deadline.expired:
                 note = f"warm-up took longer than {seconds:g} s and was stopped: say warmup.timeout, or warmup.shapes"
                 return Warm(_noted(planned, [*said, note]))
             if fault.misdeclared:
@@ -80,14 +80,14 @@ def _course(session: Session, opening: Opening, model: Model, others: Mapping[st
     )
 
 
-def _reference(opening: Opening, session: Session) -> Caller | None:
+def _reference(opening: Opening, session: Session) -> Executor | None:
     """Open the model on the CPU alone, to see what it says of the same inputs."""
-    with contextlib.suppress(api.OpenFault):
-        return Caller(on_cpu(opening), api.load(), session.inputs, session.outputs, exotic=session._inputs.exotic)
+    with contextlib.suppress(create.OpenFault):
+        return Executor(on_cpu(opening), api.load(), session.inputs, session.outputs, exotic=session._inputs.exotic)
     return None
 
 
-def _is_sane(reference: Caller | None, session: Session, fault: WarmupFault, seconds: float) -> bool:
+def _is_sane(reference: Executor | None, session: Session, fault: WarmupFault, seconds: float) -> bool:
     if reference is None:
         return False
     with contextlib.suppress(RunError), Deadline(seconds) as deadline:
@@ -96,7 +96,7 @@ def _is_sane(reference: Caller | None, session: Session, fault: WarmupFault, sec
 
 
 def _others(
-    reference: Caller | None, session: Session, planned: Course, model: Model, seconds: float
+    reference: Executor | None, session: Session, planned: Course, model: Model, seconds: float
 ) -> Mapping[str, int] | None:
     """Look for sizes that the model takes on the CPU, where those that were assumed are not; None where there are none.
 
@@ -105,7 +105,7 @@ def _others(
     if reference is None or not planned.assumed:
         return None
     said = infer_sizes(session.inputs, planned.runs[0].shapes)
-    given = Given(dimensions={name: size for name, size in said.items() if name not in planned.assumed})
+    given = KnownInputs(dimensions={name: size for name, size in said.items() if name not in planned.assumed})
     with contextlib.suppress(RunError, InputError), Deadline(seconds) as deadline:
 
         def run(feed: dict[str, object], options: RunOptions) -> object:

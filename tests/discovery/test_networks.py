@@ -12,7 +12,7 @@ from epkit.discovery import probe_worker
 from epkit.discovery.proof import ATTENTION, CONVOLUTION, MLP, OF, proof_of
 from epkit.model.file import read_model
 from epkit.provider import Network, Provider
-from epkit.runtime.api import OpenFault
+from epkit.runtime.create import OpenFault
 from epkit.testing import samples
 
 pytest_plugins = ["pytester"]

@@ -17,7 +17,7 @@ import epkit
 from epkit.config.target import Target
 from epkit.errors import ModelError, ProviderDropped
 from epkit.provider import Provider, Usable
-from epkit.runtime import api
+from epkit.runtime import api, create
 from epkit.runtime.configured import CPU, Candidate
 from epkit.runtime.events import Dropped, Event
 from epkit.session.attempt import Opening, drop
@@ -104,7 +104,7 @@ class Caches:
         self._world = world
         self._doubted: set[str] = set()
 
-    def look(self, chain: Sequence[Candidate], settings: api.Settings) -> None:
+    def look(self, chain: Sequence[Candidate], settings: create.Settings) -> None:
         broken = [one.name for one in chain if one.name != CPU and self._world.faults[number(one)] == "cache"]
         self.sent = {name: {} for name in broken if name not in self._doubted}
 
@@ -130,13 +130,13 @@ class Onnx:
 
     def before(self, chain: Sequence[Candidate], captures: bool) -> None:
         if any(self.world.faults[at] == "crash" for at in numbers(chain)):
-            raise api.OpenFault("its process crashed")
+            raise create.OpenFault("its process crashed")
 
     def create(
         self,
         model: str,
         chain: Sequence[Candidate],
-        settings: api.Settings,
+        settings: create.Settings,
         sent: Mapping[str, Mapping[str, str]] = {},
     ) -> Session:
         assert self.alive == 0, "two sessions at once"
@@ -144,13 +144,13 @@ class Onnx:
         world = self.world
         for one in chain:
             if one.name != CPU and world.faults[number(one)] == "add":
-                raise api.OpenFault(f"{one.name} cannot be added", one)
+                raise create.OpenFault(f"{one.name} cannot be added", one)
         if sent:
-            raise api.OpenFault("what was kept is broken")
+            raise create.OpenFault("what was kept is broken")
         if not world.bears(numbers(chain)):
-            raise api.OpenFault("the session cannot be created")
+            raise create.OpenFault("the session cannot be created")
         if settings.entries.get(NO_CPU) and not world.covers(numbers(chain)):
-            raise api.OpenFault(CPU_FORBIDDEN)
+            raise create.OpenFault(CPU_FORBIDDEN)
         left, placed = NODES, {}
         for one in chain:
             if one.name != CPU:

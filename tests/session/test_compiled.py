@@ -36,8 +36,8 @@ from epkit.errors import ConfigError, ModelError
 from epkit.model import digest
 from epkit.model.file import read_model
 from epkit.provider import Provider
-from epkit.runtime.api import Settings
 from epkit.runtime.configured import Candidate
+from epkit.runtime.create import Settings
 from epkit.session import compile as compilation
 from epkit.session.cache import manage, store
 from epkit.session.cache.key import parts_of, why_missed

@@ -27,7 +27,7 @@ from epkit.errors import (
     RunError,
     SessionClosed,
 )
-from epkit.runtime.execution import Caller
+from epkit.runtime.execution import Executor
 
 # OpenVINO refuses this only when a session is created: its proof passes, the real model fails.
 STUBBORN = """
@@ -208,7 +208,7 @@ FORGETFUL = """
 import gc, weakref
 from epkit.hookspecs import hookimpl
 from epkit.provider import Provider
-from epkit.runtime.session_wrapper import Wrapped
+from epkit.runtime.session_wrapper import SessionWrapper
 
 opened = []
 alive = []
@@ -218,7 +218,7 @@ class Part:
         self.ep_name = ep_name
         self.get_nodes = part.get_nodes
 
-class Broken(Wrapped):
+class Broken(SessionWrapper):
     def around(self, run):
         raise MemoryError("no memory is left on the card")
 
@@ -328,7 +328,7 @@ def sick(monkeypatch):
     """Make every run of a session with OpenVINO in it answer as told."""
 
     def _sick(answer):
-        real = Caller.run
+        real = Executor.run
 
         def run(caller, feed, names=None, options=None):
             results = real(caller, feed, names, options)
@@ -336,7 +336,7 @@ def sick(monkeypatch):
                 return results
             return dict(zip(results, answer(list(results.values())), strict=True))
 
-        monkeypatch.setattr(Caller, "run", run)
+        monkeypatch.setattr(Executor, "run", run)
 
     return _sick
 
@@ -517,11 +517,11 @@ def test_close_waits_for_the_runs_in_flight():
     results: list[object] = []
     runner = threading.Thread(target=lambda: results.append(session.run(array)))
     runner.start()
-    while not session._caller.under_way.running:
+    while not session._caller.active_runs.running:
         time.sleep(0.01)
     time.sleep(0.05)  # by now it is in ONNX Runtime, and far from its end
     session.close()
-    assert not session._caller.under_way.running
+    assert not session._caller.active_runs.running
     with pytest.raises(SessionClosed):
         session.run(array)
     runner.join(10)

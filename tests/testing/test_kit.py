@@ -191,9 +191,9 @@ from collections.abc import Mapping
 from pydantic import ConfigDict
 from epkit.hookspecs import hookimpl
 from epkit.provider import Options, Provider
-from epkit.runtime.session_wrapper import Wrapped
+from epkit.runtime.session_wrapper import SessionWrapper
 
-class Fragile(Wrapped):
+class Fragile(SessionWrapper):
     def around(self, run):
         if threading.active_count() > 4:
             os.abort()
@@ -206,7 +206,7 @@ class Crashes(Provider):
     def open(self, model, options, create):
         return Fragile(create())
 
-class Slow(Wrapped):
+class Slow(SessionWrapper):
     def around(self, run):
         if threading.active_count() > 2:
             time.sleep(600)
@@ -365,9 +365,9 @@ WRONG = """
 import numpy as np
 from epkit.hookspecs import hookimpl
 from epkit.provider import Provider
-from epkit.runtime.session_wrapper import Wrapped
+from epkit.runtime.session_wrapper import SessionWrapper
 
-class Off(Wrapped):
+class Off(SessionWrapper):
     def run(self, names, feed, options=None):
         found = super().run(names, feed, options)
         # Right for the model of the proof, whose outputs are four.

@@ -37,7 +37,7 @@ def profiled(request: Mapping[str, Any]) -> dict[str, object]:
     from epkit.parity.feed import Feed, made
     from epkit.runtime.api import CPU_ORT_NAME
     from epkit.runtime.configured import CPU
-    from epkit.runtime.plugin_calls import asked
+    from epkit.runtime.plugin_calls import call_plugin
     from epkit.session.open import open_plan
     from epkit.session.request import model_of, plan_of, target_of
 
@@ -64,7 +64,7 @@ def profiled(request: Mapping[str, Any]) -> dict[str, object]:
         first=target.first.name,
         last=last,
         plain_s=plain_s,
-        launched=[one.name for one in plan.chain if asked(one.provider.memory_device, one.device) != "cpu"],
+        launched=[one.name for one in plan.chain if call_plugin(one.provider.memory_device, one.device) != "cpu"],
         notes=notes,
     )
     if found is None:

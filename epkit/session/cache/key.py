@@ -16,14 +16,14 @@ from epkit import wheels
 from epkit.model import digest as digests
 from epkit.model.file import Model
 from epkit.provider import Provider
-from epkit.runtime.configured import encoded
-from epkit.runtime.plugin_calls import asked
+from epkit.runtime.configured import encode_options
+from epkit.runtime.plugin_calls import call_plugin
 from epkit.session.cache import store
 
 if TYPE_CHECKING:
     from epkit.config.schema import Warmup
-    from epkit.runtime.api import Settings
     from epkit.runtime.configured import Candidate
+    from epkit.runtime.create import Settings
 
 FORMAT = "1"
 
@@ -79,7 +79,7 @@ def versions(provider: Provider, device: int | str | None) -> dict[str, str]:
         "epkit's cache format": FORMAT,
         "ONNX Runtime": _runtime_version(),
         "machine": f"{platform.system()} {platform.machine()}",
-    } | {f"{COMPILED_WITH} ({at})": told for at, told in enumerate(asked(_texts, provider, device), 1)}
+    } | {f"{COMPILED_WITH} ({at})": told for at, told in enumerate(call_plugin(_texts, provider, device), 1)}
 
 
 def why_missed(parts: Mapping[str, str], path: str, there: Sequence[store.Entry]) -> str:
@@ -114,13 +114,13 @@ def _texts(provider: Provider, device: int | str | None) -> list[str]:
 def sent_with(candidate: Candidate, files: Path) -> dict[str, str]:
     """Return what a provider is sent when it keeps what it compiles in `files`."""
     provider = candidate.provider
-    options = asked(provider.with_cache_dir, candidate.options, candidate.device, files)
-    return encoded(provider, options, candidate.device)
+    options = call_plugin(provider.with_cache_dir, candidate.options, candidate.device, files)
+    return encode_options(provider, options, candidate.device)
 
 
 def _sent_names(candidate: Candidate, written: Mapping[str, object]) -> list[str]:
     """Return the names of the options that stay as they are written when a folder for the cache is put in."""
-    options = asked(candidate.provider.with_cache_dir, candidate.options, candidate.device, Path("files"))
+    options = call_plugin(candidate.provider.with_cache_dir, candidate.options, candidate.device, Path("files"))
     kept_options = options.written() | options.extra
     return [name for name, value in written.items() if kept_options.get(name) == value]
 

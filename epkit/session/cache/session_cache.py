@@ -19,14 +19,14 @@ from epkit.errors import ModelError
 from epkit.model import digest as digests
 from epkit.model.file import Model
 from epkit.provider import Provider
-from epkit.runtime.plugin_calls import asked
+from epkit.runtime.plugin_calls import call_plugin
 from epkit.session.cache import store
 from epkit.session.cache.key import parts_of, sent_with, why_missed
 
 if TYPE_CHECKING:
     from epkit.config.target import Target
-    from epkit.runtime.api import Settings
     from epkit.runtime.configured import Candidate
+    from epkit.runtime.create import Settings
 
 WAIT_SECONDS = 600.0
 """How long to wait for another process that builds the same."""
@@ -154,7 +154,7 @@ class Compiled:
         elif self._model.compiled_for:
             off = "the model is compiled already"
         else:
-            off = asked(provider.check_cache, candidate.options)
+            off = call_plugin(provider.check_cache, candidate.options)
         if name in self._doubted:
             entry, cause = self._doubted[name]
             self._rows[name] = Cached(name, "failed", f"opening with it failed: {cause}", str(entry.folder))
@@ -162,7 +162,7 @@ class Compiled:
         if off:
             self._rows[name] = Cached(name, "off", off)
             return None
-        own = asked(provider.requested_cache_dir, candidate.options)
+        own = call_plugin(provider.requested_cache_dir, candidate.options)
         # A folder of "" is asked for without being named.
         wish = _Wish(candidate, self._target.cache is True or own is not None, shelf(provider, own))
         if found := store.distrust(wish.shelf):

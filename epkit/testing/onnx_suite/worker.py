@@ -71,15 +71,15 @@ def _arm(name: str, provider: str) -> Open:
 
 def _plain(provider: Provider) -> Open:
     from epkit.runtime import api
-    from epkit.runtime.configured import encoded
+    from epkit.runtime.configured import encode_options
 
     runtime = api.load()
     api.prepare(provider)
     chosen = []
     if provider.library() is not None:
         every = runtime.get_ep_devices()
-        chosen = [every[one.index] for one in provider.devices(api.found_devices(provider), None)]
-    sent = encoded(provider, provider.options(), None)
+        chosen = [every[one.index] for one in provider.devices(api.list_devices(provider), None)]
+    sent = encode_options(provider, provider.options(), None)
 
     @contextmanager
     def open_model(model: str) -> Iterator[tuple[Run, Placed]]:

@@ -93,7 +93,7 @@ def result(of: onnxruntime.InferenceSession) -> np.ndarray[Any, Any]:
 
 
 def encoded(device: str | None = None, **written: object) -> dict[str, str]:
-    return configured.encoded(OPENVINO, OpenVinoOptions.model_validate(written), device)
+    return configured.encode_options(OPENVINO, OpenVinoOptions.model_validate(written), device)
 
 
 def properties(sent: dict[str, str]) -> dict[str, Any]:
