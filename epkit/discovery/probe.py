@@ -169,11 +169,11 @@ def _proven(provider: Provider, device: Device | None, registry: Registry, proof
         return Unusable(told, "EPKIT_PROBE=quick trusts its own probe", transient=True)
     with started as child:
         proofs.add(child)
-        child.send(request | {"seconds": provider.self_test_timeout_s})
-        reply = child.receive(provider.self_test_timeout_s)
+        child.send(request | {"seconds": provider.self_test.timeout_s})
+        reply = child.receive(provider.self_test.timeout_s)
         if reply is None:
             ending, said = child.ending(), child.last_words()
-            limit = f" (limit: {provider.self_test_timeout_s:g} s)" if child.timed_out else ""
+            limit = f" (limit: {provider.self_test.timeout_s:g} s)" if child.timed_out else ""
             reason = f"its proof {ending}{limit}" + (f": {said}" if said else "")
             return Unusable(reason, hint_for(provider, said) or "epkit providers --refresh", transient=True)
         log = child.log()
@@ -260,7 +260,7 @@ def _memory(provider: Provider, device: Device | None, registry: Registry, proof
     try:
         folder = directory("probe")
         lock = filelock.FileLock(folder / f"{key}.lock")
-        _acquire(lock, provider.self_test_timeout_s + 10, proofs)
+        _acquire(lock, provider.self_test.timeout_s + 10, proofs)
     except (OSError, filelock.Timeout) as error:
         yield _Memory(None, f"not remembered: {error}")
         return

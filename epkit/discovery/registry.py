@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import pluggy
 from pydantic import ConfigDict
@@ -19,18 +19,9 @@ from pydantic import ConfigDict
 from epkit import hookspecs
 from epkit._system import fork
 from epkit._system.streams import hushed
+from epkit.discovery.contract_checks import fault_of
 from epkit.errors import PluginError, UnknownTarget, nearest
-from epkit.provider import (
-    Availability,
-    Capability,
-    Compiles,
-    Concurrency,
-    Options,
-    Proof,
-    Provider,
-    Unusable,
-    WarmupNeed,
-)
+from epkit.provider import Availability, Devices, Options, Provider, Unusable
 
 GROUP = "epkit"
 NAMED = "EPKIT_PLUGINS"
@@ -66,10 +57,19 @@ class Entry:
     hint: str = ""
 
 
+class _AnyDevice(Devices):
+    """Accepts any device: nothing can be checked."""
+
+    def check(self, device: int | str) -> str:  # noqa: ARG002
+        """Accept it."""
+        return ""
+
+
 class Absent(Provider):
     """Stands for the provider of a plugin that is broken or disabled."""
 
     ort_name = ""
+    devices = _AnyDevice()
 
     class options(Options):  # noqa: N801 - it takes the place of the attribute of that name
         """What is written for an absent provider cannot be checked."""
@@ -83,10 +83,6 @@ class Absent(Provider):
     def probe(self) -> Availability:
         """Say why the plugin cannot be used."""
         return self._answer
-
-    def check_device(self, device: int | str) -> str:  # noqa: ARG002
-        """Accept anything; nothing can be checked."""
-        return ""
 
     def to_ort_options(self, options: Options, device: int | str | None) -> dict[str, str]:  # noqa: ARG002
         """Send nothing; it will not be opened."""
@@ -251,57 +247,9 @@ def _broken(plugin: Plugin, fault: str, *, strict: bool) -> Entry:
 def _fault(provider: object) -> str:
     """Say what keeps an object from being a provider; empty when nothing does."""
     try:
-        return _contradiction(provider)
+        return fault_of(provider)
     except Exception as error:  # noqa: BLE001 - attributes of foreign objects may be code
         return f"looking at {type(provider).__name__} failed: {_told(error)}"
-
-
-def _contradiction(provider: object) -> str:
-    if isinstance(provider, type):
-        return f"its hook returned the class {provider.__name__} where an object belongs; return {provider.__name__}()"
-    if not isinstance(provider, Provider):
-        return f"its hook returned a {type(provider).__name__}, which is not an epkit.provider.Provider"
-    name, ort_name = getattr(provider, "name", None), getattr(provider, "ort_name", None)
-    if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9-]*", name):
-        return f"{type(provider).__name__}.name is {name!r}; it must be lower-case letters, digits and dashes"
-    if not isinstance(ort_name, str) or not ort_name:
-        return f"{type(provider).__name__}.ort_name is {ort_name!r}; it must be ONNX Runtime's name"
-    if not (isinstance(provider.options, type) and issubclass(provider.options, Options)):
-        return f"{type(provider).__name__}.options must be a subclass of epkit.provider.Options"
-    required = [name for name, field in provider.options.model_fields.items() if field.is_required()]
-    if required:
-        return f"{provider.options.__name__}.{required[0]} has no default: what a user leaves out must be None"
-    for attribute, holds, wanted in (
-        ("rank", isinstance(provider.rank, int | float), "a number"),
-        ("device_kinds", _texts(provider.device_kinds), "a tuple of texts"),
-        ("environment", _texts(provider.environment), "a tuple of texts"),
-        ("native_options", _texts(provider.native_options), "a tuple of texts"),
-        ("writing_options", _texts(provider.writing_options), "a tuple of texts"),
-        ("unsupported_types", _texts(provider.unsupported_types), "a tuple of texts"),
-        ("narrowed_types", isinstance(provider.narrowed_types, Mapping), "a mapping from type to type"),
-        ("compiles", provider.compiles in get_args(Compiles), f"one of {', '.join(get_args(Compiles))}"),
-        ("capabilities", _claims(provider.capabilities), f"a frozenset of {', '.join(get_args(Capability))}"),
-        ("warmup", isinstance(provider.warmup, WarmupNeed), "a WarmupNeed"),
-        ("arena", provider.arena in ("cpu", "gpu", None), "'cpu', 'gpu' or None"),
-        ("proof", provider.proof is None or isinstance(provider.proof, Proof), "a Proof, or None"),
-        (
-            "self_test_timeout_s",
-            isinstance(provider.self_test_timeout_s, int | float) and provider.self_test_timeout_s > 0,
-            "above 0",
-        ),
-        ("concurrency", provider.concurrency in get_args(Concurrency), f"one of {', '.join(get_args(Concurrency))}"),
-    ):
-        if not holds:
-            return f"{type(provider).__name__}.{attribute} is {getattr(provider, attribute)!r}; it must be {wanted}"
-    return ""
-
-
-def _texts(value: object) -> bool:
-    return isinstance(value, tuple) and all(isinstance(one, str) for one in value)
-
-
-def _claims(value: object) -> bool:
-    return isinstance(value, frozenset) and value <= set(get_args(Capability))
 
 
 def _told(error: BaseException) -> str:

@@ -25,7 +25,7 @@ from epkit.provider import Device, FoundDevice, Provider
 from epkit.runtime.concurrency import PROCESS
 from epkit.runtime.configured import CPU
 from epkit.runtime.device_array import CPU_MEMORY
-from epkit.runtime.plugin_calls import asked
+from epkit.runtime.plugin_calls import asked, chosen_devices, concurrency_of, library_path, preload_paths
 
 if TYPE_CHECKING:
     from epkit.runtime.configured import Candidate
@@ -128,9 +128,9 @@ def prepare(provider: Provider) -> None:
         # Some preparations print (`preload_dlls` does); nobody asked for that.
         with hushed("stdout", "stderr"):
             asked(provider.prepare, runtime)
-            for needed in asked(provider.preload):
+            for needed in preload_paths(provider):
                 ctypes.CDLL(str(needed))
-        library = asked(provider.library)
+        library = library_path(provider)
         if library is not None and library not in _registered:
             # This program may have registered it itself; a second time under one name, some crash the process.
             if not found_devices(provider):
@@ -172,7 +172,7 @@ def create(
     )
     for candidate in reversed(candidates):
         opened = partial(_opened_by, candidate, model, opened)
-    one_at_a_time = any(candidate.provider.concurrency == "per-process" for candidate in candidates)
+    one_at_a_time = any(concurrency_of(candidate.provider) == "per-process" for candidate in candidates)
     try:
         # Opening beside a run of another session crashes such a provider as surely as running does.
         with PROCESS if one_at_a_time else contextlib.nullcontext():
@@ -250,7 +250,7 @@ def compatibility(model: str | bytes, candidate: Candidate) -> str:
     suffix = "_bytes" if isinstance(model, bytes) else ""
     read = getattr(private, f"get_compatibility_info_from_model{suffix}", None)
     judge = getattr(private, "get_model_compatibility_for_ep_devices", None)
-    if read is None or judge is None or candidate.provider.library() is None:
+    if read is None or judge is None or candidate.provider.library is None:
         return ""
     try:
         prepare(candidate.provider)
@@ -314,14 +314,14 @@ def _given(
 def _add(runtime: ModuleType, options: Any, candidate: Candidate, sent: Mapping[str, str]) -> None:
     provider = candidate.provider
     prepare(provider)
-    provider.add(runtime, options, sent, [] if asked(provider.library) is None else _chosen(runtime, candidate))
+    provider.add(runtime, options, sent, [] if library_path(provider) is None else _chosen(runtime, candidate))
 
 
 def _chosen(runtime: ModuleType, candidate: Candidate) -> list[Any]:
     """Return ONNX Runtime's devices for a provider from a plugin library; LookupError when there is none."""
     provider = candidate.provider
     found = found_devices(provider)
-    chosen = asked(provider.devices, found, candidate.device)
+    chosen = chosen_devices(provider, found, candidate.device)
     if not chosen:
         listed = ", ".join(sorted({one.kind for one in found})) or "none on this machine"
         raise LookupError(f"no device{_named(candidate.device)}: its library lists {listed}")

@@ -31,8 +31,8 @@ class Candidate:
     def sent(self) -> dict[str, str]:
         """The options as ONNX Runtime gets them, without a cache that they ask for: that is epkit's to give."""
         provider, options = self.provider, self.options
-        if asked(provider.requested_cache_dir, options) is not None and not asked(provider.check_cache, options):
-            options = asked(provider.with_cache_dir, options, self.device, None)
+        if asked(provider.caching.requested_dir, options) is not None and not asked(provider.caching.check, options):
+            options = asked(provider.caching.with_dir, options, self.device, None)
         return encoded(provider, options, self.device)
 
 

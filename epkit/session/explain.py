@@ -17,7 +17,7 @@ from epkit.model.file import read as read_model
 from epkit.provider import Provider
 from epkit.runtime import api
 from epkit.runtime.configured import Candidate
-from epkit.runtime.plugin_calls import asked
+from epkit.runtime.plugin_calls import asked, chosen_devices, library_path, preload_paths
 from epkit.session.cache.session_cache import Cached, Compiled
 from epkit.session.capture import Capture, capture, capturing
 from epkit.session.context import check_context
@@ -89,7 +89,7 @@ def explain(
     captures = graph.asked and graph.possible
     given = effective(plan, platform.core_limit(), api.default_properties(), captures=captures)
     first = (plan.chain or wanted.chain)[0]
-    device = asked(first.provider.memory_device, first.device)
+    device = asked(first.provider.devices.memory_device, first.device)
     planned = Course(why=UNTOLD)
     if contents.tells:
         sizes = wanted.session_options.free_dimension_overrides
@@ -121,8 +121,8 @@ def script(model: Model, plan: Plan, given: Effective, *, captures: bool = False
     """Write the same session in plain ONNX Runtime."""
     source = repr(str(model.source)) if not isinstance(model.source, bytes) else "MODEL_BYTES"
     enums = api.ENUMS
-    preloaded = any(asked(candidate.provider.preload) for candidate in plan.chain)
-    lines = [*(["import ctypes"] if preloaded else ()), *_quiet(plan), "import onnxruntime as ort", ""]
+    preloaded = any(preload_paths(candidate.provider) for candidate in plan.chain)
+    lines = [*(["import ctypes"] if preload_paths else ()), *_quiet(plan), "import onnxruntime as ort", ""]
     lines.append("options = ort.SessionOptions()")
     for name, value in given.settings.properties.items():
         lines.append(f"options.{name} = {f'ort.{enums[name]}.{value}' if name in enums else repr(value)}")
@@ -169,19 +169,19 @@ def _added(candidate: Candidate) -> list[str]:
     lines = [f"# {candidate.name}"]
     if type(provider).prepare is not Provider.prepare:
         lines.append(f"# epkit first does this: {first_line(provider.prepare.__doc__)}")
-    library = provider.library()
+    library = library_path(provider)
     if library is None:
         lines.append(f"options.add_provider({provider.ort_name!r}, {sent!r})")
         return [*lines, *_changed(provider)]
     api.prepare(provider)
     found = api.found_devices(provider)
-    chosen = next(iter(provider.devices(found, candidate.device)), None)
+    chosen = next(iter(chosen_devices(provider, found, candidate.device)), None)
     kind = f" and one.device.type.name == {chosen.kind!r}" if chosen else ""
     alike = [one for one in found if chosen and (one.ort_name, one.kind) == (chosen.ort_name, chosen.kind)]
     at = alike.index(chosen) if chosen else 0
     return [
         *lines,
-        *(f"ctypes.CDLL({str(needed)!r})" for needed in provider.preload()),
+        *(f"ctypes.CDLL({str(needed)!r})" for needed in preload_paths(provider)),
         f"ort.register_execution_provider_library({provider.ort_name!r}, {str(library)!r})",
         f"devices = [one for one in ort.get_ep_devices() if one.ep_name == {provider.ort_name!r}{kind}]",
         f"options.add_provider_for_devices(devices[{at}:{at + 1}], {sent!r})",

@@ -24,7 +24,7 @@ from epkit.runtime.execution import Caller
 from epkit.runtime.inputs import Inputs
 from epkit.runtime.narrow import Narrowed
 from epkit.runtime.output_buffers import targets_of
-from epkit.runtime.plugin_calls import asked
+from epkit.runtime.plugin_calls import asked, concurrency_of, validates_output_shape
 from epkit.runtime.run_options import RunOptions
 from epkit.runtime.timeout import Background
 from epkit.session.attempt import Opening
@@ -57,7 +57,7 @@ class Session:
         self._inputs = Inputs(self.inputs, cast=opening.plan.target.cast, overridable=overridable)
         self._narrowed = Narrowed(self.inputs, narrowed_types(opening))
         active = next((one for one in opening.remaining if one.name == opening.provider), None)
-        self._place = asked(active.provider.memory_device, active.device) if active else "cpu"
+        self._place = asked(active.provider.devices.memory_device, active.device) if active else "cpu"
         runtime = api.load()
         self._caller = Caller(
             opening.session,
@@ -66,7 +66,7 @@ class Session:
             self.outputs,
             exotic=self._inputs.exotic,
             concurrency=_strictest(opening.remaining, captures=opening.captures),
-            validates_output_shape=all(one.provider.validates_output_shape for one in opening.remaining),
+            validates_output_shape=all(validates_output_shape(one.provider) for one in opening.remaining),
             lends=not self._narrowed,
             graphs=Graphs(opening.session, runtime) if opening.captures else None,
             shrink=_shrink(opening),
@@ -237,7 +237,7 @@ def narrowed_types(opening: Opening) -> dict[str, tuple[str, str]]:
     return {
         wide: (narrow, one.name)
         for one in reversed(opening.active)
-        for wide, narrow in one.provider.narrowed_types.items()
+        for wide, narrow in one.provider.limits.narrowed_types.items()
     }
 
 
@@ -259,7 +259,7 @@ def _unforkable(opening: Opening, place: str) -> str:
 
 
 def _strictest(chain: Sequence[Candidate], *, captures: bool) -> Concurrency:
-    declared = {one.provider.concurrency for one in chain}
+    declared = {concurrency_of(one.provider) for one in chain}
     if captures:
         declared.add("per-session")  # ONNX Runtime bears no run beside one that captures or replays
     order: tuple[Concurrency, ...] = ("per-process", "per-session")

@@ -72,13 +72,14 @@ def _arm(name: str, provider: str) -> Open:
 def _plain(provider: Provider) -> Open:
     from epkit.runtime import api
     from epkit.runtime.configured import encoded
+    from epkit.runtime.plugin_calls import chosen_devices
 
     runtime = api.load()
     api.prepare(provider)
     chosen = []
-    if provider.library() is not None:
+    if provider.library is not None:
         every = runtime.get_ep_devices()
-        chosen = [every[one.index] for one in provider.devices(api.found_devices(provider), None)]
+        chosen = [every[one.index] for one in chosen_devices(provider, api.found_devices(provider), None)]
     sent = encoded(provider, provider.options(), None)
 
     @contextmanager
