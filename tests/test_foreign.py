@@ -44,12 +44,12 @@ def ask(method: str, install, **environ: str) -> Answer:
     ("method", "reason", "hint"),
     [
         (
-            LIBRARY.format(does="raise OSError('no disk')"),
+            LIBRARY + "raise OSError('no disk')",
             "Library.path raised OSError: no disk",
             "plugin's author",
         ),
         (
-            LIBRARY.format(does="raise ProviderUnavailable('no wheel', hint='pip install it')"),
+            LIBRARY + "raise ProviderUnavailable('no wheel', hint='pip install it')",
             "no wheel",
             "pip install",
         ),

@@ -11,7 +11,7 @@ from test_sample import MAKE, session
 from epkit.discovery import probe_worker
 from epkit.discovery.proof import ATTENTION, CONVOLUTION, MLP, OF, proof_of
 from epkit.model.file import read
-from epkit.provider import Network, Provider, SelfTest
+from epkit.provider import Network, Proof, Provider, SelfTest
 from epkit.runtime.api import OpenFault
 from epkit.testing import samples
 
@@ -20,11 +20,11 @@ pytest_plugins = ["pytester"]
 KINDS = get_args(Network)
 
 
-def provider(*networks: Network, **members: object) -> Provider:
+def provider(*networks: Network, proof: Proof | None = None, **members: object) -> Provider:
     names = {
         "name": "acme",
         "ort_name": "CPUExecutionProvider",
-        "self_test": SelfTest(networks=networks or SelfTest().networks),
+        "self_test": SelfTest(networks=networks or SelfTest().networks, proof=proof),
     }
     kind: type[Provider] = type("Acme", (Provider,), names | members)
     return kind()

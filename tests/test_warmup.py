@@ -73,7 +73,7 @@ def test_every_declared_shape_is_planned_once_with_a_reason_and_a_bound(wanted, 
 def test_an_arena_wants_the_largest_shape_first_or_if_it_shrinks_the_smallest(wanted, chain, shrinks):
     planned = course(IMAGES, wanted, chain, shrinks=shrinks)
     found = [elements(one.shapes) for one in planned.runs]
-    if any(one.arena for one in chain):
+    if any(one.devices.arena for one in chain):
         assert found == sorted(found, reverse=not shrinks)
         assert len(found) == 1 or f"the {'smallest' if shrinks else 'largest'} shape first" in planned.why
     else:

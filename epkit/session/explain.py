@@ -122,7 +122,7 @@ def script(model: Model, plan: Plan, given: Effective, *, captures: bool = False
     source = repr(str(model.source)) if not isinstance(model.source, bytes) else "MODEL_BYTES"
     enums = api.ENUMS
     preloaded = any(preload_paths(candidate.provider) for candidate in plan.chain)
-    lines = [*(["import ctypes"] if preload_paths else ()), *_quiet(plan), "import onnxruntime as ort", ""]
+    lines = [*(["import ctypes"] if preloaded else ()), *_quiet(plan), "import onnxruntime as ort", ""]
     lines.append("options = ort.SessionOptions()")
     for name, value in given.settings.properties.items():
         lines.append(f"options.{name} = {f'ort.{enums[name]}.{value}' if name in enums else repr(value)}")
