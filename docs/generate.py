@@ -143,7 +143,7 @@ def facts(provider: Provider) -> str:
         ("warm-up", f"{runs}, {timed}; a new shape {again}: {warmup.why}"),
         (
             "memory arena",
-            f"ONNX Runtime's, {code(f'{provider.devices.arena}:N')}" if provider.devices.arena else "none, or its own",
+            f"ONNX Runtime's, {code(f'{arena}:N')}" if arena else "none, or its own",
         ),
         ("reported when set", ", ".join(map(code, provider.environment)) or "nothing"),
         ("options that load native code", ", ".join(map(code, provider.options.native_options)) or "none"),

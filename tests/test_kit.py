@@ -531,7 +531,7 @@ def epkit_providers():
             "model_copy",
         ),
         (
-            "TroubledCaching.with_dir = lambda self, options, device, folder: open('/no/such/file')",
+            "TroubledCaching.with_dir = lambda self, *_: (_ for _ in ()).throw(OSError('x'))",
             "every_other",
             "OSError: x",
             "traceback",
