@@ -149,7 +149,7 @@ def of_targets(planned: Sequence[Planned], request: Mapping[str, Any]) -> list[C
     found = []
     for place, one in enumerate(planned):
         first = one.plan.target.first
-        compiles = first.provider.compiles != "never" and one.plan.target.cache is not False
+        compiles = first.provider.caching.compiles != "never" and one.plan.target.cache is not False
         told = {**request, **named(one), "keep": request["keep"] if compiles else ""}
         found.append(Contender(place, one.name, first.name, told, compiles, one, one.refused))
     return found

@@ -17,7 +17,7 @@ from epkit.config.session_options import WRITING_ENTRIES, SessionOptions
 from epkit.config.validation import validated
 from epkit.discovery.registry import Registry
 from epkit.errors import ConfigError, UnknownTarget, nearest
-from epkit.provider import Provider
+from epkit.provider import Options, Provider
 from epkit.runtime.configured import CPU, Candidate
 from epkit.runtime.plugin_calls import call_plugin
 
@@ -218,7 +218,7 @@ def _candidate(where: str, provider: Provider, names: Sequence[str], written: Ta
     path = ("options",) if first else ("options_for", provider.name)
     own = _at(table, path)
     options = validated(provider.options, own, where, path, subject=f"option of {provider.name}")
-    fault = call_plugin(provider.check_device, written.device) if written.device is not None else ""
+    fault = call_plugin(provider.devices.check, written.device) if written.device is not None else ""
     if fault and first:
         origin = origin_of(table, ("device",))
         raise ConfigError(f"{origin or where}: device = {written.device!r} for {provider.name} {fault}")
@@ -226,10 +226,10 @@ def _candidate(where: str, provider: Provider, names: Sequence[str], written: Ta
     misfit = call_plugin(provider.check_options, options, candidate.device)
     if misfit:
         raise ConfigError(f"{origin_of(own, ()) or where}: {misfit}")
-    if written.cache is False and call_plugin(provider.requested_cache_dir, options) is not None:
+    if written.cache is False and call_plugin(provider.caching.requested_dir, options) is not None:
         told = f"{where} says cache = false, and the options of {provider.name} ask for a cache"
         raise ConfigError(told, hint="drop one of the two")
-    switch = provider.graph_option
+    switch = provider.capture.option if provider.capture is not None else None
     if switch is not None and options.written().get(switch):
         return replace(candidate, options=options.model_copy(update={switch: None}), captures=True)
     return candidate
@@ -247,7 +247,7 @@ def _check_found(chain: Sequence[Candidate], table: Table, config: Config) -> No
     ]
     for at, one in enumerate(chain):
         own: tuple[str, ...] = ("options_for", one.name) if at else ("options",)
-        for key, what in _risks(one.provider):
+        for key, what in _risks(one.provider.options):
             risky += [((*own, key), what), ((*own, "extra", key), what)]
     for path, what in risky:
         value = _at(table, path[:-1]).get(path[-1])
@@ -256,7 +256,7 @@ def _check_found(chain: Sequence[Candidate], table: Table, config: Config) -> No
             raise ConfigError(told, hint=f"--config {config.place}, or: export EPKIT_CONFIG={config.place}")
 
 
-def _risks(holder: type[SessionOptions] | Provider) -> list[tuple[str, str]]:
+def _risks(holder: type[SessionOptions | Options]) -> list[tuple[str, str]]:
     return [(key, _LOADS) for key in holder.native_options] + [(key, _WRITES) for key in holder.writing_options]
 
 
@@ -292,9 +292,9 @@ def arenas(chain: Sequence[Candidate], session_options: SessionOptions) -> tuple
     # that it is told of does not exist.
     cpu = ("cpu:0",) if session_options.enable_cpu_mem_arena is not False else ()
     others = [
-        f"{one.provider.arena}:{one.sent.get(one.provider.device_option or '', '0')}"
+        f"{one.provider.devices.arena}:{one.sent.get(one.provider.devices.option or '', '0')}"
         for one in chain
-        if one.provider.arena not in (None, "cpu")
+        if one.provider.devices.arena not in (None, "cpu")
     ]
     return tuple(dict.fromkeys((*cpu, *others)))
 

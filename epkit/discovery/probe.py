@@ -156,11 +156,11 @@ def _self_test(provider: Provider, device: Device | None, registry: Registry, te
         return Unusable(reason, "EPKIT_PROBE=quick skips the self-test", transient=True)
     with started as child:
         tests.add(child)
-        child.send(request | {"seconds": provider.self_test_timeout_s})
-        reply = child.receive(provider.self_test_timeout_s)
+        child.send(request | {"seconds": provider.self_test.timeout_s})
+        reply = child.receive(provider.self_test.timeout_s)
         if reply is None:
             ending, output = child.describe_end(), child.last_line()
-            limit = f" (limit: {provider.self_test_timeout_s:g} s)" if child.timed_out else ""
+            limit = f" (limit: {provider.self_test.timeout_s:g} s)" if child.timed_out else ""
             reason = f"its proof {ending}{limit}" + (f": {output}" if output else "")
             return Unusable(reason, hint_for(provider, output) or "epkit providers --refresh", transient=True)
         log = child.read_log()

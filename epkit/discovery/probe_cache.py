@@ -98,7 +98,7 @@ def open_cached(
     try:
         folder = make_cache_folder("probe")
         lock = filelock.FileLock(folder / f"{key}.lock")
-        _acquire(lock, provider.self_test_timeout_s + 10, cancelled)
+        _acquire(lock, provider.self_test.timeout_s + 10, cancelled)
     except (OSError, filelock.Timeout) as error:
         yield CachedProbe(None, f"not remembered: {error}")
         return

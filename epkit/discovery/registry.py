@@ -21,7 +21,7 @@ from epkit._system import fork
 from epkit._system.streams import silence
 from epkit.discovery import contract_checks
 from epkit.errors import PluginError, UnknownTarget, nearest
-from epkit.provider import Availability, Options, Provider, Unusable
+from epkit.provider import Availability, Devices, Options, Provider, Unusable
 
 GROUP = "epkit"
 NAMED = "EPKIT_PLUGINS"
@@ -57,10 +57,19 @@ class Entry:
     hint: str = ""
 
 
+class _AnyDevice(Devices):
+    """Accepts any device: nothing can be checked."""
+
+    def check(self, device: int | str) -> str:  # noqa: ARG002
+        """Accept it."""
+        return ""
+
+
 class Absent(Provider):
     """The placeholder for the provider of a broken or disabled plugin."""
 
     ort_name = ""
+    devices = _AnyDevice()
 
     class options(Options):  # noqa: N801 - it takes the place of the attribute of that name
         """Options of an absent provider, unchecked."""
@@ -74,10 +83,6 @@ class Absent(Provider):
     def probe(self) -> Availability:
         """Return why the plugin cannot be used."""
         return self._answer
-
-    def check_device(self, device: int | str) -> str:  # noqa: ARG002
-        """Accept any device."""
-        return ""
 
     def to_ort_options(self, options: Options, device: int | str | None) -> dict[str, str]:  # noqa: ARG002
         """Return no options; the provider is never opened."""

@@ -14,7 +14,7 @@ from epkit._system import fork, telemetry
 from epkit._system.streams import silence
 from epkit.errors import RuntimeMissing
 from epkit.provider import FoundDevice, Provider
-from epkit.runtime.plugin_calls import call_plugin
+from epkit.runtime.plugin_calls import call_plugin, library_path, preload_paths
 
 MISSING = "ONNX Runtime is not installed"
 MISSING_HINT = 'pip install "epkit[gpu]", or pip install onnxruntime'
@@ -75,9 +75,9 @@ def prepare(provider: Provider) -> None:
         # Some preparations print, as `preload_dlls` does.
         with silence("stdout", "stderr"):
             call_plugin(provider.prepare, runtime)
-            for needed in call_plugin(provider.preload):
+            for needed in preload_paths(provider):
                 ctypes.CDLL(str(needed))
-        library = call_plugin(provider.library)
+        library = library_path(provider)
         if library is not None and library not in _registered:
             # This program may have registered it itself; a second time under one name, some crash the process.
             if not list_devices(provider):

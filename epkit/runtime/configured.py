@@ -31,10 +31,10 @@ class Candidate:
     def sent(self) -> dict[str, str]:
         """The options as ONNX Runtime gets them, without a cache that they ask for: that is epkit's to give."""
         provider, options = self.provider, self.options
-        if call_plugin(provider.requested_cache_dir, options) is not None and not call_plugin(
-            provider.check_cache, options
+        if call_plugin(provider.caching.requested_dir, options) is not None and not call_plugin(
+            provider.caching.check, options
         ):
-            options = call_plugin(provider.with_cache_dir, options, self.device, None)
+            options = call_plugin(provider.caching.with_dir, options, self.device, None)
         return encode_options(provider, options, self.device)
 
 

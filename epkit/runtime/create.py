@@ -22,7 +22,7 @@ from epkit.runtime.api import list_devices, load, prepare
 from epkit.runtime.concurrency import PROCESS
 from epkit.runtime.configured import CPU
 from epkit.runtime.device_array import CPU_MEMORY
-from epkit.runtime.plugin_calls import call_plugin
+from epkit.runtime.plugin_calls import chosen_devices, concurrency_of, library_path
 
 if TYPE_CHECKING:
     from epkit.runtime.configured import Candidate
@@ -88,7 +88,7 @@ def create_session(
     )
     for candidate in reversed(candidates):
         opened = partial(_open_with, candidate, model, opened)
-    exclusive = any(candidate.provider.concurrency == "per-process" for candidate in candidates)
+    exclusive = any(concurrency_of(candidate.provider) == "per-process" for candidate in candidates)
     try:
         # Such a provider crashes when a session is created while another runs.
         with PROCESS if exclusive else contextlib.nullcontext():
@@ -166,7 +166,7 @@ def get_compatibility(model: str | bytes, candidate: Candidate) -> str:
     suffix = "_bytes" if isinstance(model, bytes) else ""
     read = getattr(private, f"get_compatibility_info_from_model{suffix}", None)
     judge = getattr(private, "get_model_compatibility_for_ep_devices", None)
-    if read is None or judge is None or candidate.provider.library() is None:
+    if read is None or judge is None or candidate.provider.library is None:
         return ""
     try:
         prepare(candidate.provider)
@@ -230,16 +230,14 @@ def _build_options(
 def _add(runtime: ModuleType, options: Any, candidate: Candidate, sent: Mapping[str, str]) -> None:
     provider = candidate.provider
     prepare(provider)
-    provider.add(
-        runtime, options, sent, [] if call_plugin(provider.library) is None else _choose_devices(runtime, candidate)
-    )
+    provider.add(runtime, options, sent, [] if library_path(provider) is None else _choose_devices(runtime, candidate))
 
 
 def _choose_devices(runtime: ModuleType, candidate: Candidate) -> list[Any]:
     """Return ONNX Runtime's devices for a provider from a plugin library; LookupError when there is none."""
     provider = candidate.provider
     found = list_devices(provider)
-    chosen = call_plugin(provider.devices, found, candidate.device)
+    chosen = chosen_devices(provider, found, candidate.device)
     if not chosen:
         listed = ", ".join(sorted({device.kind for device in found})) or "none on this machine"
         raise LookupError(f"no device{_format_device(candidate.device)}: its library lists {listed}")

@@ -72,8 +72,8 @@ def leave_out(opening: Opening, model: Model) -> None:
         if found is not None:
             told = f"it cannot carry {found.dtype} tensors, such as {found.name!r}"
             drop(opening, candidate, told, "failed to open")
-        elif candidate.provider.unsupported_types and not model.is_parsed:
-            lacking = ", ".join(candidate.provider.unsupported_types)
+        elif candidate.provider.limits.unsupported_types and not model.is_parsed:
+            lacking = ", ".join(candidate.provider.limits.unsupported_types)
             told = f"it cannot carry tensors of {lacking}, and a model in ORT format does not tell whether it has any"
             drop(opening, candidate, told, "failed to open", _PLAIN)
 
@@ -82,7 +82,12 @@ def not_carried(candidate: Candidate, model: Model) -> TensorInfo | None:
     """Return a tensor of the model on whose type a provider crashes; None when there is none."""
     tensors = (*model.inputs, *model.outputs, *model.intermediates)
     return next(
-        (one for one in tensors if any(lacking in one.dtype for lacking in candidate.provider.unsupported_types)), None
+        (
+            one
+            for one in tensors
+            if any(lacking in one.dtype for lacking in candidate.provider.limits.unsupported_types)
+        ),
+        None,
     )
 
 

@@ -37,7 +37,7 @@ def capture(model: Model, plan: Plan) -> Capture:
     """Check what can be known before a session is opened: the provider, control flow, types, and shapes."""
     first = plan.chain[0]
     found = [] if model.is_parsed else ["a model in ORT format tells neither its types nor its control flow"]
-    if first.provider.graph_option is None:
+    if first.provider.capture is None:
         found.append(f"{first.name} captures no graphs")
     if model.has_control_flow:
         found.append("the model has If, Loop or Scan, so that which kernels run depends on the data")
@@ -54,5 +54,5 @@ def capture(model: Model, plan: Plan) -> Capture:
 
 def capturing(candidate: Candidate) -> Candidate:
     """Return the candidate with its switch for graph capture on."""
-    switch = candidate.provider.graph_option
+    switch = candidate.provider.capture.option if candidate.provider.capture is not None else None
     return replace(candidate, options=candidate.options.model_copy(update={switch: True})) if switch else candidate

@@ -69,8 +69,8 @@ def compile(
     written = load(config)
     registry = discover()
     wanted = read_target(target, written, registry, options=options, session_options=session_options)
-    if not any(one.provider.compiles != "never" for one in wanted.chain):
-        names = [name for name, provider in registry.providers.items() if provider.compiles != "never"]
+    if not any(one.provider.caching.compiles != "never" for one in wanted.chain):
+        names = [name for name, provider in registry.providers.items() if provider.caching.compiles != "never"]
         told = f"target {wanted.name!r} has no provider that compiles models"
         raise ConfigError(told, hint=f"these compile: {', '.join(sorted(names)) or 'none that is installed'}")
     contents = read_model(model, folder=wanted.session_options.entries().get(EXTERNAL_FOLDER))
@@ -94,7 +94,7 @@ def _written(model: Model, plan: Plan, output: Path, *, force: bool) -> dict[str
     """
     if plan.refusal is not None:
         open_plan(model, plan, {})  # raises what there is to say
-    compilers = [one for one in plan.chain if one.provider.compiles != "never"]
+    compilers = [one for one in plan.chain if one.provider.caching.compiles != "never"]
     if not compilers:
         names = ", ".join(one.name for one in plan.chain)
         raise ProviderDropped(f"no provider that compiles models is usable here, only {names}", hint="epkit providers")

@@ -16,7 +16,7 @@ from epkit.model.file import ORT_UNKNOWN, Model, read_model
 from epkit.provider import Provider
 from epkit.runtime import api, create
 from epkit.runtime.configured import Candidate
-from epkit.runtime.plugin_calls import call_plugin
+from epkit.runtime.plugin_calls import call_plugin, chosen_devices, library_path, preload_paths
 from epkit.session.cache.session_cache import Cached, Compiled
 from epkit.session.capture import Capture, capture, capturing
 from epkit.session.context import check_context
@@ -88,7 +88,7 @@ def explain(
     captures = graph.asked and graph.possible
     given = effective(plan, platform.core_limit(), create.default_properties(), captures=captures)
     first = (plan.chain or wanted.chain)[0]
-    device = call_plugin(first.provider.memory_device, first.device)
+    device = call_plugin(first.provider.devices.memory_device, first.device)
     planned = Course(why=ORT_UNKNOWN)
     if contents.is_parsed:
         sizes = wanted.session_options.free_dimension_overrides
@@ -120,7 +120,7 @@ def script(model: Model, plan: Plan, given: Effective, *, captures: bool = False
     """Write the same session in plain ONNX Runtime."""
     source = repr(str(model.source)) if not isinstance(model.source, bytes) else "MODEL_BYTES"
     enums = create.ENUMS
-    preloaded = any(call_plugin(candidate.provider.preload) for candidate in plan.chain)
+    preloaded = any(preload_paths(candidate.provider) for candidate in plan.chain)
     lines = [*(["import ctypes"] if preloaded else ()), *_quiet(plan), "import onnxruntime as ort", ""]
     lines.append("options = ort.SessionOptions()")
     for name, value in given.settings.properties.items():
@@ -168,19 +168,19 @@ def _added(candidate: Candidate) -> list[str]:
     lines = [f"# {candidate.name}"]
     if type(provider).prepare is not Provider.prepare:
         lines.append(f"# epkit first does this: {first_line(provider.prepare.__doc__)}")
-    library = provider.library()
+    library = library_path(provider)
     if library is None:
         lines.append(f"options.add_provider({provider.ort_name!r}, {sent!r})")
         return [*lines, *_changed(provider)]
     api.prepare(provider)
     found = api.list_devices(provider)
-    chosen = next(iter(provider.devices(found, candidate.device)), None)
+    chosen = next(iter(chosen_devices(provider, found, candidate.device)), None)
     kind = f" and one.device.type.name == {chosen.kind!r}" if chosen else ""
     alike = [one for one in found if chosen and (one.ort_name, one.kind) == (chosen.ort_name, chosen.kind)]
     at = alike.index(chosen) if chosen else 0
     return [
         *lines,
-        *(f"ctypes.CDLL({str(needed)!r})" for needed in provider.preload()),
+        *(f"ctypes.CDLL({str(needed)!r})" for needed in preload_paths(provider)),
         f"ort.register_execution_provider_library({provider.ort_name!r}, {str(library)!r})",
         f"devices = [one for one in ort.get_ep_devices() if one.ep_name == {provider.ort_name!r}{kind}]",
         f"options.add_provider_for_devices(devices[{at}:{at + 1}], {sent!r})",

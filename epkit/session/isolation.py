@@ -108,6 +108,8 @@ class _Isolation:
 
     def _clear(self) -> None:
         """Remove what a child was building when it ended."""
-        compilers = [one for one in self._opening.plan.target.chain if one.provider.compiles != "never"]
-        shelves = [shelf(one.provider, call_plugin(one.provider.requested_cache_dir, one.options)) for one in compilers]
+        compilers = [one for one in self._opening.plan.target.chain if one.provider.caching.compiles != "never"]
+        shelves = [
+            shelf(one.provider, call_plugin(one.provider.caching.requested_dir, one.options)) for one in compilers
+        ]
         store.shrink(shelves, store.limit())

@@ -22,7 +22,7 @@ from epkit.runtime.configured import Candidate
 from epkit.runtime.execution import Executor
 from epkit.runtime.inputs import Inputs, NarrowedInputs
 from epkit.runtime.output_buffers import check_buffers
-from epkit.runtime.plugin_calls import call_plugin
+from epkit.runtime.plugin_calls import call_plugin, concurrency_of, validates_output_shape
 from epkit.runtime.run_options import RunOptions
 from epkit.runtime.timeout import BackgroundRunner, Deadline
 from epkit.session.attempt import Opening
@@ -55,7 +55,7 @@ class Session:
         self._inputs = Inputs(self.inputs, cast=opening.plan.target.cast, overridable=overridable)
         self._narrowed = NarrowedInputs(self.inputs, narrowed_types(opening))
         active = next((one for one in opening.remaining if one.name == opening.provider), None)
-        self._place = call_plugin(active.provider.memory_device, active.device) if active else "cpu"
+        self._place = call_plugin(active.provider.devices.memory_device, active.device) if active else "cpu"
         runtime = api.load()
         self._caller = Executor(
             opening.session,
@@ -64,7 +64,7 @@ class Session:
             self.outputs,
             exotic=self._inputs.exotic,
             concurrency=_strictest(opening.remaining, captures=opening.captures),
-            validates_output_shape=all(one.provider.validates_output_shape for one in opening.remaining),
+            validates_output_shape=all(validates_output_shape(one.provider) for one in opening.remaining),
             pools_bindings=not self._narrowed,
             graphs=CapturedGraphs(opening.session, runtime) if opening.captures else None,
             shrink=_shrink(opening),
@@ -235,7 +235,7 @@ def narrowed_types(opening: Opening) -> dict[str, tuple[str, str]]:
     return {
         wide: (narrow, one.name)
         for one in reversed(opening.active)
-        for wide, narrow in one.provider.narrowed_types.items()
+        for wide, narrow in one.provider.limits.narrowed_types.items()
     }
 
 
@@ -257,7 +257,7 @@ def _unforkable(opening: Opening, place: str) -> str:
 
 
 def _strictest(chain: Sequence[Candidate], *, captures: bool) -> Concurrency:
-    declared = {one.provider.concurrency for one in chain}
+    declared = {concurrency_of(one.provider) for one in chain}
     if captures:
         declared.add("per-session")  # ONNX Runtime bears no run beside one that captures or replays
     order: tuple[Concurrency, ...] = ("per-process", "per-session")

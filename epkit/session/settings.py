@@ -126,7 +126,8 @@ def _of_providers(plan: Plan, captures: bool) -> list[Setting]:
     shown = []
     for position, candidate in enumerate(plan.target.chain):
         path = ("options",) if position == 0 else ("options_for", candidate.name)
-        switch = candidate.provider.graph_option if captures and candidate is plan.chain[0] else None
+        capture = candidate.provider.capture if captures and candidate is plan.chain[0] else None
+        switch = None if capture is None else capture.option
         sent = capturing(candidate).sent if switch else candidate.sent
         for key, value in sent.items():
             origin = _origin(plan.target, "cuda_graph") if key == switch and plan.target.cuda_graph else ""
@@ -136,7 +137,7 @@ def _of_providers(plan: Plan, captures: bool) -> list[Setting]:
 
 
 def _sent_origin(target: Target, candidate: Candidate, path: tuple[str, ...], key: str) -> str:
-    if key == candidate.provider.device_option and candidate.device is not None:
+    if key == candidate.provider.devices.option and candidate.device is not None:
         return _origin(target, "device")
     if key in candidate.options.extra:
         return _origin(target, *path, "extra", key)

@@ -134,7 +134,7 @@ def course(
         if declared or wanted.dimensions:
             raise ConfigError(f"the warm-up cannot be run: {error.message}", hint=error.hint) from error
         return Course(notes=(f"not warmed up: {error.message}",))
-    arenas = [one.name for one in providers if one.arena is not None]
+    arenas = [one.name for one in providers if one.devices.arena is not None]
     if arenas:
         shapes.sort(key=lambda one: sum(map(math.prod, one.shapes.values())), reverse=not shrinks)
     runs = tuple(_planned(one, wanted, providers, first=one is shapes[0]) for one in shapes)

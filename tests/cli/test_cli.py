@@ -288,11 +288,11 @@ def test_bad_input_is_a_sentence_and_an_exit_code(case, epkit, empty):
 CRASHING = """
 import ctypes, time
 from epkit.hookspecs import hookimpl
-from epkit.provider import Provider
+from epkit.provider import Provider, SelfTest
 class Acme(Provider):
     name = "acme"
     ort_name = "AcmeExecutionProvider"
-    self_test_timeout_s = 3
+    self_test = SelfTest(timeout_s=3)
     def probe(self):
         {body}
 @hookimpl

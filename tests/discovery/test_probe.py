@@ -23,12 +23,12 @@ PLUGIN = """
 import os, sys, time, ctypes, signal, subprocess
 from pathlib import Path
 from epkit.hookspecs import hookimpl
-from epkit.provider import Provider, Usable, Unusable
+from epkit.provider import Provider, SelfTest, Usable, Unusable
 
 class Acme(Provider):
     name = "acme"
     ort_name = "AcmeExecutionProvider"
-    self_test_timeout_s = {seconds}
+    self_test = SelfTest(timeout_s={seconds})
 
     def probe(self):
         {body}

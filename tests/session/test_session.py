@@ -476,10 +476,11 @@ def test_many_threads_may_call_one_session(provider):
 def test_a_provider_that_allows_one_run_at_a_time_gets_one_at_a_time(install, monkeypatch):
     source = """
 from epkit.hookspecs import hookimpl
+from epkit.provider import Limits
 from epkit_openvino.provider import OpenVino
 class Shy(OpenVino):
     name = "shy"
-    concurrency = "per-process"
+    limits = Limits(concurrency="per-process")
 @hookimpl
 def epkit_providers():
     return [Shy()]
@@ -584,10 +585,14 @@ def test_models_over_two_gigabytes_open_by_path(tmp_path):
 
 RAISING = """
 from epkit.hookspecs import hookimpl
-from epkit.provider import Provider, Unusable
+from epkit.provider import Devices, Provider, Unusable
+class Raising(Devices):
+    def check(self, device):
+        raise ValueError("today is Sunday")
 class Acme(Provider):
     name = "acme"
     ort_name = "AcmeExecutionProvider"
+    devices = Raising()
     def probe(self):
         return Unusable("no card")
     def {method}(self, *_):
@@ -599,12 +604,12 @@ def epkit_providers():
 
 
 @pytest.mark.parametrize(
-    "method", ["to_ort_options", "check_device", "check_options", "check_inputs", "hint", "fingerprint"]
+    "method", ["to_ort_options", "devices_check", "check_options", "check_inputs", "hint", "fingerprint"]
 )
 def test_a_method_of_a_plugin_that_raises_is_named_and_no_bare_traceback(method, install):
     install("acme", RAISING.format(method=method))
-    told = chain("acme", device=0) if method == "check_device" else chain("acme")
-    if method.startswith(("check", "to_ort_options")):
+    told = chain("acme", device=0) if method == "devices_check" else chain("acme")
+    if method.startswith(("devices_check", "check", "to_ort_options")):
         with says(PluginError):
             epkit.open(mlp(), "t", config=told)
     else:  # asked only of what is opened, or where failing costs nothing

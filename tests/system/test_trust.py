@@ -283,25 +283,26 @@ def test_a_remembered_digest_of_another_type_is_worked_out_again(cache, tmp_path
 SLOW = '''
 from pathlib import Path
 from epkit.hookspecs import hookimpl
-from epkit.provider import Options, Provider
+from epkit.provider import Caching, Options, Provider
 
 class SlowOptions(Options):
     """Options of `slow`."""
     folder: str | None = None
     """Where it keeps what it compiles."""
 
+class SlowCaching(Caching):
+    def with_dir(self, options, device, folder):
+        return SlowOptions(folder=str(folder) if folder else None)
+
+    def requested_dir(self, options):
+        return options.folder
+
 class Slow(Provider):
     """ONNX Runtime's CPU, said to compile."""
     name = "slow"
     ort_name = "CPUExecutionProvider"
     options = SlowOptions
-    compiles = "opening"
-
-    def with_cache_dir(self, options, device, folder):
-        return SlowOptions(folder=str(folder) if folder else None)
-
-    def requested_cache_dir(self, options):
-        return options.folder
+    caching = SlowCaching(compiles="opening")
 
     def add(self, runtime, session_options, sent, devices):
         super().add(runtime, session_options, sent, devices)

@@ -64,7 +64,9 @@ def profiled(request: Mapping[str, Any]) -> dict[str, object]:
         first=target.first.name,
         last=last,
         plain_s=plain_s,
-        launched=[one.name for one in plan.chain if call_plugin(one.provider.memory_device, one.device) != "cpu"],
+        launched=[
+            one.name for one in plan.chain if call_plugin(one.provider.devices.memory_device, one.device) != "cpu"
+        ],
         notes=notes,
     )
     if found is None:

@@ -146,7 +146,7 @@ class Compiled:
     def _wish(self, candidate: Candidate, before: Sequence[Candidate], settings: Settings) -> _Wish | None:
         """Work out where the entry of one provider is; None, with a row, where there can be none."""
         provider, name = candidate.provider, candidate.name
-        if provider.compiles == "never":
+        if provider.caching.compiles == "never":
             return None
         off = ""
         if self._target.cache is False:
@@ -154,7 +154,7 @@ class Compiled:
         elif self._model.compiled_for:
             off = "the model is compiled already"
         else:
-            off = call_plugin(provider.check_cache, candidate.options)
+            off = call_plugin(provider.caching.check, candidate.options)
         if name in self._doubted:
             entry, cause = self._doubted[name]
             self._rows[name] = Cached(name, "failed", f"opening with it failed: {cause}", str(entry.folder))
@@ -162,7 +162,7 @@ class Compiled:
         if off:
             self._rows[name] = Cached(name, "off", off)
             return None
-        own = call_plugin(provider.requested_cache_dir, candidate.options)
+        own = call_plugin(provider.caching.requested_dir, candidate.options)
         # A folder of "" is asked for without being named.
         wish = _Wish(candidate, self._target.cache is True or own is not None, shelf(provider, own))
         if found := store.distrust(wish.shelf):

@@ -72,13 +72,14 @@ def _arm(name: str, provider: str) -> Open:
 def _plain(provider: Provider) -> Open:
     from epkit.runtime import api
     from epkit.runtime.configured import encode_options
+    from epkit.runtime.plugin_calls import chosen_devices
 
     runtime = api.load()
     api.prepare(provider)
     chosen = []
-    if provider.library() is not None:
+    if provider.library is not None:
         every = runtime.get_ep_devices()
-        chosen = [every[one.index] for one in provider.devices(api.list_devices(provider), None)]
+        chosen = [every[one.index] for one in chosen_devices(provider, api.list_devices(provider), None)]
     sent = encode_options(provider, provider.options(), None)
 
     @contextmanager

@@ -239,15 +239,15 @@ def test_what_is_compiled_depends_on_the_processor_s_maker_and_vector_instructio
     monkeypatch.setattr(processor, "CPUINFO", tmp_path / "none")
     assert isinstance(processor.instructions(), str)
     monkeypatch.undo()
-    assert OpenVino().cache_fingerprint(None) == OpenVino().cache_fingerprint("CPU")
-    assert OpenVino().cache_fingerprint(None) != OpenVino().cache_fingerprint("GPU")
+    assert OpenVino().caching.fingerprint(None) == OpenVino().caching.fingerprint("CPU")
+    assert OpenVino().caching.fingerprint(None) != OpenVino().caching.fingerprint("GPU")
 
 
 def test_the_folder_takes_the_place_of_cache_dir_wherever_it_was_written():
     for written in ({"CACHE_DIR": "x"}, {"extra": {"CACHE_DIR": "x"}}, {}):
-        options = OpenVino().with_cache_dir(OpenVinoOptions.model_validate(written), None, Path("/c"))
+        options = OpenVino().caching.with_dir(OpenVinoOptions.model_validate(written), None, Path("/c"))
         assert json.loads(OpenVino().to_ort_options(options, None)["load_config"])["CPU"]["CACHE_DIR"] == "/c"
-        assert "CACHE_DIR" not in str(OpenVino().to_ort_options(OpenVino().with_cache_dir(options, None, None), None))
+        assert "CACHE_DIR" not in str(OpenVino().to_ort_options(OpenVino().caching.with_dir(options, None, None), None))
 
 
 # -- EP-context models
