@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from epkit.errors import EpkitError
-    from epkit.session.cache.session_cache import Cached
+    from epkit.session.report import CacheRow
 
 GOOD = frozenset({"usable", "active", "ok", "fine", "sound", "agree"})
 BAD = frozenset(
@@ -121,7 +121,7 @@ def shapes(value: Mapping[str, Sequence[int]]) -> str:
     return ", ".join(f"{name} {list(shape)}" for name, shape in value.items())
 
 
-def caches(rows: Iterable[Cached]) -> None:
+def caches(rows: Iterable[CacheRow]) -> None:
     """Print what became of the cache, a line a provider."""
     for row in rows:
         told = f"cache: {row.provider} {row.outcome}"

@@ -28,7 +28,8 @@ def measure(request: Mapping[str, Any]) -> dict[str, object]:
     from epkit.model.file import read
     from epkit.runtime import api
     from epkit.runtime.size_search import Given, first_run
-    from epkit.session.open import EXTERNAL_FOLDER, open_plan, plan_for
+    from epkit.session.open import EXTERNAL_FOLDER, plan_for
+    from epkit.session.opening import open_plan
 
     registry = discover()
     wanted = read_target(request["target"], load(request["config"]), registry)
