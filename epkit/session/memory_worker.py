@@ -1,4 +1,4 @@
-"""What does one batch size take, in a process of its own?
+"""Measure the memory that one batch size needs, in a process of its own.
 
 Memory is read before the model is opened, with it open, and while it runs.
 """

@@ -1,4 +1,4 @@
-"""Which providers start from what was compiled before, and what is kept of what they compile now?
+"""Find what providers compiled before, start them from it, and keep what they compile now.
 
 Whether anything is kept is the target's `cache`, or an option that asks for it (OpenVINO's CACHE_DIR). Under which name
 is a digest of everything that the compiled form depends on: the model with its external data, options, session
