@@ -15,7 +15,7 @@ from epkit.parity.agreement import Agreement
 from epkit.session.fault import Fault
 from epkit.session.request import Candidate as Planned
 from epkit.session.request import named
-from epkit.session.settings import effective
+from epkit.session.settings import list_settings
 
 
 @dataclass(slots=True)
@@ -108,7 +108,7 @@ class Contender:
         """Describe it as the document does."""
         shown: tuple[Mapping[str, Any], ...] = ()
         if self.planned is not None:
-            settings = effective(self.planned.plan, platform.core_limit()).shown
+            settings = list_settings(self.planned.plan, platform.core_limit())
             shown = tuple({"key": one.key, "value": one.value, "origin": one.origin} for one in settings)
         row = Candidate(
             self.name,

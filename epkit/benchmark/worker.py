@@ -106,7 +106,7 @@ class Worker:
         from epkit.parity.feed import Feed, made, settled
         from epkit.parity.outputs import described, digest
         from epkit.runtime import api
-        from epkit.session.open import open_plan
+        from epkit.session.opening import open_plan
         from epkit.session.request import model_of, plan_of, target_of
 
         api.load()
@@ -234,10 +234,10 @@ def _keeping(model: Model, plan: Plan, folder: str) -> Plan:
 
     from epkit._system import platform
     from epkit.session.cache.session_cache import Compiled
-    from epkit.session.settings import effective
+    from epkit.session.settings import build_settings
 
     with closing(Compiled(model, plan.target)) as compiled:
-        compiled.look(plan.chain, effective(plan, platform.core_limit()).settings, build=False)
+        compiled.look(plan.chain, build_settings(plan.target, platform.core_limit()), build=False)
         rows = compiled.rows
     if any(row.outcome == "hit" for row in rows) or all(row.outcome == "off" for row in rows):
         return plan

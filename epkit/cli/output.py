@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from epkit.errors import EpkitError
-    from epkit.session.cache.session_cache import Cached
+    from epkit.session.report import CacheRow
 
 GOOD = frozenset({"usable", "active", "ok", "fine", "sound", "agree"})
 BAD = frozenset(
@@ -120,7 +120,7 @@ def shapes(value: Mapping[str, Sequence[int]]) -> str:
     return ", ".join(f"{name} {list(shape)}" for name, shape in value.items())
 
 
-def caches(rows: Iterable[Cached]) -> None:
+def caches(rows: Iterable[CacheRow]) -> None:
     """Print the outcome of the cache, a line for each provider."""
     for row in rows:
         text = f"cache: {row.provider} {row.outcome}"

@@ -26,7 +26,8 @@ def run(request: Mapping[str, Any]) -> dict[str, object]:
     from epkit.model.shapes import infer_sizes
     from epkit.parity.feed import Feed, made, settled
     from epkit.parity.outputs import described, digest, flat, write
-    from epkit.session.open import EXTERNAL_FOLDER, open_plan
+    from epkit.session.open import EXTERNAL_FOLDER
+    from epkit.session.opening import open_plan
     from epkit.session.request import model_of, plan_of, target_of
 
     target = target_of(request, {"config": {EXTERNAL_FOLDER: request["weights"]}} if request["weights"] else None)

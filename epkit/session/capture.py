@@ -1,4 +1,4 @@
-"""Can this model be run as a captured graph on the provider that was planned for it?"""
+"""Check whether a model can be run as a captured graph on the provider that was planned for it."""
 
 from __future__ import annotations
 

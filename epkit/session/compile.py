@@ -1,4 +1,4 @@
-"""How is a model compiled ahead of time?"""
+"""Compile a model ahead of time: into the cache, or to files."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from epkit.model.file import Model, read_model
 from epkit.runtime import create
 from epkit.runtime.create import OpenFault
 from epkit.runtime.plugin_calls import hint_for
-from epkit.session.attempt import not_carried
-from epkit.session.cache.session_cache import Cached
-from epkit.session.open import EXTERNAL_FOLDER, check_fit, open_plan, plan_for
+from epkit.session.open import EXTERNAL_FOLDER, check_fit, plan_for
+from epkit.session.opening import open_plan, unsupported_tensor
 from epkit.session.plan import Plan
-from epkit.session.settings import effective
+from epkit.session.report import CacheRow
+from epkit.session.settings import build_settings
 
 SCHEMA = "epkit.compile/1"
 
@@ -34,7 +34,7 @@ class Compilation:
 
     target: str
     model: str
-    cache: tuple[Cached, ...]
+    cache: tuple[CacheRow, ...]
     """A row for each provider of the chain that compiles; empty when the result went to files."""
     files: Mapping[str, int]
     """The files that were written, with their bytes: an EP-context model, and what it names."""
@@ -99,7 +99,7 @@ def _written(model: Model, plan: Plan, output: Path, *, force: bool) -> dict[str
         names = ", ".join(one.name for one in plan.chain)
         raise ProviderDropped(f"no provider that compiles models is usable here, only {names}", hint="epkit providers")
     for candidate in compilers:
-        if (tensor := not_carried(candidate, model)) is not None:
+        if (tensor := unsupported_tensor(candidate, model)) is not None:
             told = f"{candidate.name} cannot carry {tensor.dtype} tensors, such as {tensor.name!r} of {_name(model)}"
             raise ProviderDropped(told, hint="epkit inspect MODEL")
     if output.is_dir() or not output.parent.is_dir():
@@ -108,7 +108,7 @@ def _written(model: Model, plan: Plan, output: Path, *, force: bool) -> dict[str
         raise ConfigError(f"{output} is the model itself", hint="--output another file")
     _check_place(output, force=force)
     source = model.source if isinstance(model.source, bytes) else str(model.source.absolute())
-    settings = effective(plan, platform.core_limit()).settings
+    settings = build_settings(plan.target, platform.core_limit())
     # A whole path: to a relative one, TensorRT-RTX writes the names of its files with the folder before them.
     with tempfile.TemporaryDirectory(prefix=".epkit-", dir=output.parent.absolute()) as folder:
         aside = Path(folder) / output.name

@@ -1,4 +1,4 @@
-"""Can what was compiled before, an EP-context model, be opened here?
+"""Check whether a model that was compiled before, an EP-context model, can be opened here.
 
 ONNX Runtime finds out only while it opens the model, in words of its own. What can be known before is asked before.
 """

@@ -1,4 +1,4 @@
-"""What about this installation keeps models from running well, and which command mends it?"""
+"""Check the installation for what keeps models from running well, and give the command that fixes it."""
 
 from __future__ import annotations
 

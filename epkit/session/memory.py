@@ -1,4 +1,4 @@
-"""What does a model take in memory, by batch size: estimated, and measured beside it?
+"""Estimate the memory that a model needs by batch size, and measure it.
 
 Each batch size is measured in a process of its own, since the memory that one has taken hides what the next one needs.
 """

@@ -1,4 +1,4 @@
-"""What does one batch size take, in a process of its own?
+"""Measure the memory that one batch size needs, in a process of its own.
 
 Memory is read before the model is opened, with it open, and while it runs.
 """
@@ -28,7 +28,8 @@ def measure(request: Mapping[str, Any]) -> dict[str, object]:
     from epkit.model.shapes import batch_dimensions
     from epkit.runtime import api
     from epkit.runtime.size_search import KnownInputs, first_run
-    from epkit.session.open import EXTERNAL_FOLDER, open_plan, plan_for
+    from epkit.session.open import EXTERNAL_FOLDER, plan_for
+    from epkit.session.opening import open_plan
 
     registry = discover()
     wanted = read_target(request["target"], load(request["config"]), registry)

@@ -1,4 +1,4 @@
-"""Which providers are tried, in which order, and why?
+"""Choose which providers to try, in which order, and why.
 
 A pure function: a target and what the machine answered go in, a plan comes out.
 """

@@ -1,4 +1,4 @@
-"""What can be done with an opened model?"""
+"""An opened model: run it, bind buffers to it, close it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from epkit._system import platform
 from epkit._system.arguments import type_name
-from epkit.config.target import arenas
+from epkit.config.target import Target, arenas
 from epkit.errors import InputError, ModelError, nearest
 from epkit.model.file import Model, TensorInfo, parse_ort_type
 from epkit.model.shapes import explain_unbindable
@@ -25,7 +25,7 @@ from epkit.runtime.output_buffers import check_buffers
 from epkit.runtime.plugin_calls import call_plugin, concurrency_of, validates_output_shape
 from epkit.runtime.run_options import RunOptions
 from epkit.runtime.timeout import BackgroundRunner, Deadline
-from epkit.session.attempt import Opening
+from epkit.session.opener import Created
 from epkit.session.report import Report
 
 if TYPE_CHECKING:
@@ -42,33 +42,34 @@ class Session:
     _again: Callable[[], Session] | None = None
     """Opens the same model in the same way, as in another process that this session is sent to."""
 
-    def __init__(self, opening: Opening, model: Model) -> None:
+    def __init__(self, created: Created, model: Model, target: Target) -> None:
         declared = {one.name: one for one in (*model.inputs, *model.outputs)}
-        self.inputs = _described(opening.session.get_inputs(), declared)
+        session = created.session
+        self.inputs = _described(session.get_inputs(), declared)
         """Name, dtype and shape of each input."""
-        self.outputs = _described(opening.session.get_outputs(), declared)
+        self.outputs = _described(session.get_outputs(), declared)
         """Name, dtype and shape of each output."""
-        self.metadata: Mapping[str, str] = MappingProxyType(_metadata(opening.session, model))
+        self.metadata: Mapping[str, str] = MappingProxyType(_metadata(session, model))
         """What the exporter wrote beside the graph: class names, image sizes, alphabets."""
         self._names = tuple(one.name for one in self.outputs)
-        overridable = _described(opening.session.get_overridable_initializers(), declared)
-        self._inputs = Inputs(self.inputs, cast=opening.plan.target.cast, overridable=overridable)
-        self._narrowed = NarrowedInputs(self.inputs, narrowed_types(opening))
-        active = next((one for one in opening.remaining if one.name == opening.provider), None)
-        self._place = call_plugin(active.provider.devices.memory_device, active.device) if active else "cpu"
+        overridable = _described(session.get_overridable_initializers(), declared)
+        self._inputs = Inputs(self.inputs, cast=target.cast, overridable=overridable)
+        self._narrowed = NarrowedInputs(self.inputs, narrowed_types(created))
+        first = created.provider
+        self._place = "cpu" if first is None else call_plugin(first.provider.devices.memory_device, first.device)
         runtime = api.load()
         self._caller = Executor(
-            opening.session,
+            session,
             runtime,
             self.inputs,
             self.outputs,
             exotic=self._inputs.exotic,
-            concurrency=_strictest(opening.remaining, captures=opening.captures),
-            validates_output_shape=all(validates_output_shape(one.provider) for one in opening.remaining),
+            concurrency=_strictest(created.chain, captures=created.captures),
+            validates_output_shape=all(validates_output_shape(one.provider) for one in created.chain),
             pools_bindings=not self._narrowed,
-            graphs=CapturedGraphs(opening.session, runtime) if opening.captures else None,
-            shrink=_shrink(opening),
-            unforkable=_unforkable(opening, self._place),
+            graphs=CapturedGraphs(session, runtime) if created.captures else None,
+            shrink=_shrink(created, target),
+            unforkable=_unforkable(created, self._place),
         )
         self._background = BackgroundRunner(self._caller)
 
@@ -230,29 +231,28 @@ def read_inputs(session: Any) -> tuple[TensorInfo, ...]:
     return tuple(_info(one, {}) for one in session.get_inputs())
 
 
-def narrowed_types(opening: Opening) -> dict[str, tuple[str, str]]:
+def narrowed_types(created: Created) -> dict[str, tuple[str, str]]:
     """Return the tensor types that a provider with nodes computes in a narrower one: that one, and the provider."""
     return {
         wide: (narrow, one.name)
-        for one in reversed(opening.active)
+        for one in reversed(created.active)
         for wide, narrow in one.provider.limits.narrowed_types.items()
     }
 
 
-def _shrink(opening: Opening) -> ArenaShrinkage | None:
-    target = opening.plan.target
+def _shrink(created: Created, target: Target) -> ArenaShrinkage | None:
     if target.shrink_above is None:
         return None
-    held = arenas(opening.remaining, target.session_options)
+    held = arenas(created.chain, target.session_options)
     # A captured graph goes on using device memory that the arena counts as free.
-    return ArenaShrinkage(target.shrink_above, [one for one in held if not opening.captures or one.startswith("cpu")])
+    return ArenaShrinkage(target.shrink_above, [one for one in held if not created.captures or one.startswith("cpu")])
 
 
-def _unforkable(opening: Opening, place: str) -> str:
+def _unforkable(created: Created, place: str) -> str:
     """Return what a forked process lacks to run the session; empty where nothing is known of that kind."""
     if place != "cpu":
         return f"what its parent has on {place}"
-    parallel = opening.settings.properties.get("execution_mode") == "ORT_PARALLEL"
+    parallel = created.settings.properties.get("execution_mode") == "ORT_PARALLEL"
     return "the threads that ORT_PARALLEL runs operators on" if parallel else ""
 
 

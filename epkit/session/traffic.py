@@ -1,4 +1,4 @@
-"""What will be copied in each run, before any is made?"""
+"""List what is copied in each run, before there is one."""
 
 from __future__ import annotations
 

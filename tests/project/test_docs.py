@@ -47,7 +47,7 @@ from epkit.provider import Provider
 from epkit.runtime import placement
 from epkit.session import compile as compilation
 from epkit.session import doctor, explain, fault, report
-from epkit.session.cache import manage, session_cache
+from epkit.session.cache import manage
 from epkit.session.settings import Setting
 from epkit.session.warmup import PlannedRun
 
@@ -210,8 +210,8 @@ def test_every_key_of_the_json_documents_is_documented():
     shapes = (
         *(listing.ProviderRow, doctor.Finding, inspect.MemoryEstimate, inspect.MeasuredMemory, inspect.BatchSize),
         *(explain.Explanation, explain.PlanRow, PlannedRun, Setting),
-        *(session_cache.Cached, compilation.Compilation, scaffold.NewPlugin, manage.Kept, manage.KeptRow),
-        *(report.Report, report.Tried, report.WarmedUp, placement.Share),
+        *(report.CacheRow, compilation.Compilation, scaffold.NewPlugin, manage.Kept, manage.KeptRow),
+        *(report.Report, report.Tried, report.WarmupRow, placement.Share),
         *(compared.Comparison, compared.Row, compared.Judgement, fault.Fault),
         *(agreement.Agreement, metrics.Metrics, tolerance.Tolerance, tolerance.Judged),
         *(divergence.Divergence, conditioning.Conditioning),

@@ -193,7 +193,7 @@ def test_nothing_is_built_where_nobody_asks(slow, file):
 
 
 def test_no_digest_is_computed_where_nothing_can_be_there(slow, file, monkeypatch):
-    monkeypatch.setattr(digest, "of_model", lambda model: pytest.fail("the model was read"))
+    monkeypatch.setattr(digest, "digest_files", lambda model: pytest.fail("the model was read"))
     with epkit.open(file, "slow") as session:
         assert session.report.cache[0].outcome == "miss"
     with epkit.open(file, "cpu") as session:

@@ -19,7 +19,7 @@ from epkit.errors import ConfigError
 from epkit.model.file import TensorInfo
 from epkit.model.sample_inputs import choose_shapes
 from epkit.provider import Devices, Provider, WarmupNeed
-from epkit.session.warmup import MOST_RUNS, MOST_SECONDS, course, enough
+from epkit.session.warmup import MOST_RUNS, MOST_SECONDS, enough, plan_warmup
 
 IMAGES = (TensorInfo("image", "float32", ("batch", 3, None, 8)), TensorInfo("scale", "float32", ("batch",)))
 
@@ -57,7 +57,7 @@ def elements(shapes):
 @given(wishes, providers, st.none() | st.integers(1, 5))
 def test_every_declared_shape_is_planned_once_with_a_reason_and_a_bound(wanted, chain, runs):
     wanted = wanted.model_copy(update={"runs": runs})
-    planned = course(IMAGES, wanted, chain)
+    planned = plan_warmup(IMAGES, wanted, chain)
     found = [one.shapes["image"] for one in planned.runs]
     declared = [(size, 3, 64, 8) for size in wanted.batches] + [tuple(one["image"]) for one in wanted.shapes]
     assert sorted(found) == sorted(set(declared))
@@ -71,7 +71,7 @@ def test_every_declared_shape_is_planned_once_with_a_reason_and_a_bound(wanted, 
 
 @given(wishes, providers, st.booleans())
 def test_an_arena_wants_the_largest_shape_first_or_if_it_shrinks_the_smallest(wanted, chain, shrinks):
-    planned = course(IMAGES, wanted, chain, shrinks=shrinks)
+    planned = plan_warmup(IMAGES, wanted, chain, shrinks=shrinks)
     found = [elements(one.shapes) for one in planned.runs]
     if any(one.devices.arena for one in chain):
         assert found == sorted(found, reverse=not shrinks)
@@ -83,7 +83,7 @@ def test_an_arena_wants_the_largest_shape_first_or_if_it_shrinks_the_smallest(wa
 
 @given(wishes, providers)
 def test_a_provider_that_pays_once_is_served_by_the_first_shape_and_one_that_pays_for_each_by_every(wanted, chain):
-    first, *others = course(IMAGES, wanted, chain).runs
+    first, *others = plan_warmup(IMAGES, wanted, chain).runs
     assert set(first.providers) == {one.name for one in chain if one.warmup.runs}
     for run in others:
         payers = [one for one in chain if one.warmup.runs and one.warmup.shapes == "each"]
@@ -93,7 +93,7 @@ def test_a_provider_that_pays_once_is_served_by_the_first_shape_and_one_that_pay
 
 @given(providers)
 def test_without_wishes_there_is_one_shape_and_no_more_runs_than_the_providers_need(chain):
-    planned = course(IMAGES, Warmup(), chain)
+    planned = plan_warmup(IMAGES, Warmup(), chain)
     most = max(one.warmup.runs for one in chain)
     if most == 0:
         assert planned.runs == ()

@@ -38,7 +38,7 @@ def profiled(request: Mapping[str, Any]) -> dict[str, object]:
     from epkit.runtime.api import CPU_ORT_NAME
     from epkit.runtime.configured import CPU
     from epkit.runtime.plugin_calls import call_plugin
-    from epkit.session.open import open_plan
+    from epkit.session.opening import open_plan
     from epkit.session.request import model_of, plan_of, target_of
 
     target = target_of(

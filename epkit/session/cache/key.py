@@ -1,4 +1,4 @@
-"""What does a compiled model depend on, and how do two of them differ?
+"""List what a compiled model depends on, and how two of them differ.
 
 Everything is a text under a name that a person understands: together they are the key under which it is kept, and one
 by one they say why nothing was found.

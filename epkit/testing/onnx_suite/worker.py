@@ -99,7 +99,8 @@ def _epkit(provider: str, registry: Registry) -> Open:
     from epkit.config import file as config
     from epkit.config import target
     from epkit.model import file as model
-    from epkit.session.open import check_fit, open_plan, plan_for
+    from epkit.session.open import check_fit, plan_for
+    from epkit.session.opening import open_plan
 
     # With a fallback, as the plain arm has one: ONNX Runtime gives the CPU what the provider does not take.
     wanted = target.read("suite", config.load({"targets": {"suite": {"provider": provider}}}), registry)

@@ -29,7 +29,7 @@ from epkit.errors import ConfigError, ModelError, ProviderDropped
 from epkit.model.file import read_model
 from epkit.runtime import api
 from epkit.session.cache import manage, store
-from epkit.session.cache.session_cache import Cached
+from epkit.session.report import CacheRow
 
 CHILD = """
 import json, sys, epkit
@@ -60,7 +60,7 @@ def target(**keys: object) -> dict[str, Any]:
     return {"targets": {"t": {"provider": "openvino", "cache": True, "strict": True, **keys}}}
 
 
-def row(model: Path, **keys: object) -> Cached:
+def row(model: Path, **keys: object) -> CacheRow:
     with epkit.open(model, "t", config=target(**keys)) as session:
         (found,) = session.report.cache
         return found
