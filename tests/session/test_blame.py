@@ -17,7 +17,7 @@ import epkit
 from epkit.config.target import Target
 from epkit.errors import ModelError, ProviderDropped
 from epkit.provider import Provider, Usable
-from epkit.runtime import create
+from epkit.runtime import api, create
 from epkit.runtime.configured import CPU, Candidate
 from epkit.runtime.events import Dropped, Event
 from epkit.session.cache.session_cache import Compiled
