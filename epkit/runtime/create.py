@@ -25,7 +25,7 @@ from epkit.runtime.device_array import CPU_MEMORY
 from epkit.runtime.plugin_calls import chosen_devices, concurrency_of, library_path
 
 if TYPE_CHECKING:
-    from epkit.runtime.configured import Candidate
+    from epkit.runtime.configured import ConfiguredProvider
 
 ENUMS = {
     "execution_mode": "ExecutionMode",
@@ -38,7 +38,7 @@ ENUMS = {
 class OpenFault(Exception):
     """Opening failed: adding `candidate` to the session options did, or (None) creating the session."""
 
-    def __init__(self, cause: str, candidate: Candidate | None = None, hint: str = "") -> None:
+    def __init__(self, cause: str, candidate: ConfiguredProvider | None = None, hint: str = "") -> None:
         super().__init__(cause)
         self.cause = cause
         self.candidate = candidate
@@ -70,7 +70,7 @@ def default_properties() -> dict[str, object]:
 
 def create_session(
     model: str | bytes,
-    candidates: Sequence[Candidate],
+    candidates: Sequence[ConfiguredProvider],
     settings: Settings,
     sent: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> Any:
@@ -121,7 +121,7 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def _open_with(candidate: Candidate, model: str | bytes, create: Callable[[], Any]) -> Any:
+def _open_with(candidate: ConfiguredProvider, model: str | bytes, create: Callable[[], Any]) -> Any:
     """Create the session through `provider.open`; raises OpenFault with the candidate if that itself fails."""
     failed = False
 
@@ -144,7 +144,7 @@ def _open_with(candidate: Candidate, model: str | bytes, create: Callable[[], An
     return session
 
 
-def compile_model(model: str | bytes, candidates: Sequence[Candidate], settings: Settings, file: Path) -> None:
+def compile_model(model: str | bytes, candidates: Sequence[ConfiguredProvider], settings: Settings, file: Path) -> None:
     """Compile a model with these providers to an EP-context model, its data next to it; raises OpenFault."""
     runtime = load()
     options = _build_options(runtime, candidates, settings, {})
@@ -155,7 +155,7 @@ def compile_model(model: str | bytes, candidates: Sequence[Candidate], settings:
         raise OpenFault(describe_error(error)) from error
 
 
-def get_compatibility(model: str | bytes, candidate: Candidate) -> str:
+def get_compatibility(model: str | bytes, candidate: ConfiguredProvider) -> str:
     """Return the compatibility of an EP-context model, such as `EP_SUPPORTED_OPTIMAL`; empty if it is unknown.
 
     Only providers from a plugin library report it, and only through functions that ONNX Runtime's Python API keeps
@@ -211,7 +211,7 @@ def _session_options(runtime: ModuleType, settings: Settings) -> Any:
 
 def _build_options(
     runtime: ModuleType,
-    candidates: Sequence[Candidate],
+    candidates: Sequence[ConfiguredProvider],
     settings: Settings,
     sent: Mapping[str, Mapping[str, str]],
 ) -> Any:
@@ -227,13 +227,13 @@ def _build_options(
     return options
 
 
-def _add(runtime: ModuleType, options: Any, candidate: Candidate, sent: Mapping[str, str]) -> None:
+def _add(runtime: ModuleType, options: Any, candidate: ConfiguredProvider, sent: Mapping[str, str]) -> None:
     provider = candidate.provider
     prepare(provider)
     provider.add(runtime, options, sent, [] if library_path(provider) is None else _choose_devices(runtime, candidate))
 
 
-def _choose_devices(runtime: ModuleType, candidate: Candidate) -> list[Any]:
+def _choose_devices(runtime: ModuleType, candidate: ConfiguredProvider) -> list[Any]:
     """Return ONNX Runtime's devices for a provider from a plugin library; LookupError when there is none."""
     provider = candidate.provider
     found = list_devices(provider)

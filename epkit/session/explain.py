@@ -15,7 +15,7 @@ from epkit.model.assumed_sizes import read_image_hints
 from epkit.model.file import ORT_UNKNOWN, Model, read_model
 from epkit.provider import Provider
 from epkit.runtime import api, create
-from epkit.runtime.configured import Candidate
+from epkit.runtime.configured import ConfiguredProvider
 from epkit.runtime.create import Settings
 from epkit.runtime.plugin_calls import call_plugin, chosen_devices, library_path, preload_paths
 from epkit.session.cache.session_cache import Compiled
@@ -166,7 +166,7 @@ def _look_up_cache(model: Model, plan: Plan, settings: Settings, *, captures: bo
         return compiled.rows
 
 
-def _added(candidate: Candidate) -> list[str]:
+def _added(candidate: ConfiguredProvider) -> list[str]:
     provider, sent = candidate.provider, candidate.sent
     lines = [f"# {candidate.name}"]
     if type(provider).prepare is not Provider.prepare:

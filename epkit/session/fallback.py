@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from epkit.errors import ModelError, ProviderDropped
 from epkit.runtime import create, events
-from epkit.runtime.configured import CPU, Candidate
+from epkit.runtime.configured import CPU, ConfiguredProvider
 from epkit.runtime.create import OpenFault
 from epkit.runtime.placement import describe_others
 from epkit.runtime.plugin_calls import hint_for
@@ -45,7 +45,7 @@ class Failure:
 
     stage: Stage
     cause: str = ""
-    culprit: Candidate | None = None
+    culprit: ConfiguredProvider | None = None
     """The provider at fault, where that is known."""
     hint: str = ""
     error: OpenFault | None = None
@@ -78,11 +78,11 @@ class Remaining:
     """The providers of a plan that are left to be opened together, and why the others were dropped."""
 
     plan: Plan
-    chain: tuple[Candidate, ...]
+    chain: tuple[ConfiguredProvider, ...]
     graph: Capture | None = None
     """Whether graphs were asked for, and what prevents it."""
     dropped: Mapping[str, Tried] = field(default_factory=dict)
-    suspects: tuple[Candidate, ...] = ()
+    suspects: tuple[ConfiguredProvider, ...] = ()
     """Those that were dropped for a failure that names no provider, since the last warm-up."""
     reviewed: bool = False
     """Whether suspects were taken back already."""
@@ -94,7 +94,7 @@ class Remaining:
         return graph is not None and graph.asked and graph.possible
 
     @property
-    def doubtful(self) -> tuple[Candidate, ...]:
+    def doubtful(self) -> tuple[ConfiguredProvider, ...]:
         """The suspects that may be innocent: the last drop helped, where anything is left."""
         last = next(reversed(tuple(self.dropped)), "") if self.chain else ""
         return () if self.reviewed else tuple(one for one in self.suspects if one.name != last)
@@ -245,7 +245,7 @@ def _drop(remaining: Remaining, failure: Failure) -> Remaining:
     return _without_capture(left, f"{graph.provider} was dropped")
 
 
-def _without(remaining: Remaining, culprit: Candidate) -> tuple[Candidate, ...]:
+def _without(remaining: Remaining, culprit: ConfiguredProvider) -> tuple[ConfiguredProvider, ...]:
     """Return the rest of the chain, with the next provider that is the same to ONNX Runtime in place of the culprit."""
     twins = (
         step.candidate
@@ -257,7 +257,7 @@ def _without(remaining: Remaining, culprit: Candidate) -> tuple[Candidate, ...]:
     return tuple(sorted(left, key=_order(remaining.plan).index))
 
 
-def _order(plan: Plan) -> list[Candidate]:
+def _order(plan: Plan) -> list[ConfiguredProvider]:
     return [step.candidate for step in plan.steps]
 
 
@@ -274,7 +274,7 @@ def _take_back(remaining: Remaining, opener: Opener) -> Remaining:
     return replace(remaining, suspects=() if remaining.chain else remaining.suspects, reviewed=True)
 
 
-def _with(remaining: Remaining, suspect: Candidate, opener: Opener) -> Remaining:
+def _with(remaining: Remaining, suspect: ConfiguredProvider, opener: Opener) -> Remaining:
     """Take a suspect back if the chain opens with it, in place of one that ONNX Runtime knows by the same name."""
     order = _order(remaining.plan)
     dropped = {name: row for name, row in remaining.dropped.items() if name != suspect.name}
@@ -285,7 +285,7 @@ def _with(remaining: Remaining, suspect: Candidate, opener: Opener) -> Remaining
     return replace(remaining, chain=chain, dropped=dropped) if opener.opens(chain) else remaining
 
 
-def _suspect(remaining: Remaining, opener: Opener) -> Candidate | None:
+def _suspect(remaining: Remaining, opener: Opener) -> ConfiguredProvider | None:
     """Return the provider to drop for a failure that names none; None when the model is at fault."""
     able = [candidate for candidate in remaining.chain if not is_cpu(candidate)]
     if not able or not remaining.plan.target.required:
@@ -299,7 +299,7 @@ def _suspect(remaining: Remaining, opener: Opener) -> Candidate | None:
 def _opens_alone(plan: Plan, opener: Opener) -> bool:
     """Whether the CPU alone opens the model, or, where the CPU is forbidden, any provider alone."""
     usable = [step.candidate for step in plan.steps if step.decision != "unusable"]
-    alone: list[tuple[Candidate, ...]] = [()] if plan.target.cpu else [(candidate,) for candidate in usable]
+    alone: list[tuple[ConfiguredProvider, ...]] = [()] if plan.target.cpu else [(candidate,) for candidate in usable]
     return any(opener.opens(chain) for chain in alone)
 
 

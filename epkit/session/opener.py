@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from epkit.provider import Provider
 from epkit.runtime import api, create
-from epkit.runtime.configured import CPU, Candidate
+from epkit.runtime.configured import CPU, ConfiguredProvider
 from epkit.runtime.create import OpenFault, Settings
 from epkit.runtime.placement import Share, count_nodes
 from epkit.session.capture import capturing
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from epkit.session.cache.session_cache import Compiled
     from epkit.session.report import CacheRow
 
-Chain: TypeAlias = Sequence[Candidate]
+Chain: TypeAlias = Sequence[ConfiguredProvider]
 Observe: TypeAlias = Callable[[tuple[str, ...], bool], None]
 """Called before a session is created, with the names of its providers and whether it captures graphs."""
 
@@ -45,7 +45,7 @@ class Created:
     """A session of ONNX Runtime, with its providers, and the nodes that they took."""
 
     session: Any
-    chain: tuple[Candidate, ...]
+    chain: tuple[ConfiguredProvider, ...]
     settings: Settings
     captures: bool
     """Whether it captures graphs."""
@@ -54,12 +54,12 @@ class Created:
     """Why it is not known where the nodes run; empty where it is."""
 
     @property
-    def provider(self) -> Candidate | None:
+    def provider(self) -> ConfiguredProvider | None:
         """The first provider of the chain that took a node."""
         return next((candidate for candidate in self.chain if candidate.name in self.placement), None)
 
     @property
-    def active(self) -> list[Candidate]:
+    def active(self) -> list[ConfiguredProvider]:
         """The providers that took nodes; where that is not known, all that may have."""
         return [one for one in self.chain if self.placement_unknown or one.name in self.placement]
 
@@ -112,7 +112,7 @@ class Opener:
         if self.cache is not None:
             self.cache.trust()
 
-    def keep_cache(self, active: Sequence[Candidate]) -> tuple[CacheRow, ...]:
+    def keep_cache(self, active: Sequence[ConfiguredProvider]) -> tuple[CacheRow, ...]:
         """Keep what the active providers of an opened session compiled; return what the cache did for each."""
         if self.cache is None:
             return ()
@@ -134,7 +134,7 @@ def read_placement(session: Any, chain: Chain) -> dict[str, Share]:
     return count_nodes(create.get_assignments(session), {api.CPU_ORT_NAME: CPU} | names)
 
 
-def is_cpu(candidate: Candidate) -> bool:
+def is_cpu(candidate: ConfiguredProvider) -> bool:
     """Whether a candidate is ONNX Runtime's own CPU, whatever its name, with nothing of a plugin's around it."""
     provider = type(candidate.provider)
     plain = provider.add is Provider.add and provider.open is Provider.open

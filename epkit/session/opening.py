@@ -17,7 +17,7 @@ from epkit.errors import ProviderUnavailable
 from epkit.model.file import Model, TensorInfo
 from epkit.provider import Usable
 from epkit.runtime import events
-from epkit.runtime.configured import Candidate
+from epkit.runtime.configured import ConfiguredProvider
 from epkit.runtime.placement import UNRECORDED
 from epkit.session.fallback import Failure, Opened, Remaining, open_chain
 from epkit.session.opener import Crashes, Created, Observe, Opener
@@ -116,7 +116,7 @@ def _unsupported(plan: Plan, model: Model) -> list[Failure]:
     ]
 
 
-def _unsupported_type(candidate: Candidate, model: Model) -> str:
+def _unsupported_type(candidate: ConfiguredProvider, model: Model) -> str:
     """Return why a provider would crash on a tensor type of the model; empty when it would not."""
     tensor = unsupported_tensor(candidate, model)
     if tensor is not None:
@@ -127,7 +127,7 @@ def _unsupported_type(candidate: Candidate, model: Model) -> str:
     return ""
 
 
-def unsupported_tensor(candidate: Candidate, model: Model) -> TensorInfo | None:
+def unsupported_tensor(candidate: ConfiguredProvider, model: Model) -> TensorInfo | None:
     """Return a tensor of the model on whose type a provider crashes; None when there is none."""
     types = candidate.provider.limits.unsupported_types
     tensors = (*model.inputs, *model.outputs, *model.intermediates) if types else ()
@@ -169,7 +169,7 @@ def _tell_opened(report: Report, watched: events.ObservedSession) -> None:
     watched.begin(report.provider)
 
 
-def environment_notes(chain: Sequence[Candidate]) -> tuple[str, ...]:
+def environment_notes(chain: Sequence[ConfiguredProvider]) -> tuple[str, ...]:
     """Name the environment variables that are set and change sessions of these providers."""
     return tuple(
         f"{variable}={os.environ[variable]} is set in the environment and changes sessions of {candidate.name}"

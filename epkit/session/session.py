@@ -18,7 +18,7 @@ from epkit.runtime.arena import ArenaShrinkage
 from epkit.runtime.binding import Binding
 from epkit.runtime.bound_buffers import BindingSpec
 from epkit.runtime.captured_graph import CapturedGraphs
-from epkit.runtime.configured import Candidate
+from epkit.runtime.configured import ConfiguredProvider
 from epkit.runtime.execution import Executor
 from epkit.runtime.inputs import Inputs, NarrowedInputs
 from epkit.runtime.output_buffers import check_buffers
@@ -256,7 +256,7 @@ def _unforkable(created: Created, place: str) -> str:
     return "the threads that ORT_PARALLEL runs operators on" if parallel else ""
 
 
-def _strictest(chain: Sequence[Candidate], *, captures: bool) -> Concurrency:
+def _strictest(chain: Sequence[ConfiguredProvider], *, captures: bool) -> Concurrency:
     declared = {concurrency_of(one.provider) for one in chain}
     if captures:
         declared.add("per-session")  # ONNX Runtime bears no run beside one that captures or replays

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from epkit.config.layers import Value, origin_of
 from epkit.config.target import Target
-from epkit.runtime.configured import Candidate, find_missing_options
+from epkit.runtime.configured import ConfiguredProvider, find_missing_options
 from epkit.runtime.create import Settings
 from epkit.session.capture import capturing
 from epkit.session.plan import Plan
@@ -158,7 +158,7 @@ def _of_providers(plan: Plan, captures: bool) -> list[Setting]:
     return shown
 
 
-def _sent_origin(target: Target, candidate: Candidate, path: tuple[str, ...], key: str) -> str:
+def _sent_origin(target: Target, candidate: ConfiguredProvider, path: tuple[str, ...], key: str) -> str:
     if key == candidate.provider.devices.option and candidate.device is not None:
         return _origin(target, "device")
     if key in candidate.options.extra:

@@ -18,7 +18,7 @@ from epkit.config.target import Target
 from epkit.errors import ModelError, ProviderDropped
 from epkit.provider import Provider, Usable
 from epkit.runtime import api, create
-from epkit.runtime.configured import CPU, Candidate
+from epkit.runtime.configured import CPU, ConfiguredProvider
 from epkit.runtime.events import Dropped, Event
 from epkit.session.cache.session_cache import Compiled
 from epkit.session.capture import Capture
@@ -51,10 +51,10 @@ class World:
     model: bool = True
     """Whether the model can be opened at all."""
 
-    def chain(self) -> list[Candidate]:
+    def chain(self) -> list[ConfiguredProvider]:
         twin = min(self.twins, default=0)
-        ours = [Candidate(Fake(at, twin if at in self.twins else at)) for at in range(len(self.faults))]
-        return [*ours, *([Candidate(Cpu())] if self.cpu else [])]
+        ours = [ConfiguredProvider(Fake(at, twin if at in self.twins else at)) for at in range(len(self.faults))]
+        return [*ours, *([ConfiguredProvider(Cpu())] if self.cpu else [])]
 
     def bears(self, chain: Sequence[int]) -> bool:
         """Whether a session of these providers can be created at all, without caches, wherever the nodes land."""
@@ -106,7 +106,7 @@ class Caches:
         self._world = world
         self._doubted: set[str] = set()
 
-    def look(self, chain: Sequence[Candidate], settings: create.Settings) -> None:
+    def look(self, chain: Sequence[ConfiguredProvider], settings: create.Settings) -> None:
         broken = [one.name for one in chain if one.name != CPU and self._world.faults[number(one)] == "cache"]
         self.sent = {name: {} for name in broken if name not in self._doubted}
 
@@ -140,7 +140,7 @@ class Onnx:
     def create(
         self,
         model: str,
-        chain: Sequence[Candidate],
+        chain: Sequence[ConfiguredProvider],
         settings: create.Settings,
         sent: Mapping[str, Mapping[str, str]] = {},
     ) -> Session:
@@ -168,11 +168,11 @@ class Onnx:
         return session
 
 
-def number(candidate: Candidate) -> int:
+def number(candidate: ConfiguredProvider) -> int:
     return cast("Fake", candidate.provider).at
 
 
-def numbers(chain: Sequence[Candidate]) -> list[int]:
+def numbers(chain: Sequence[ConfiguredProvider]) -> list[int]:
     return [number(one) for one in chain if one.name != CPU]
 
 
@@ -267,7 +267,7 @@ def check(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [one.provider for one in heard if isinstance(one, Dropped)] == list(opened.dropped)
 
 
-def maximal(world: World, plan: Plan, chain: Sequence[Candidate], dropped: Collection[str]) -> bool:
+def maximal(world: World, plan: Plan, chain: Sequence[ConfiguredProvider], dropped: Collection[str]) -> bool:
     """Whether nobody who was dropped could be there too, nor anybody stands aside for nobody."""
     there = {one.provider.ort_name for one in chain}
     kept = numbers(chain)
