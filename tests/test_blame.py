@@ -18,7 +18,7 @@ from epkit.config.target import Target
 from epkit.errors import ModelError, ProviderDropped
 from epkit.provider import Provider, Usable
 from epkit.runtime import api
-from epkit.runtime.configured import CPU, Candidate
+from epkit.runtime.configured import CPU, ConfiguredProvider
 from epkit.runtime.events import Dropped, Event
 from epkit.session.attempt import Opening, drop
 from epkit.session.cache.session_cache import Compiled
@@ -49,10 +49,10 @@ class World:
     model: bool = True
     """Whether the model can be opened at all."""
 
-    def chain(self) -> list[Candidate]:
+    def chain(self) -> list[ConfiguredProvider]:
         twin = min(self.twins, default=0)
-        ours = [Candidate(Fake(at, twin if at in self.twins else at)) for at in range(len(self.faults))]
-        return [*ours, *([Candidate(Cpu())] if self.cpu else [])]
+        ours = [ConfiguredProvider(Fake(at, twin if at in self.twins else at)) for at in range(len(self.faults))]
+        return [*ours, *([ConfiguredProvider(Cpu())] if self.cpu else [])]
 
     def bears(self, chain: Sequence[int]) -> bool:
         """Whether a session of these providers can be created at all, without caches, wherever the nodes land."""
@@ -104,7 +104,7 @@ class Caches:
         self._world = world
         self._doubted: set[str] = set()
 
-    def look(self, chain: Sequence[Candidate], settings: api.Settings) -> None:
+    def look(self, chain: Sequence[ConfiguredProvider], settings: api.Settings) -> None:
         broken = [one.name for one in chain if one.name != CPU and self._world.faults[number(one)] == "cache"]
         self.sent = {name: {} for name in broken if name not in self._doubted}
 
@@ -128,14 +128,14 @@ class Onnx:
     def alive(self) -> int:
         return sum(one() is not None for one in self._opened)
 
-    def before(self, chain: Sequence[Candidate], captures: bool) -> None:
+    def before(self, chain: Sequence[ConfiguredProvider], captures: bool) -> None:
         if any(self.world.faults[at] == "crash" for at in numbers(chain)):
             raise api.OpenFault("its process crashed")
 
     def create(
         self,
         model: str,
-        chain: Sequence[Candidate],
+        chain: Sequence[ConfiguredProvider],
         settings: api.Settings,
         sent: Mapping[str, Mapping[str, str]] = {},
     ) -> Session:
@@ -163,11 +163,11 @@ class Onnx:
         return session
 
 
-def number(candidate: Candidate) -> int:
+def number(candidate: ConfiguredProvider) -> int:
     return cast("Fake", candidate.provider).at
 
 
-def numbers(chain: Sequence[Candidate]) -> list[int]:
+def numbers(chain: Sequence[ConfiguredProvider]) -> list[int]:
     return [number(one) for one in chain if one.name != CPU]
 
 

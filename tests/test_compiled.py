@@ -37,7 +37,7 @@ from epkit.model import digest
 from epkit.model.file import read
 from epkit.provider import Provider
 from epkit.runtime.api import Settings
-from epkit.runtime.configured import Candidate
+from epkit.runtime.configured import ConfiguredProvider
 from epkit.session import compile as compilation
 from epkit.session.cache import manage, store
 from epkit.session.cache.key import parts_of, why_missed
@@ -322,18 +322,18 @@ def test_every_setting_of_a_session_is_part_of_the_key(changed):
         name = "other"
 
     model = read(mlp())
-    plain = Candidate(Plain(), Plain.options(extra={"level": "1"}))
+    plain = ConfiguredProvider(Plain(), Plain.options(extra={"level": "1"}))
     usual = Settings({"enable_mem_reuse": True}, {"a": "1"}, {"batch": 1})
     candidate = {
-        "level": Candidate(plain.provider, Plain.options(extra={"level": "2"})),
-        "device": Candidate(plain.provider, plain.options, "GPU"),
+        "level": ConfiguredProvider(plain.provider, Plain.options(extra={"level": "2"})),
+        "device": ConfiguredProvider(plain.provider, plain.options, "GPU"),
     }.get(changed, plain)
     settings = {
         "properties": Settings({"enable_mem_reuse": False}, {"a": "1"}, {"batch": 1}),
         "entries": Settings({"enable_mem_reuse": True}, {"a": "2"}, {"batch": 1}),
         "free": Settings({"enable_mem_reuse": True}, {"a": "1"}, {"batch": 2}),
     }.get(changed, usual)
-    before = [Candidate(Other())] if changed == "before" else []
+    before = [ConfiguredProvider(Other())] if changed == "before" else []
     first = parts_of(model, plain, [], usual, Warmup())
     assert store.key_of(first) == store.key_of(parts_of(model, plain, [], usual, Warmup()))
     assert store.key_of(first) != store.key_of(parts_of(model, candidate, before, settings, Warmup()))
@@ -681,9 +681,9 @@ def test_tensorrt_asks_for_a_cache_where_its_option_does(options, folder):
 
 def test_tensorrts_own_cache_is_off_unless_epkit_gives_it_a_folder():
     options = TensorRTOptions(trt_engine_cache_enable=True, trt_engine_cache_path="engines")
-    assert Candidate(TensorRT(), options).sent == {"trt_engine_cache_enable": "False"}
+    assert ConfiguredProvider(TensorRT(), options).sent == {"trt_engine_cache_enable": "False"}
     tied = TensorRTOptions(trt_engine_cache_enable=True, trt_int8_enable=True, trt_int8_calibration_table_name="t")
-    assert Candidate(TensorRT(), tied).sent["trt_engine_cache_enable"] == "True"
+    assert ConfiguredProvider(TensorRT(), tied).sent["trt_engine_cache_enable"] == "True"
 
 
 @pytest.mark.parametrize(
@@ -702,7 +702,7 @@ def test_engines_of_retrained_weights_under_the_same_file_name_lie_in_another_fo
     def folder(contents: bytes) -> Path:
         path = tmp_path / "same.onnx"
         path.write_bytes(contents)
-        candidate = Candidate(TensorRT(), TensorRTOptions(trt_engine_cache_enable=True))
+        candidate = ConfiguredProvider(TensorRT(), TensorRTOptions(trt_engine_cache_enable=True))
         return shelf(candidate.provider) / store.key_of(parts_of(read(path), candidate, [], Settings({}, {}), Warmup()))
 
     retrained = onnx.load_from_string(mlp())
@@ -713,7 +713,7 @@ def test_engines_of_retrained_weights_under_the_same_file_name_lie_in_another_fo
 
 @pytest.mark.parametrize(("batch", "same"), [("batch", False), (2, True)])
 def test_engines_for_other_shapes_lie_in_another_folder_where_inputs_are_dynamic(batch, same):
-    model, candidate = read(mlp(batch=batch)), Candidate(TensorRT(), TensorRTOptions())
+    model, candidate = read(mlp(batch=batch)), ConfiguredProvider(TensorRT(), TensorRTOptions())
     plain = parts_of(model, candidate, [], Settings({}, {}), Warmup())
     shaped = parts_of(model, candidate, [], Settings({}, {}), Warmup(shapes=({"x": (2, 16)},)))
     assert (plain == shaped) is same

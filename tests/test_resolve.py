@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from epkit.config.target import Target
 from epkit.provider import Provider, Unusable, Usable
-from epkit.runtime.configured import Candidate
+from epkit.runtime.configured import ConfiguredProvider
 from epkit.runtime.placement import elsewhere, placement
 from epkit.session.plan import resolve
 
@@ -15,8 +15,8 @@ def provider(name: str, ort_name: str | None = None) -> Provider:
     return type(name, (Provider,), {"name": name, "ort_name": ort_name or f"{name}EP"})()
 
 
-def chain(*names: str) -> tuple[Candidate, ...]:
-    return tuple(Candidate(provider(*name.split("="))) for name in names)
+def chain(*names: str) -> tuple[ConfiguredProvider, ...]:
+    return tuple(ConfiguredProvider(provider(*name.split("="))) for name in names)
 
 
 NO = Unusable("not here", hint="buy one")

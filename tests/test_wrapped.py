@@ -14,7 +14,7 @@ import epkit
 from epkit.errors import ProviderDropped, ProviderUnavailable
 from epkit.provider import Provider
 from epkit.runtime import api
-from epkit.runtime.configured import Candidate
+from epkit.runtime.configured import ConfiguredProvider
 
 TALKER = """
 from epkit.hookspecs import hookimpl
@@ -83,7 +83,7 @@ class Ghost(Provider):
 
 def test_the_first_provider_of_a_chain_stands_outermost():
     trace = []
-    chain = [Candidate(Ghost("first", trace)), Candidate(Ghost("second", trace))]
+    chain = [ConfiguredProvider(Ghost("first", trace)), ConfiguredProvider(Ghost("second", trace))]
     api.create(mlp(), chain, api.Settings({}, {}))
     adding, opening = trace[:2], trace[2:]
     assert adding == ["first is added", "second is added"]

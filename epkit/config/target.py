@@ -17,7 +17,7 @@ from epkit.config.validation import validated
 from epkit.discovery.registry import Registry
 from epkit.errors import ConfigError, UnknownTarget, nearest
 from epkit.provider import Provider
-from epkit.runtime.configured import CPU, Candidate
+from epkit.runtime.configured import CPU, ConfiguredProvider
 from epkit.runtime.plugin_calls import asked
 
 _LOADS, _WRITES = "loads native code", "names a file to write"
@@ -29,7 +29,7 @@ class Target:
 
     name: str
     why: str
-    chain: tuple[Candidate, ...]
+    chain: tuple[ConfiguredProvider, ...]
     strict: bool = False
     min_placement: float | None = None
     cpu: bool = True
@@ -46,7 +46,7 @@ class Target:
     notes: tuple[str, ...] = ()
 
     @property
-    def first(self) -> Candidate:
+    def first(self) -> ConfiguredProvider:
         """The provider that the target is about."""
         return self.chain[0]
 
@@ -211,7 +211,9 @@ def _from_table(name: str, why: str, table: Table, registry: Registry, config: C
     )
 
 
-def _candidate(where: str, provider: Provider, names: Sequence[str], written: TargetTable, table: Table) -> Candidate:
+def _candidate(
+    where: str, provider: Provider, names: Sequence[str], written: TargetTable, table: Table
+) -> ConfiguredProvider:
     """Validate what was written for one provider of the chain; only the first one's device has to make sense to it."""
     first = provider.name == names[0]
     path = ("options",) if first else ("options_for", provider.name)
@@ -221,7 +223,7 @@ def _candidate(where: str, provider: Provider, names: Sequence[str], written: Ta
     if fault and first:
         origin = origin_of(table, ("device",))
         raise ConfigError(f"{origin or where}: device = {written.device!r} for {provider.name} {fault}")
-    candidate = Candidate(provider, options, None if fault else written.device)
+    candidate = ConfiguredProvider(provider, options, None if fault else written.device)
     misfit = asked(provider.check_options, options, candidate.device)
     if misfit:
         raise ConfigError(f"{origin_of(own, ()) or where}: {misfit}")
@@ -234,7 +236,7 @@ def _candidate(where: str, provider: Provider, names: Sequence[str], written: Ta
     return candidate
 
 
-def _check_found(chain: Sequence[Candidate], table: Table, config: Config) -> None:
+def _check_found(chain: Sequence[ConfiguredProvider], table: Table, config: Config) -> None:
     """Refuse the keys that load native code or name files to be written, where a file says them that nobody named.
 
     Such a file may have come with a model that was downloaded, and must not run code or overwrite files unasked.
@@ -285,7 +287,7 @@ def _chain(where: str, written: TargetTable) -> list[str]:
     return names
 
 
-def arenas(chain: Sequence[Candidate], session_options: SessionOptions) -> tuple[str, ...]:
+def arenas(chain: Sequence[ConfiguredProvider], session_options: SessionOptions) -> tuple[str, ...]:
     """Name the memory arenas of a session of these providers, as ONNX Runtime does: `cpu:0`, `gpu:1`."""
     # The CPU's is there whatever runs beside it. It comes first: ONNX Runtime 1.31 fails a run only where the first
     # that it is told of does not exist.

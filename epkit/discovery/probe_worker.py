@@ -14,7 +14,7 @@ from epkit.discovery.registry import Plugin, load
 from epkit.errors import EpkitError
 from epkit.provider import Availability, Device, Proof, Provider, Unusable, Usable
 from epkit.runtime import api
-from epkit.runtime.configured import Candidate
+from epkit.runtime.configured import ConfiguredProvider
 from epkit.runtime.plugin_calls import availability_of, hint_for
 
 
@@ -71,7 +71,7 @@ def _prove(provider: Provider, device: Device | None) -> None:
         entries["session.disable_cpu_ep_fallback"] = "1"
     session = api.create(
         proof.model,
-        [Candidate(provider, provider.options(), device)],
+        [ConfiguredProvider(provider, provider.options(), device)],
         api.Settings(properties={"log_severity_level": 3}, entries=entries),
     )
     takers = {ort_name for ort_name, _ in api.assigned(session)}

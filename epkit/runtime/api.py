@@ -28,7 +28,7 @@ from epkit.runtime.device_array import CPU_MEMORY
 from epkit.runtime.plugin_calls import asked
 
 if TYPE_CHECKING:
-    from epkit.runtime.configured import Candidate
+    from epkit.runtime.configured import ConfiguredProvider
 
 MISSING = "ONNX Runtime is not installed"
 MISSING_HINT = 'pip install "epkit[gpu]", or pip install onnxruntime'
@@ -49,7 +49,7 @@ _silence = True
 class OpenFault(Exception):
     """Opening failed: adding `candidate` to the session options did, or (None) creating the session."""
 
-    def __init__(self, cause: str, candidate: Candidate | None = None, hint: str = "") -> None:
+    def __init__(self, cause: str, candidate: ConfiguredProvider | None = None, hint: str = "") -> None:
         super().__init__(cause)
         self.cause = cause
         self.candidate = candidate
@@ -155,7 +155,7 @@ def found_devices(provider: Provider) -> list[FoundDevice]:
 
 def create(
     model: str | bytes,
-    candidates: Sequence[Candidate],
+    candidates: Sequence[ConfiguredProvider],
     settings: Settings,
     sent: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> Any:
@@ -205,7 +205,7 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def _opened_by(candidate: Candidate, model: str | bytes, create: Callable[[], Any]) -> Any:
+def _opened_by(candidate: ConfiguredProvider, model: str | bytes, create: Callable[[], Any]) -> Any:
     """Open the session with a provider around it; what the provider itself raises is an OpenFault of its own."""
     failed = False
 
@@ -228,7 +228,7 @@ def _opened_by(candidate: Candidate, model: str | bytes, create: Callable[[], An
     return session
 
 
-def compile_to(model: str | bytes, candidates: Sequence[Candidate], settings: Settings, file: Path) -> None:
+def compile_to(model: str | bytes, candidates: Sequence[ConfiguredProvider], settings: Settings, file: Path) -> None:
     """Write what these providers compile of a model as an EP-context model, its data beside it; raises OpenFault."""
     runtime = load()
     options = _given(runtime, candidates, settings, {})
@@ -239,7 +239,7 @@ def compile_to(model: str | bytes, candidates: Sequence[Candidate], settings: Se
         raise OpenFault(cause(error)) from error
 
 
-def compatibility(model: str | bytes, candidate: Candidate) -> str:
+def compatibility(model: str | bytes, candidate: ConfiguredProvider) -> str:
     """Return what a provider says of an EP-context model: `EP_SUPPORTED_OPTIMAL`, `EP_UNSUPPORTED`; empty if nothing.
 
     Only providers from a plugin library can say it, and only through functions that ONNX Runtime's Python API keeps
@@ -295,7 +295,7 @@ def _session_options(runtime: ModuleType, settings: Settings) -> Any:
 
 def _given(
     runtime: ModuleType,
-    candidates: Sequence[Candidate],
+    candidates: Sequence[ConfiguredProvider],
     settings: Settings,
     sent: Mapping[str, Mapping[str, str]],
 ) -> Any:
@@ -311,13 +311,13 @@ def _given(
     return options
 
 
-def _add(runtime: ModuleType, options: Any, candidate: Candidate, sent: Mapping[str, str]) -> None:
+def _add(runtime: ModuleType, options: Any, candidate: ConfiguredProvider, sent: Mapping[str, str]) -> None:
     provider = candidate.provider
     prepare(provider)
     provider.add(runtime, options, sent, [] if asked(provider.library) is None else _chosen(runtime, candidate))
 
 
-def _chosen(runtime: ModuleType, candidate: Candidate) -> list[Any]:
+def _chosen(runtime: ModuleType, candidate: ConfiguredProvider) -> list[Any]:
     """Return ONNX Runtime's devices for a provider from a plugin library; LookupError when there is none."""
     provider = candidate.provider
     found = found_devices(provider)

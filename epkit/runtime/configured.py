@@ -13,7 +13,7 @@ CPU = "cpu"
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class ConfiguredProvider:
     """One provider of a chain, with what it will be given."""
 
     provider: Provider

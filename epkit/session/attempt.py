@@ -11,7 +11,7 @@ from epkit.model.file import Model, TensorInfo
 from epkit.provider import Provider
 from epkit.runtime import api, events
 from epkit.runtime.api import Settings
-from epkit.runtime.configured import CPU, Candidate
+from epkit.runtime.configured import CPU, ConfiguredProvider
 from epkit.runtime.placement import Share, placement
 from epkit.runtime.plugin_calls import hint_for
 from epkit.session.cache.session_cache import Compiled
@@ -21,7 +21,7 @@ from epkit.session.report import Outcome, Tried
 from epkit.session.settings import without_cpu_rule
 
 _PLAIN = "open the ONNX file that it was made from"
-Before: TypeAlias = Callable[[Sequence[Candidate], bool], None]
+Before: TypeAlias = Callable[[Sequence[ConfiguredProvider], bool], None]
 
 
 @dataclass(slots=True)
@@ -31,7 +31,7 @@ class Opening:
     plan: Plan
     model: str | bytes
     settings: Settings
-    remaining: list[Candidate]
+    remaining: list[ConfiguredProvider]
     compiled: Compiled
     dropped: dict[str, Tried] = field(default_factory=dict)
     placed: dict[str, Share] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Opening:
         return next((one.name for one in self.remaining if one.name in self.placed), None)
 
     @property
-    def active(self) -> list[Candidate]:
+    def active(self) -> list[ConfiguredProvider]:
         """The providers that took nodes; where that is not known, all that may have."""
         return [one for one in self.remaining if self.unknown or one.name in self.placed]
 
@@ -78,7 +78,7 @@ def leave_out(opening: Opening, model: Model) -> None:
             drop(opening, candidate, told, "failed to open", _PLAIN)
 
 
-def not_carried(candidate: Candidate, model: Model) -> TensorInfo | None:
+def not_carried(candidate: ConfiguredProvider, model: Model) -> TensorInfo | None:
     """Return a tensor of the model on whose type a provider crashes; None when there is none."""
     tensors = (*model.inputs, *model.outputs, *model.intermediates)
     return next(
@@ -86,13 +86,13 @@ def not_carried(candidate: Candidate, model: Model) -> TensorInfo | None:
     )
 
 
-def drop(opening: Opening, culprit: Candidate, cause: str, outcome: Outcome, hint: str = "") -> None:
+def drop(opening: Opening, culprit: ConfiguredProvider, cause: str, outcome: Outcome, hint: str = "") -> None:
     """Take a provider out of the chain, and tell of it; raises ProviderDropped when the target requires it."""
     take_out(opening, culprit, cause, outcome, hint)
     tell_dropped(opening, opening.dropped[culprit.name])
 
 
-def take_out(opening: Opening, culprit: Candidate, cause: str, outcome: Outcome, hint: str = "") -> None:
+def take_out(opening: Opening, culprit: ConfiguredProvider, cause: str, outcome: Outcome, hint: str = "") -> None:
     """Take a provider out of the chain, which may be taken back; raises ProviderDropped when the target requires it."""
     hint = hint_for(culprit.provider, cause) or hint
     if opening.required and culprit is opening.plan.target.first:
@@ -108,7 +108,7 @@ def tell_dropped(opening: Opening, row: Tried) -> None:
     events.tell(events.Dropped(opening.plan.target.name, row.provider, row.outcome, row.reason, row.hint))
 
 
-def _without(opening: Opening, culprit: Candidate) -> list[Candidate]:
+def _without(opening: Opening, culprit: ConfiguredProvider) -> list[ConfiguredProvider]:
     """Return the rest of the chain, with the next provider that is the same to ONNX Runtime in place of the culprit."""
     twins = (
         step.candidate
@@ -121,7 +121,7 @@ def _without(opening: Opening, culprit: Candidate) -> list[Candidate]:
     return sorted(left, key=order.index)
 
 
-def is_cpu(candidate: Candidate) -> bool:
+def is_cpu(candidate: ConfiguredProvider) -> bool:
     """Whether a candidate is ONNX Runtime's own CPU, whatever its name, with nothing of a plugin's around it."""
     provider = type(candidate.provider)
     plain = provider.add is Provider.add and provider.open is Provider.open
@@ -133,14 +133,16 @@ def on_cpu(opening: Opening) -> Any:
     return create(opening, (), without_cpu_rule(opening.settings))
 
 
-def create(opening: Opening, chain: Sequence[Candidate], settings: Settings) -> Any:
+def create(opening: Opening, chain: Sequence[ConfiguredProvider], settings: Settings) -> Any:
     """Open a session of these providers without the cache; raises OpenFault."""
     if opening.before is not None:
         opening.before(chain, False)
     return api.create(opening.model, chain, settings)
 
 
-def create_cached(opening: Opening, chain: Sequence[Candidate], settings: Settings, *, captures: bool = False) -> Any:
+def create_cached(
+    opening: Opening, chain: Sequence[ConfiguredProvider], settings: Settings, *, captures: bool = False
+) -> Any:
     """Open a session of these providers, which start from the cache or fill it; raises OpenFault."""
     if opening.before is not None:
         opening.before(chain, captures)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from epkit.model.file import Model
 from epkit.model.shapes import PLAIN, unsettled
-from epkit.runtime.configured import Candidate
+from epkit.runtime.configured import ConfiguredProvider
 from epkit.runtime.convert import sized
 from epkit.session.plan import Plan
 
@@ -52,7 +52,7 @@ def capture(model: Model, plan: Plan) -> Capture:
     return Capture(plan.target.cuda_graph or first.captures, first.name, tuple(found))
 
 
-def capturing(candidate: Candidate) -> Candidate:
+def capturing(candidate: ConfiguredProvider) -> ConfiguredProvider:
     """Return the candidate with its switch for graph capture on."""
     switch = candidate.provider.graph_option
     return replace(candidate, options=candidate.options.model_copy(update={switch: True})) if switch else candidate

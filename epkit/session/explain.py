@@ -16,7 +16,7 @@ from epkit.model.file import UNTOLD, Model
 from epkit.model.file import read as read_model
 from epkit.provider import Provider
 from epkit.runtime import api
-from epkit.runtime.configured import Candidate
+from epkit.runtime.configured import ConfiguredProvider
 from epkit.runtime.plugin_calls import asked
 from epkit.session.cache.session_cache import Cached, Compiled
 from epkit.session.capture import Capture, capture, capturing
@@ -164,7 +164,7 @@ def _looked_up(model: Model, plan: Plan) -> tuple[Cached, ...]:
         return compiled.rows
 
 
-def _added(candidate: Candidate) -> list[str]:
+def _added(candidate: ConfiguredProvider) -> list[str]:
     provider, sent = candidate.provider, candidate.sent
     lines = [f"# {candidate.name}"]
     if type(provider).prepare is not Provider.prepare:

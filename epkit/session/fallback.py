@@ -16,7 +16,7 @@ from typing import Any
 from epkit.errors import ConfigError, ModelError, ProviderDropped
 from epkit.model.file import Model, read
 from epkit.runtime.api import OpenFault
-from epkit.runtime.configured import CPU, Candidate
+from epkit.runtime.configured import CPU, ConfiguredProvider
 from epkit.runtime.placement import elsewhere
 from epkit.session.attempt import Opening, create, create_cached, is_cpu, placement_of, take_out
 from epkit.session.settings import without_cpu_rule
@@ -29,7 +29,7 @@ CPU_FORBIDDEN = "fallback to CPU EP has been explicitly disabled"
 
 def open_chain(opening: Opening, *, review: bool = True) -> Any:
     """Open a session with what is left of the chain, dropping who seems to be at fault, and reviewing that once."""
-    suspects: list[Candidate] = []
+    suspects: list[ConfiguredProvider] = []
     session, refusal = None, None
     while opening.remaining and session is None and refusal is None:
         try:
@@ -68,7 +68,7 @@ def open_chain(opening: Opening, *, review: bool = True) -> Any:
     )
 
 
-def _suspect(opening: Opening) -> Candidate | None:
+def _suspect(opening: Opening) -> ConfiguredProvider | None:
     """Return who is dropped for a failure that names nobody; None when it is the model's."""
     able = [one for one in opening.remaining if not is_cpu(one)]
     if not able or not opening.required:
@@ -79,11 +79,11 @@ def _suspect(opening: Opening) -> Candidate | None:
     return first if _opens_alone(opening) else None
 
 
-def _first_cause(opening: Opening, suspects: Sequence[Candidate]) -> str:
+def _first_cause(opening: Opening, suspects: Sequence[ConfiguredProvider]) -> str:
     return opening.dropped[suspects[0].name].reason if suspects else ""
 
 
-def _take_back(opening: Opening, suspects: Sequence[Candidate]) -> None:
+def _take_back(opening: Opening, suspects: Sequence[ConfiguredProvider]) -> None:
     """Take back each of the providers that were dropped with which the rest of the chain opens after all."""
     order = [step.candidate for step in opening.plan.steps]
     for suspect in suspects:
@@ -100,11 +100,11 @@ def _take_back(opening: Opening, suspects: Sequence[Candidate]) -> None:
 def _opens_alone(opening: Opening) -> bool:
     """Whether the CPU alone opens the model, or, where the CPU is forbidden, any provider alone."""
     usable = [step.candidate for step in opening.plan.steps if step.decision != "unusable"]
-    alone: list[tuple[Candidate, ...]] = [()] if opening.plan.target.cpu else [(one,) for one in usable]
+    alone: list[tuple[ConfiguredProvider, ...]] = [()] if opening.plan.target.cpu else [(one,) for one in usable]
     return any(_opens(opening, candidates) for candidates in alone)
 
 
-def _opens(opening: Opening, chain: Sequence[Candidate]) -> bool:
+def _opens(opening: Opening, chain: Sequence[ConfiguredProvider]) -> bool:
     """Whether a session of these providers opens, wherever its nodes land."""
     with contextlib.suppress(OpenFault):
         create(opening, chain, without_cpu_rule(opening.settings))

@@ -25,7 +25,7 @@ from epkit.session.cache import store
 from epkit.session.cache.session_cache import shelf
 
 if TYPE_CHECKING:
-    from epkit.runtime.configured import Candidate
+    from epkit.runtime.configured import ConfiguredProvider
 
 WORKER = "epkit.session.isolation_worker"
 SECONDS = 1800.0
@@ -50,7 +50,7 @@ class _Isolation:
         self._faults: dict[_Chain, str] = {}
         """What a child said of the chains that it has opened; empty when it lived."""
 
-    def before(self, chain: Sequence[Candidate], captures: bool) -> None:
+    def before(self, chain: Sequence[ConfiguredProvider], captures: bool) -> None:
         """Open a chain in a child, unless one has done so; raises OpenFault when it crashed or hung."""
         key = (tuple(one.name for one in chain), captures)
         if key not in self._faults:

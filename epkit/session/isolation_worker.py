@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from epkit._system.process import Parent
 
 if TYPE_CHECKING:
-    from epkit.runtime.configured import Candidate
+    from epkit.runtime.configured import ConfiguredProvider
     from epkit.session.attempt import Before
 
 NAME = "isolated-open"
@@ -32,7 +32,7 @@ def main() -> None:
     parent.leave_with_parent()
     os.environ.pop("EPKIT_EVENTS", None)  # what happens here is told by the parent
 
-    def before(chain: Sequence[Candidate], captures: bool) -> None:
+    def before(chain: Sequence[ConfiguredProvider], captures: bool) -> None:
         parent.limit(told["seconds"])
         parent.send({"chain": [one.name for one in chain], "captures": captures})
 

@@ -26,7 +26,7 @@ from epkit.model.file import Model, TensorInfo
 from epkit.model.file import read as read_model
 from epkit.provider import Usable
 from epkit.runtime import api, events, journal
-from epkit.runtime.configured import Candidate
+from epkit.runtime.configured import ConfiguredProvider
 from epkit.runtime.placement import UNRECORDED
 from epkit.runtime.plugin_calls import asked
 from epkit.session.attempt import Before, Opening, drop, leave_out
@@ -243,7 +243,7 @@ def _tell(report: Report, number: int) -> None:
     events.tell(events.Opened(number, report.model, report.target, report.provider, nodes, report.seconds))
 
 
-def meddling(chain: Sequence[Candidate]) -> tuple[str, ...]:
+def meddling(chain: Sequence[ConfiguredProvider]) -> tuple[str, ...]:
     """Name the environment variables that are set and change sessions of these providers behind one's back."""
     return tuple(
         f"{variable}={os.environ[variable]} is set in the environment and changes sessions of {candidate.name}"

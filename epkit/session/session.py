@@ -18,7 +18,7 @@ from epkit.runtime.arena import Shrink
 from epkit.runtime.bindable import Bindable
 from epkit.runtime.binding import Binding
 from epkit.runtime.captured_graph import Graphs
-from epkit.runtime.configured import Candidate
+from epkit.runtime.configured import ConfiguredProvider
 from epkit.runtime.deadline import Deadline
 from epkit.runtime.execution import Caller
 from epkit.runtime.inputs import Inputs
@@ -258,7 +258,7 @@ def _unforkable(opening: Opening, place: str) -> str:
     return "the threads that ORT_PARALLEL runs operators on" if parallel else ""
 
 
-def _strictest(chain: Sequence[Candidate], *, captures: bool) -> Concurrency:
+def _strictest(chain: Sequence[ConfiguredProvider], *, captures: bool) -> Concurrency:
     declared = {one.provider.concurrency for one in chain}
     if captures:
         declared.add("per-session")  # ONNX Runtime bears no run beside one that captures or replays

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from epkit.config.file import Value, origin_of
 from epkit.config.target import Target
 from epkit.runtime.api import Settings
-from epkit.runtime.configured import Candidate, unset
+from epkit.runtime.configured import ConfiguredProvider, unset
 from epkit.session.capture import capturing
 from epkit.session.plan import Plan
 
@@ -135,7 +135,7 @@ def _of_providers(plan: Plan, captures: bool) -> list[Setting]:
     return shown
 
 
-def _sent_origin(target: Target, candidate: Candidate, path: tuple[str, ...], key: str) -> str:
+def _sent_origin(target: Target, candidate: ConfiguredProvider, path: tuple[str, ...], key: str) -> str:
     if key == candidate.provider.device_option and candidate.device is not None:
         return _origin(target, "device")
     if key in candidate.options.extra:

@@ -12,7 +12,7 @@ from epkit.model.assumed_sizes import clues
 from epkit.model.dimensions import bound
 from epkit.model.file import Model
 from epkit.runtime import api
-from epkit.runtime.configured import Candidate
+from epkit.runtime.configured import ConfiguredProvider
 from epkit.runtime.deadline import Deadline
 from epkit.runtime.execution import Caller
 from epkit.runtime.run_options import RunOptions
@@ -24,7 +24,7 @@ from epkit.session.warmup import Course, WarmupFault, course, suspicious, warm_u
 
 _NONE: Mapping[str, int] = MappingProxyType({})
 
-Failure = tuple[Candidate, str]
+Failure = tuple[ConfiguredProvider, str]
 
 
 @dataclass(frozen=True, slots=True)

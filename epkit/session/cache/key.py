@@ -23,7 +23,7 @@ from epkit.session.cache import store
 if TYPE_CHECKING:
     from epkit.config.schema import Warmup
     from epkit.runtime.api import Settings
-    from epkit.runtime.configured import Candidate
+    from epkit.runtime.configured import ConfiguredProvider
 
 FORMAT = "1"
 
@@ -41,8 +41,8 @@ COMPILED_WITH = "what it was compiled with"
 
 def parts_of(
     model: Model,
-    candidate: Candidate,
-    before: Sequence[Candidate],
+    candidate: ConfiguredProvider,
+    before: Sequence[ConfiguredProvider],
     settings: Settings,
     warmup: Warmup,
 ) -> dict[str, str]:
@@ -111,14 +111,14 @@ def _texts(provider: Provider, device: int | str | None) -> list[str]:
     return [str(one) for one in provider.cache_fingerprint(device)]
 
 
-def sent_with(candidate: Candidate, files: Path) -> dict[str, str]:
+def sent_with(candidate: ConfiguredProvider, files: Path) -> dict[str, str]:
     """Return what a provider is sent when it keeps what it compiles in `files`."""
     provider = candidate.provider
     options = asked(provider.with_cache_dir, candidate.options, candidate.device, files)
     return encoded(provider, options, candidate.device)
 
 
-def _sent_names(candidate: Candidate, written: Mapping[str, object]) -> list[str]:
+def _sent_names(candidate: ConfiguredProvider, written: Mapping[str, object]) -> list[str]:
     """Return the names of the options that stay as they are written when a folder for the cache is put in."""
     options = asked(candidate.provider.with_cache_dir, candidate.options, candidate.device, Path("files"))
     kept_options = options.written() | options.extra

@@ -26,7 +26,7 @@ from epkit.session.cache.key import parts_of, sent_with, why_missed
 if TYPE_CHECKING:
     from epkit.config.target import Target
     from epkit.runtime.api import Settings
-    from epkit.runtime.configured import Candidate
+    from epkit.runtime.configured import ConfiguredProvider
 
 WAIT_SECONDS = 600.0
 """How long to wait for another process that builds the same."""
@@ -53,7 +53,7 @@ class Cached:
 class _Wish:
     """Where one provider's entry for this model lies or would lie, and whether it may be built."""
 
-    candidate: Candidate
+    candidate: ConfiguredProvider
     build: bool
     shelf: Path
     parts: Mapping[str, str] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class Compiled:
         """A row for each provider that compiles."""
         return tuple(self._rows.values())
 
-    def look(self, chain: Sequence[Candidate], settings: Settings, *, build: bool = True) -> None:
+    def look(self, chain: Sequence[ConfiguredProvider], settings: Settings, *, build: bool = True) -> None:
         """Find what these providers start from; where nothing is kept and the target asks, make ready to keep it.
 
         With `build` false nothing is made ready, and the rows say what would be.
@@ -143,7 +143,9 @@ class Compiled:
         self._builds, self._hits, self.sent = {}, {}, {}
         self._held.close()
 
-    def _wish(self, candidate: Candidate, before: Sequence[Candidate], settings: Settings) -> _Wish | None:
+    def _wish(
+        self, candidate: ConfiguredProvider, before: Sequence[ConfiguredProvider], settings: Settings
+    ) -> _Wish | None:
         """Work out where the entry of one provider is; None, with a row, where there can be none."""
         provider, name = candidate.provider, candidate.name
         if provider.compiles == "never":
