@@ -1,4 +1,4 @@
-"""What would be done with this model and target, and how would it be written without epkit?"""
+"""Explain what `epkit.open` would do with a model and a target, and write the same without epkit."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from epkit._system import platform, telemetry
-from epkit.config.file import ConfigSource, load
-from epkit.config.target import read as read_target
-from epkit.discovery.registry import discover
+from epkit.config.file import ConfigSource
 from epkit.model.assumed_sizes import clues
 from epkit.model.file import UNTOLD, Model
-from epkit.model.file import read as read_model
 from epkit.provider import Provider
 from epkit.runtime import api
 from epkit.runtime.configured import ConfiguredProvider
@@ -21,8 +18,9 @@ from epkit.runtime.plugin_calls import asked
 from epkit.session.cache.session_cache import Cached, Compiled
 from epkit.session.capture import Capture, capture, capturing
 from epkit.session.context import check_context
-from epkit.session.open import EXTERNAL_FOLDER, check_fit, meddling, plan_for, probe_notes
+from epkit.session.open import meddling, probe_notes
 from epkit.session.plan import Plan
+from epkit.session.request import OpenRequest
 from epkit.session.settings import Effective, Setting, effective
 from epkit.session.traffic import Traffic, traffic
 from epkit.session.warmup import Course, PlannedRun, course
@@ -76,12 +74,9 @@ def explain(
     refresh: bool = False,
 ) -> Explanation:
     """Say what `epkit.open` would do with the same arguments, without opening the model. Raises as it does."""
-    written = load(config)
-    registry = discover()
-    wanted = read_target(target, written, registry, options=options, session_options=session_options)
-    contents = read_model(model, folder=wanted.session_options.entries().get(EXTERNAL_FOLDER))
-    check_fit(contents, wanted)
-    plan, answers = plan_for(wanted, registry, refresh=refresh)
+    contents, planned_target = OpenRequest(model, target, options, session_options, config, refresh).resolve()
+    plan, answers = planned_target.plan, planned_target.answers
+    wanted = plan.target
     refused = plan.refusal
     graph = (
         Capture(wanted.cuda_graph, wanted.first.name, ("nothing is opened",)) if refused else capture(contents, plan)

@@ -57,8 +57,9 @@ def rehearse(request: Mapping[str, Any], contents: bytes, before: Before) -> Non
     from epkit.discovery.registry import discover
     from epkit.model.file import read
     from epkit.runtime import api
-    from epkit.session.open import EXTERNAL_FOLDER, open_plan
+    from epkit.session.open import open_plan
     from epkit.session.plan import resolve
+    from epkit.session.request import EXTERNAL_FOLDER
     from epkit.session.settings import effective, without_cpu_rule
 
     # The parent's table has everything merged into it, the environment too.
