@@ -13,7 +13,7 @@ from random import Random
 from typing import Any
 
 from epkit._system.arguments import check_integer, check_items, check_mapping, check_positive
-from epkit._system.folders import make_scratch_folder, write_scratch
+from epkit._system.folders import make_scratch_folder
 from epkit.benchmark import budget as times
 from epkit.benchmark.budget import Budget
 from epkit.benchmark.candidate_run import Contender, of_calls, of_targets
@@ -35,12 +35,11 @@ from epkit.discovery.registry import discover
 from epkit.errors import ConfigError
 from epkit.model import sample
 from epkit.model.digest import digest_model
-from epkit.model.file import Source, TensorInfo, read_model
+from epkit.model.file import Source, TensorInfo
 from epkit.parity.feed import Feed, feed
 from epkit.parity.tolerance import tolerance_of
 from epkit.session.fault import raise_common_fault
-from epkit.session.open import check_fit
-from epkit.session.request import chosen, external_folder, located, planned, sendable
+from epkit.session.request import OpenRequest, plan_targets, read_candidates
 
 Progress = Callable[[str, float], None]
 SMALLEST_EFFECT = 0.02
@@ -110,11 +109,9 @@ def bench(
     within = tolerance_of(tolerance)
     time_left, before = Budget(time.monotonic(), budget), look()
     written, registry = load(config), discover()
-    wanted = chosen(targets, written, registry)
-    folder_of_weights = next((one for one in map(external_folder, wanted) if one), None)
-    contents = read_model(sample.path() if model is None else model, folder=folder_of_weights)
-    for target in wanted:
-        check_fit(contents, target)
+    wanted = read_candidates(targets, written, registry)
+    opening = OpenRequest(sample.path() if model is None else model, config=config)
+    contents = opening.read_model(*wanted)
     cases = combined(contents, *_sizes(batches, dimensions))
     many = too_many(len(wanted), len(cases))
     if many:
@@ -135,11 +132,10 @@ def bench(
     )
     _tell(progress, time_left)("probing providers")
     spare = [] if targets else cpu_settings(written, registry)
-    candidates = planned([*wanted, *spare], registry, refresh=refresh)
+    candidates = plan_targets([*wanted, *spare], registry, refresh=refresh)
     with make_scratch_folder() as folder:
         told: dict[str, Any] = {
-            **_model_request(contents.source, folder),
-            "config": sendable(config),
+            **opening.for_child(folder).to_json(),
             "feeds": [asdict(fed(given, case)) for case in cases],
             "bound": bound,
             "callers": callers,
@@ -273,14 +269,6 @@ def _sizes(batches: object, dimensions: object) -> tuple[list[int], dict[str, li
         ]
         for name, sizes in varied.items()
     }
-
-
-def _model_request(source: Path | bytes, folder: Path) -> dict[str, object]:
-    if not isinstance(source, bytes):
-        return located(Path(source), in_memory=False)
-    file = folder / "model"
-    write_scratch(file, source)
-    return located(file, in_memory=True)
 
 
 def _tell(progress: Progress | None, budget: Budget) -> Callable[[str], None]:

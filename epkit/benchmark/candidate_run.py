@@ -13,8 +13,7 @@ from epkit.benchmark.operators.profile import Operators
 from epkit.benchmark.process import Fell, Reply, Runner
 from epkit.parity.agreement import Agreement
 from epkit.session.fault import Fault
-from epkit.session.request import Candidate as Planned
-from epkit.session.request import named
+from epkit.session.request import PlannedTarget
 from epkit.session.settings import list_settings
 
 
@@ -30,7 +29,7 @@ class Contender:
     """What a process of its own is told, to open it."""
     compiles: bool = False
     """Whether its provider may keep what it compiles, and start from that."""
-    planned: Planned | None = None
+    planned: PlannedTarget | None = None
     fault: Fault | None = None
     opened: Reply = field(default_factory=dict)
     """What its first process said."""
@@ -144,13 +143,13 @@ class Contender:
         )
 
 
-def of_targets(planned: Sequence[Planned], request: Mapping[str, Any]) -> list[Contender]:
+def of_targets(planned: Sequence[PlannedTarget], request: Mapping[str, Any]) -> list[Contender]:
     """Let targets take part; `request` is what all of them are told."""
     found = []
     for place, one in enumerate(planned):
         first = one.plan.target.first
         compiles = first.provider.caching.compiles != "never" and one.plan.target.cache is not False
-        told = {**request, **named(one), "keep": request["keep"] if compiles else ""}
+        told = {**request, **one.to_json(), "keep": request["keep"] if compiles else ""}
         found.append(Contender(place, one.name, first.name, told, compiles, one, one.refused))
     return found
 

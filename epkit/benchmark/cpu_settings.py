@@ -12,14 +12,14 @@ from epkit.config.file import Config
 from epkit.config.target import Target
 from epkit.discovery.registry import Registry
 from epkit.runtime.configured import CPU
-from epkit.session.request import chosen
+from epkit.session.request import read_candidates
 
 
 def cpu_settings(config: Config, registry: Registry) -> list[Target]:
     """Return the built-in targets for this machine's cores; none whose name means something else here."""
     taken = {*config.targets, *(entry.name for entry in registry.entries)}
     names = [name for name in choose(platform.usable_cores()) if name not in taken]
-    return chosen(names, config, registry) if names and CPU in registry.providers else []
+    return read_candidates(names, config, registry) if names and CPU in registry.providers else []
 
 
 def let_settings_take_part(contest: Contest, others: Sequence[Contender]) -> bool:

@@ -107,17 +107,16 @@ class Worker:
         from epkit.parity.outputs import described, digest
         from epkit.runtime import api
         from epkit.session.opening import open_plan
-        from epkit.session.request import model_of, plan_of, target_of
+        from epkit.session.request import OpenRequest, strictly
 
         api.load()
         import_s = time.perf_counter() - started
-        target = target_of(message)
-        model = model_of(message, target)
-        plan, answers = plan_of(message, target)
+        model, planned = OpenRequest.from_json(message).resolve(strictly)
+        plan = planned.plan
         if message["keep"]:
             plan = _keeping(model, plan, message["keep"])
         started = time.perf_counter()
-        session = open_plan(model, plan, answers)
+        session = open_plan(model, plan, planned.answers)
         open_s = time.perf_counter() - started
         cases = []
         known = read_image_hints(model)

@@ -11,18 +11,18 @@ from pathlib import Path
 
 from epkit._system import files as disk
 from epkit._system import platform
-from epkit.config.file import ConfigSource, load
-from epkit.config.target import read as read_target
-from epkit.discovery.registry import discover
+from epkit.config.file import ConfigSource
+from epkit.config.target import Target
+from epkit.discovery.registry import Registry, discover
 from epkit.errors import ConfigError, ModelError, ProviderDropped
-from epkit.model.file import Model, read_model
+from epkit.model.file import Model
 from epkit.runtime import create
 from epkit.runtime.create import OpenFault
 from epkit.runtime.plugin_calls import hint_for
-from epkit.session.open import EXTERNAL_FOLDER, check_fit, plan_for
 from epkit.session.opening import open_plan, unsupported_tensor
 from epkit.session.plan import Plan
 from epkit.session.report import CacheRow
+from epkit.session.request import OpenRequest, plan_target
 from epkit.session.settings import build_settings
 
 SCHEMA = "epkit.compile/1"
@@ -66,25 +66,29 @@ def compile(
     With `output`, the compiled model is written to that file instead, as an EP-context model that opens by itself; what
     was there stays unless `force`.
     """
-    written = load(config)
-    registry = discover()
-    wanted = read_target(target, written, registry, options=options, session_options=session_options)
-    if not any(one.provider.caching.compiles != "never" for one in wanted.chain):
-        names = [name for name, provider in registry.providers.items() if provider.caching.compiles != "never"]
-        told = f"target {wanted.name!r} has no provider that compiles models"
-        raise ConfigError(told, hint=f"these compile: {', '.join(sorted(names)) or 'none that is installed'}")
-    contents = read_model(model, folder=wanted.session_options.entries().get(EXTERNAL_FOLDER))
+    request, registry = OpenRequest(model, target, options, session_options, config), discover()
+    wanted = request.read_target(registry)
+    _check_compiles(wanted, registry)
+    contents = request.read_model(wanted)
     if contents.compiled_for:
         raise ModelError("the model is compiled already", hint="give the model that it was compiled from")
-    check_fit(contents, wanted)
-    plan, answers = plan_for(replace(wanted, cache=True), registry)
+    planned = plan_target(replace(wanted, cache=True), registry)
     started = time.perf_counter()
     if output is not None:
-        files = _written(contents, plan, Path(output), force=force)
+        files = _written(contents, planned.plan, Path(output), force=force)
         return Compilation(wanted.name, _name(contents), (), files, time.perf_counter() - started, wanted.notes)
-    with open_plan(contents, plan, answers) as session:
+    with open_plan(contents, planned.plan, planned.answers) as session:
         report = session.report
     return Compilation(wanted.name, report.model, report.cache, {}, time.perf_counter() - started, report.notes)
+
+
+def _check_compiles(target: Target, registry: Registry) -> None:
+    """Raise ConfigError for a target none of whose providers compiles models."""
+    if any(candidate.provider.caching.compiles != "never" for candidate in target.chain):
+        return
+    names = [name for name, provider in registry.providers.items() if provider.caching.compiles != "never"]
+    told = f"target {target.name!r} has no provider that compiles models"
+    raise ConfigError(told, hint=f"these compile: {', '.join(sorted(names)) or 'none that is installed'}")
 
 
 def _written(model: Model, plan: Plan, output: Path, *, force: bool) -> dict[str, int]:

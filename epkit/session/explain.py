@@ -8,11 +8,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from epkit._system import platform, telemetry
-from epkit.config.file import ConfigSource, load
-from epkit.config.target import read as read_target
-from epkit.discovery.registry import discover
+from epkit.config.file import ConfigSource
 from epkit.model.assumed_sizes import read_image_hints
-from epkit.model.file import ORT_UNKNOWN, Model, read_model
+from epkit.model.file import ORT_UNKNOWN, Model
 from epkit.provider import Provider
 from epkit.runtime import api, create
 from epkit.runtime.configured import ConfiguredProvider
@@ -21,10 +19,10 @@ from epkit.runtime.plugin_calls import call_plugin, chosen_devices, library_path
 from epkit.session.cache.session_cache import Compiled
 from epkit.session.capture import Capture, capture, capturing
 from epkit.session.context import check_context
-from epkit.session.open import EXTERNAL_FOLDER, check_fit, plan_for
 from epkit.session.opening import environment_notes, probe_notes
 from epkit.session.plan import Plan
 from epkit.session.report import CacheRow
+from epkit.session.request import OpenRequest
 from epkit.session.settings import Setting, build_settings, list_settings, with_capture
 from epkit.session.traffic import Traffic, traffic
 from epkit.session.warmup import PlannedRun, WarmupPlan, plan_warmup
@@ -78,12 +76,9 @@ def explain(
     refresh: bool = False,
 ) -> Explanation:
     """Say what `epkit.open` would do with the same arguments, without opening the model. Raises as it does."""
-    written = load(config)
-    registry = discover()
-    wanted = read_target(target, written, registry, options=options, session_options=session_options)
-    contents = read_model(model, folder=wanted.session_options.entries().get(EXTERNAL_FOLDER))
-    check_fit(contents, wanted)
-    plan, answers = plan_for(wanted, registry, refresh=refresh)
+    contents, planned_target = OpenRequest(model, target, options, session_options, config, refresh).resolve()
+    plan, answers = planned_target.plan, planned_target.answers
+    wanted = plan.target
     refused = plan.refusal
     graph = (
         Capture(wanted.cuda_graph, wanted.first.name, ("nothing is opened",)) if refused else capture(contents, plan)

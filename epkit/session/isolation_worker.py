@@ -46,10 +46,10 @@ def open_isolated(request: Mapping[str, Any], contents: bytes, parent: Parent) -
     from epkit.discovery.probe import Answer
     from epkit.discovery.registry import discover
     from epkit.model.file import read_model
-    from epkit.session.open import EXTERNAL_FOLDER
     from epkit.session.opener import Crashes
     from epkit.session.opening import open_model
     from epkit.session.plan import resolve
+    from epkit.session.request import EXTERNAL_FOLDER
 
     # The parent's table has everything merged into it, the environment too.
     config = load({"targets": {NAME: request["table"]}}, environ={})

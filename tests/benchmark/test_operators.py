@@ -33,14 +33,14 @@ from epkit.discovery.registry import discover
 from epkit.model import sample
 from epkit.parity.feed import Feed
 from epkit.session.fault import Fault
-from epkit.session.request import chosen, planned
+from epkit.session.request import plan_targets, read_candidates
 
 CPU = {"CPUExecutionProvider": "cpu"}
 
 
 def profiled(source: Path, target: str, *, bound: bool = False, config: Mapping[str, object] | None = None):
     registry = discover()
-    (candidate,) = planned(chosen([target], load(config), registry), registry, refresh=False)
+    (candidate,) = plan_targets(read_candidates([target], load(config), registry), registry)
     return profile(candidate, Task(source, False, config, Feed(), bound))
 
 

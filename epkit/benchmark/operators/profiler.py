@@ -7,9 +7,10 @@ from pathlib import Path
 
 from epkit._system.folders import make_scratch_folder
 from epkit.benchmark.operators.profile import Operators
+from epkit.config.file import ConfigSource
 from epkit.parity.feed import Feed
 from epkit.session.fault import Fault
-from epkit.session.request import Candidate, ask, located
+from epkit.session.request import OpenRequest, PlannedTarget, ask
 
 WORKER = "epkit.benchmark.operators.worker"
 LIMIT_S = 600.0
@@ -23,22 +24,18 @@ class Task:
     model: Path
     in_memory: bool
     """Whether the model was given as bytes, which now lie in that file."""
-    config: object
+    config: ConfigSource
     feed: Feed
     bound: bool = False
     """Whether buffers are bound once, where the provider runs; otherwise arrays go in and out at every run."""
 
 
-def profile(candidate: Candidate, task: Task, *, limit_s: float = LIMIT_S) -> Operators | Fault:
+def profile(candidate: PlannedTarget, task: Task, *, limit_s: float = LIMIT_S) -> Operators | Fault:
     """Open a candidate once more, in a process of its own and with ONNX Runtime's profiler, and read what it wrote."""
     with make_scratch_folder() as folder:
-        request = {
-            **located(task.model, in_memory=task.in_memory),
-            "config": task.config,
-            "feed": asdict(task.feed),
-            "bound": task.bound,
-            "folder": str(folder),
-        }
+        profiling = {"enable_profiling": True, "profile_file_prefix": str(folder / "profile")}
+        opening = OpenRequest(task.model, session_options=profiling, config=task.config, in_memory=task.in_memory)
+        request = {**opening.to_json(), "feed": asdict(task.feed), "bound": task.bound}
         reply = ask(candidate, WORKER, request, doing="it was profiled", limit_s=limit_s)
     if isinstance(reply, Fault):
         return reply

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from epkit._system.process import serve_one
 from epkit.errors import RunError
+from epkit.model.assumed_sizes import read_image_hints
 
 if TYPE_CHECKING:
+    from epkit.config.target import Target
     from epkit.session.session import Session
 
 WARM_RUNS, WARM_S = 10, 1.0
@@ -33,22 +35,23 @@ def profiled(request: Mapping[str, Any]) -> dict[str, object]:
     from pydantic import TypeAdapter
 
     from epkit.benchmark.operators.profile import Operators, read
-    from epkit.model.assumed_sizes import read_image_hints
     from epkit.parity.feed import Feed, made
     from epkit.runtime.api import CPU_ORT_NAME
     from epkit.runtime.configured import CPU
     from epkit.runtime.plugin_calls import call_plugin
     from epkit.session.opening import open_plan
-    from epkit.session.request import model_of, plan_of, target_of
+    from epkit.session.request import OpenRequest, strictly
 
-    target = target_of(
-        request, {"enable_profiling": True, "profile_file_prefix": str(Path(request["folder"]) / "profile")}
-    )
-    notes = ["profiled without its CUDA graph: replaying one shows no nodes"] if target.cuda_graph else []
-    target = replace(target, cuda_graph=False)
-    plan, answers = plan_of(request, target)
-    model = model_of(request, target)
-    with open_plan(model, plan, answers) as session:
+    notes: list[str] = []
+
+    def without_graph(target: Target) -> Target:
+        if target.cuda_graph:
+            notes.append("profiled without its CUDA graph: replaying one shows no nodes")
+        return replace(strictly(target), cuda_graph=False)
+
+    model, planned = OpenRequest.from_json(request).resolve(without_graph)
+    plan = planned.plan
+    with open_plan(model, plan, planned.answers) as session:
         feed = made(session.inputs, Feed(**request["feed"]), read_image_hints(model)).feed
         binding = session.bind(feed) if request["bound"] else None
         run: Callable[[], object] = binding.run if binding is not None else lambda: session.run(feed)
@@ -61,7 +64,7 @@ def profiled(request: Mapping[str, Any]) -> dict[str, object]:
     found = read(
         events,
         {CPU_ORT_NAME: CPU} | {one.provider.ort_name: one.name for one in plan.chain},
-        first=target.first.name,
+        first=plan.target.first.name,
         last=last,
         plain_s=plain_s,
         launched=[

@@ -96,21 +96,20 @@ def _plain(provider: Provider) -> Open:
 
 
 def _epkit(provider: str, registry: Registry) -> Open:
-    from epkit.config import file as config
-    from epkit.config import target
-    from epkit.model import file as model
-    from epkit.session.open import check_fit, plan_for
+    from dataclasses import replace
+
     from epkit.session.opening import open_plan
+    from epkit.session.request import OpenRequest, plan_target
 
     # With a fallback, as the plain arm has one: ONNX Runtime gives the CPU what the provider does not take.
-    wanted = target.read("suite", config.load({"targets": {"suite": {"provider": provider}}}), registry)
-    plan, answers = plan_for(wanted, registry)
+    request = OpenRequest("", "suite", config={"targets": {"suite": {"provider": provider}}})
+    target = request.read_target(registry)
+    planned = plan_target(target, registry)
 
     @contextmanager
     def open_model(file: str) -> Iterator[tuple[Run, Placed]]:
-        contents = model.read_model(file)
-        check_fit(contents, wanted)
-        with open_plan(contents, plan, answers) as opened:
+        model = replace(request, model=file).read_model(target)
+        with open_plan(model, planned.plan, planned.answers) as opened:
             placed = opened.report.placement
             first = opened.report.tried[0]
             yield (
