@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 
 import epkit
 from epkit._system import platform as _platform
-from epkit.benchmark import budget as times
+from epkit.benchmark import schedule as times
 from epkit.benchmark import storage
 from epkit.benchmark.document import Benchmark
 from epkit.benchmark.report import sentences

@@ -1,6 +1,6 @@
-"""What does each operator of a model take, and which provider runs it?
+"""Read the time of each operator of a model, and the provider that runs it, from a profile.
 
-Read from the profile that ONNX Runtime writes: a JSON list of events in microseconds. `model_run` is one run; a `Node`
+From the profile that ONNX Runtime writes: a JSON list of events in microseconds. `model_run` is one run; a `Node`
 event is one node of it, `Kernel` events are what a provider tells of the inside of a part that it compiled.
 """
 
@@ -105,7 +105,7 @@ class _Run:
         return sum(a != b for a, b in pairwise(providers))
 
 
-def read(
+def read_profile(
     events: Sequence[Mapping[str, Any]],
     names: Mapping[str, str],
     *,

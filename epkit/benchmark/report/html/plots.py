@@ -1,11 +1,11 @@
-"""What is drawn of a benchmark?"""
+"""Draw the plots of a benchmark."""
 
 from __future__ import annotations
 
 import math
 
 from epkit._system.units import percent, seconds, size
-from epkit.benchmark.document import Benchmark, Comparison, Figures
+from epkit.benchmark.document import Benchmark, Comparison
 from epkit.benchmark.report import histogram, sentences
 from epkit.benchmark.report.html import axis
 from epkit.benchmark.report.html.drawing import (
@@ -22,9 +22,9 @@ from epkit.benchmark.report.html.drawing import (
     short,
     style,
 )
-from epkit.benchmark.report.tables import Runs
-from epkit.benchmark.statistics.differences import pairs, scores
-from epkit.benchmark.statistics.verdicts import by_candidate
+from epkit.benchmark.report.tables import Runs, figures_of
+from epkit.benchmark.statistics.differences import pair_blocks, scores
+from epkit.benchmark.statistics.verdicts import blocks_by_candidate
 
 ROW = 30
 """Points of height for each row of a plot."""
@@ -37,8 +37,8 @@ def series(found: Benchmark, place: int) -> int:
 
 
 def distributions(found: Benchmark, at: int, runs: Runs) -> Plot | None:
-    """Draw how the runs of each candidate spread on one case, on one axis."""
-    mine = [one for one in _figures(found, at) if runs[at, one.candidate]]
+    """Draw the distribution of the runs of each candidate on one case, on one axis."""
+    mine = [one for one in figures_of(found, at) if runs[at, one.candidate]]
     scale = histogram.scale([runs[at, one.candidate] for one in mine], shown=0.995)
     if scale is None or scale.high_s <= scale.low_s:
         return None
@@ -66,7 +66,7 @@ def distributions(found: Benchmark, at: int, runs: Runs) -> Plot | None:
         beyond = sum(run > scale.high_s for one in mine for run in runs[at, one.candidate])
         missing = f" The slowest {beyond:,} lie beyond its right end." if beyond else ""
         axes.set_xlabel("time of a run" + (", logarithmic" if scale.logarithmic else ""))
-        caption = "How the runs spread. Long marks are medians, short ones p90 and p99." + missing
+        caption = "Distribution of the runs. Long marks are medians, short ones p90 and p99." + missing
         return finished(figure, f"runs-{at}", caption)
 
 
@@ -75,7 +75,7 @@ def forest(found: Benchmark, at: int) -> Plot | None:
     mine = [one for one in found.findings.comparisons if one.case == at]
     if not mine:
         return None
-    blocks = by_candidate(found.measured.blocks, found.measured.processes)
+    blocks = blocks_by_candidate(found.measured.blocks, found.measured.processes)
     smallest = found.measured.request.smallest_effect
     with style():
         figure, axes = canvas(60 + 1.25 * ROW * len(mine))
@@ -84,7 +84,7 @@ def forest(found: Benchmark, at: int) -> Plot | None:
         ends = [1 / (1 + 1.6 * smallest), 1 + 1.6 * smallest]
         for row, one in enumerate(mine):
             for side, its in zip(
-                (0.2, -0.2), scores(pairs(blocks.get((at, one.a), ()), blocks.get((at, one.b), ()))), strict=True
+                (0.2, -0.2), scores(pair_blocks(blocks.get((at, one.a), ()), blocks.get((at, one.b), ()))), strict=True
             ):
                 who = one.a if side > 0 else one.b
                 ratios = [math.exp(score) for score in its]
@@ -103,18 +103,18 @@ def forest(found: Benchmark, at: int) -> Plot | None:
             for end in (1 + one.floor, 1 / (1 + one.floor)):
                 axes.plot([end] * 2, [-row - 0.32, -row + 0.32], color=FAINT, linewidth=1, linestyle=(0, (2, 2)))
             ends += [one.time.low, one.time.high, 1 + one.floor, 1 / (1 + one.floor)]
-        axis.names(axes, [_beside(found, one) for one in mine], [-row for row in range(len(mine))])
+        axis.names(axes, [_names(found, one) for one in mine], [-row for row in range(len(mine))])
         axes.set_ylim(-len(mine) + 0.4, 0.6)
         room = (max(ends) / min(ends)) ** 0.04
         axes.set_xscale("log")
         axes.set_xlim(min(ends) / room, max(ends) * room)
         axis.ratios(axes, min(ends), max(ends))
-        axes.set_xlabel("takes so many times the time of the other")
+        axes.set_xlabel("ratio of times")
         return finished(
             figure,
             f"verdicts-{at}",
             f"Each ratio with its interval. Dots are scores of single processes; within the band of "
-            f"{percent(smallest)} a difference does not matter; beyond the dotted marks it could be told here.",
+            f"{percent(smallest)} a difference does not matter; dotted marks: the minimum detectable difference.",
         )
 
 
@@ -158,8 +158,8 @@ def throughput(found: Benchmark) -> Plot | None:
 
 
 def starts(found: Benchmark) -> Plot | None:
-    """Draw what it takes from nothing to the first answer, with what is kept and without."""
-    firsts = {one.candidate: one.first_run_s for one in _figures(found, 0)}
+    """Draw the time from nothing to the first output, with a warm and a cold cache."""
+    firsts = {one.candidate: one.first_run_s for one in figures_of(found, 0)}
     rows = []
     for one in found.findings.starts:
         if found.candidates[one.candidate].status != "ok":
@@ -185,8 +185,8 @@ def starts(found: Benchmark) -> Plot | None:
         axis.times(axes, low=0, high=max(sum(parts) for _, _, parts in rows))
         axes.grid(axis="x")
         axis.legend(axes, ("import", "open", "first run"))
-        cold = " Cold: with nothing kept of what was compiled." if any("cold" in name for name, _, _ in rows) else ""
-        return finished(figure, "starts", f"From nothing to the first answer.{cold}")
+        cold = " Cold: with an empty cache." if any("cold" in name for name, _, _ in rows) else ""
+        return finished(figure, "starts", f"Time to the first output.{cold}")
 
 
 def memory(found: Benchmark) -> Plot | None:
@@ -237,16 +237,12 @@ def placement(found: Benchmark) -> Plot | None:
         axes.grid(axis="x")
         axes.set_xlabel("nodes")
         return finished(
-            figure, "placement", "Who ran the nodes: in colour the provider that was meant, in grey others."
+            figure, "placement", "Providers that ran the nodes: in colour the first of the target, in grey others."
         )
 
 
-def _figures(found: Benchmark, at: int) -> list[Figures]:
-    return sorted((one for one in found.findings.figures if one.case == at), key=lambda one: one.candidate)
-
-
-def _beside(found: Benchmark, one: Comparison) -> str:
-    return f"{short(sentences.label(found, one.b), 14)}\nbeside {short(sentences.label(found, one.a), 14)}"
+def _names(found: Benchmark, one: Comparison) -> str:
+    return f"{short(sentences.label(found, one.b), 14)}\nrelative to {short(sentences.label(found, one.a), 14)}"
 
 
 def _varied(found: Benchmark) -> str | None:
