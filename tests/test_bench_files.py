@@ -22,7 +22,8 @@ from epkit.benchmark import storage
 from epkit.benchmark.audit.diff import changes, subtract
 from epkit.benchmark.audit.diff_sentences import summarize
 from epkit.benchmark.audit.verify import verify
-from epkit.benchmark.document import Benchmark, Findings, Measured, labels
+from epkit.benchmark.document import Benchmark, Findings, Measured
+from epkit.benchmark.labels import labels
 from epkit.benchmark.statistics.differences import Difference
 from epkit.benchmark.statistics.verdicts import findings
 from epkit.cli._bench_files import diff as diff_command

@@ -47,7 +47,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _short() -> Iterator[None]:
     """Let a round be over soon, and be the only one: what is promised here does not rest on figures."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, number in {"PROCESSES": 2, "ROUNDS": 1, "STEADY_S": 1.0, "SWEEPS": 3}.items():
+        for name, number in {"PROCESSES": 2, "ROUNDS": 1, "STEADY_S": 1.0, "PASSES": 3}.items():
             patch.setattr(times, name, number)
         yield
 

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("empty")
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a round be over soon, and be the only one: what is promised here does not rest on figures."""
-    for name, number in {"PROCESSES": 2, "ROUNDS": 1, "STEADY_S": 0.5, "SWEEPS": 3}.items():
+    for name, number in {"PROCESSES": 2, "ROUNDS": 1, "STEADY_S": 0.5, "PASSES": 3}.items():
         monkeypatch.setattr(times, name, number)
 
 

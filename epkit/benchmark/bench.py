@@ -17,8 +17,9 @@ from epkit.benchmark import schedule
 from epkit.benchmark.candidate_run import CandidateRun, from_calls, from_targets
 from epkit.benchmark.cases import combine_sizes, feed_of
 from epkit.benchmark.cpu_settings import add_cpu_settings, cpu_settings
-from epkit.benchmark.document import Benchmark, Case, Request, too_many
+from epkit.benchmark.document import Benchmark, Case, Request
 from epkit.benchmark.environment.environment import look
+from epkit.benchmark.limits import too_many
 from epkit.benchmark.operators.profiler import Task, profile_all, profiling_s
 from epkit.benchmark.pilot import compare_outputs, describe_cases, run_pilots
 from epkit.benchmark.rounds import first_round, next_round, run_round

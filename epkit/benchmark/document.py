@@ -4,56 +4,37 @@ It has two parts. `measured` holds what was measured, with every sample; `findin
 (`epkit.benchmark.statistics.verdicts`). Whatever is printed or drawn comes from the document alone. All times are in
 seconds.
 
-The types of fields name the values that are possible (`Limits`, `IndexOf`); `epkit.benchmark.audit.consistency` checks
-them.
+The types of fields include the values that are possible (`epkit.benchmark.limits`), which
+`epkit.benchmark.audit.consistency` checks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
 from epkit.benchmark.environment.environment import Environment
+from epkit.benchmark.limits import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    CandidateIndex,
+    CaseIndex,
+    Count,
+    Level,
+    Positive,
+    ProcessIndex,
+    Sample,
+    Seconds,
+)
 from epkit.benchmark.operators.profile import Operators
 from epkit.parity.agreement import Agreement
 
 SCHEMA = "epkit.bench/3"
 
-MOST_COMPARISONS = 5000
-"""How many pairs of candidates there may be, over all cases: 100 candidates on one. Everything grows with them."""
-
 Status: TypeAlias = Literal["ok", "unusable", "failed", "differs"]
 Verdict: TypeAlias = Literal["faster", "slower", "same", "undecided"]
 CacheState: TypeAlias = Literal["none", "cold", "warm"]
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The values that a number can have."""
-
-    text: str
-    include: Callable[[float], bool]
-
-
-@dataclass(frozen=True, slots=True)
-class IndexOf:
-    """The list of `measured` that a number is an index of."""
-
-    name: str
-
-
-_POSITIVE = Limits("more than 0", lambda value: value > 0)
-_NOT_NEGATIVE = Limits("0 or more", lambda value: value >= 0)
-Positive: TypeAlias = Annotated[float, _POSITIVE]
-Seconds: TypeAlias = Annotated[float, _NOT_NEGATIVE]
-Count: TypeAlias = Annotated[int, _NOT_NEGATIVE]
-Sample: TypeAlias = Annotated[
-    float, _POSITIVE, Limits("below 1e12 s, and above 1e-12 s", lambda value: 1e-12 < value < 1e12)
-]
-CaseIndex: TypeAlias = Annotated[int, IndexOf("cases")]
-CandidateIndex: TypeAlias = Annotated[int, IndexOf("candidates")]
-ProcessIndex: TypeAlias = Annotated[int, IndexOf("processes")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +58,7 @@ class Request:
     """How far outputs may be apart: the name of a preset, or a share."""
     bound: bool
     """Whether `binding.run()` is timed, buffers where the provider runs; otherwise `session.run`, host to host."""
-    callers: Annotated[int, _POSITIVE]
+    callers: Annotated[int, POSITIVE]
     """How many threads call at the same time, each starting its next run when the last is done."""
     seed: int
     """Of the random order."""
@@ -155,9 +136,9 @@ class Process:
     """The first run of each case, in the order of the cases."""
     warmups: tuple[Warmup, ...] = ()
     """Case by case."""
-    peak_rss_bytes: Annotated[int | None, _POSITIVE] = None
+    peak_rss_bytes: Annotated[int | None, POSITIVE] = None
     """The most memory that it held on the host."""
-    device_bytes: Annotated[int | None, _NOT_NEGATIVE] = None
+    device_bytes: Annotated[int | None, NOT_NEGATIVE] = None
     """Memory that it held on NVIDIA GPUs, of pilot runs; None where it is not known."""
 
 
@@ -320,7 +301,7 @@ class Findings:
     """Of every candidate on every case."""
     comparisons: tuple[Comparison, ...]
     """Every two candidates on every case."""
-    level: Annotated[float, Limits("between 0 and 1", lambda value: 0 < value < 1)]
+    level: Level
     """The confidence of each interval of a ratio, so that all of them hold together in 95 of 100 cases."""
     winners: tuple[int | None, ...]
     """For each case the candidate that is faster than every other one; None where there is no such candidate."""
@@ -378,24 +359,6 @@ class Benchmark:
             raise KeyError(target)
         # A target may be compared with itself: the second of the two is another candidate.
         return places[-1] if other_than == target else places[0]
-
-
-def labels(candidates: Sequence[Candidate]) -> Sequence[str]:
-    """Name each candidate once: the second one of the same target is "cpu (2)"."""
-    names: list[str] = []
-    count: dict[str, int] = {}
-    for candidate in candidates:
-        count[candidate.target] = number = count.get(candidate.target, 0) + 1
-        names.append(candidate.target if number == 1 else f"{candidate.target} ({number})")
-    return names
-
-
-def too_many(candidates: int, cases: int) -> str:
-    """Return why so many candidates on so many cases are too many; empty when they are not."""
-    pairs = candidates * (candidates - 1) // 2 * cases
-    if pairs <= MOST_COMPARISONS:
-        return ""
-    return f"{candidates} candidates on {cases} cases are {pairs:,} comparisons, and {MOST_COMPARISONS:,} are the most"
 
 
 def swap(found: Comparison) -> Comparison:

@@ -18,7 +18,8 @@ from epkit._system.nesting import unfit
 from epkit._system.platform import free_memory
 from epkit._system.units import size
 from epkit.benchmark.audit.consistency import dangling
-from epkit.benchmark.document import MOST_COMPARISONS, SCHEMA, Benchmark, Findings, Measured, too_many
+from epkit.benchmark.document import SCHEMA, Benchmark, Findings, Measured
+from epkit.benchmark.limits import MOST_COMPARISONS, too_many
 from epkit.errors import ConfigError
 
 MOST_BYTES = 1 << 30

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from functools import cache
 from itertools import pairwise
 from typing import Annotated, TypeAlias, get_args, get_origin, get_type_hints
 
-from epkit.benchmark.document import Benchmark, Candidate, Findings, IndexOf, Limits, Measured
+from epkit.benchmark.document import Benchmark, Candidate, Findings, Measured
+from epkit.benchmark.limits import IndexOf, Limits
 from epkit.errors import ConfigError
 
 Value: TypeAlias = str | float | bool | None
@@ -52,7 +53,7 @@ def dangling(found: Measured | Findings, measured: Measured) -> Iterator[Fault]:
 
 def _dangling_in(path: str, rows: Sequence[object], measured: Measured) -> Iterator[Fault]:
     for at, row in enumerate(rows):
-        for field, of in _indices(type(row)).items():
+        for field, of in _indices(type(row)).items():  # type: ignore[arg-type]
             place, count = getattr(row, field), len(getattr(measured, of))
             if not 0 <= place < count:
                 yield Fault(f"{path}[{at}].{field}", place, _no_index(count, of))
@@ -63,11 +64,9 @@ def _no_index(count: int, name: str) -> str:
 
 
 @cache
-def _indices(kind: type[object]) -> Mapping[str, str]:
-    marks = {
-        name: get_args(its_kind)[1:] for name, its_kind in _fields(kind).items() if get_origin(its_kind) is Annotated
-    }
-    return {name: mark.name for name, its_marks in marks.items() for mark in its_marks if isinstance(mark, IndexOf)}
+def _indices(kind: Hashable) -> Mapping[str, str]:
+    parts = [(name, part) for name, its_kind in _fields(kind).items() for part in get_args(its_kind)]
+    return {name: part.name for name, part in parts if isinstance(part, IndexOf)}
 
 
 def check_usable(benchmark: Benchmark, name: str, file: object) -> None:
@@ -84,7 +83,7 @@ def contradictions(measured: Measured) -> Sequence[Fault]:
 
 
 @cache
-def _fields(kind: type[object]) -> Mapping[str, object]:
+def _fields(kind: Hashable) -> Mapping[str, object]:
     return get_type_hints(kind, include_extras=True)
 
 

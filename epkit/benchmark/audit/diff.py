@@ -16,7 +16,8 @@ from itertools import combinations
 
 from epkit.benchmark.audit.comparability import Mismatch, mismatches
 from epkit.benchmark.audit.consistency import check_usable
-from epkit.benchmark.document import Benchmark, Block, Candidate, Estimate, Measured, Verdict, labels
+from epkit.benchmark.document import Benchmark, Block, Candidate, Estimate, Measured, Verdict
+from epkit.benchmark.labels import labels
 from epkit.benchmark.statistics import student
 from epkit.benchmark.statistics.differences import Difference, combine_errors, difference, pair_blocks
 from epkit.benchmark.statistics.quantiles import pooled_runs

@@ -11,7 +11,8 @@ from pathlib import PurePath
 from epkit._system.printable import printable
 from epkit._system.units import percent
 from epkit.benchmark.audit.warnings import warnings
-from epkit.benchmark.document import Benchmark, Comparison, Estimate, Request, invert, labels, swap
+from epkit.benchmark.document import Benchmark, Comparison, Estimate, Request, invert, swap
+from epkit.benchmark.labels import labels
 from epkit.benchmark.statistics.verdicts import comparable
 
 
