@@ -44,7 +44,7 @@ def ratios(axes: Axes, low: float, high: float) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     steps = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
-    step = next((one for one in steps if (high - low) / one <= 6), None)
+    step = next((each for each in steps if (high - low) / each <= 6), None)
     if step is None:
         ticks = [base * 10.0**power for power in range(-6, 7) for base in (1, 2, 5)]
         ticks = [tick for tick in ticks if low <= tick <= high]
