@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 
 import epkit
 from epkit._system import platform as _platform
-from epkit.benchmark import budget as times
+from epkit.benchmark import schedule as times
 from epkit.benchmark import storage
 from epkit.benchmark.document import Benchmark
 from epkit.benchmark.report import sentences
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("empty")
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a round be over soon, and be the only one: what is promised here does not rest on figures."""
-    for name, number in {"PROCESSES": 2, "ROUNDS": 1, "STEADY_S": 0.5, "SWEEPS": 3}.items():
+    for name, number in {"PROCESSES": 2, "ROUNDS": 1, "STEADY_S": 0.5, "PASSES": 3}.items():
         monkeypatch.setattr(times, name, number)
 
 
@@ -130,13 +130,13 @@ def test_where_cpu_is_the_only_provider_it_is_compared_with_itself_and_that_is_s
     for name in settings:
         assert name in note
         assert describe(name) in note
-    assert sentences.alone(found)
-    assert sentences.alone(found) in markdown(found)
+    assert sentences.only_settings(found)
+    assert sentences.only_settings(found) in markdown(found)
     document = str(tmp_path / "found.json")
     assert command("bench", "verify", document)[0] == 0
     code, out, _ = command("bench", "show", document)
     assert code == 0
-    assert sentences.alone(found) in out.splitlines()
+    assert sentences.only_settings(found) in out.splitlines()
     code, out, _ = command("bench", "diff", document, document, "--json")
     assert code == 0
     assert len(json.loads(out)["changes"]) == 3
@@ -167,7 +167,7 @@ def test_where_there_are_two_engines_no_setting_is_added(only_cpu, install, benc
     install("acme", FAULTY.format(kind="none"))
     found = bench()
     assert measured(found) == ["cpu", "faulty-none"]
-    assert not sentences.alone(found)
+    assert not sentences.only_settings(found)
     assert not [note for note in found.measured.notes if "cpu-one-thread" in note]
 
 

@@ -215,7 +215,7 @@ def test_every_key_of_the_json_documents_is_documented():
         *(compared.Comparison, compared.Row, compared.Judgement, fault.Fault),
         *(agreement.Agreement, metrics.Metrics, tolerance.Tolerance, tolerance.Judged),
         *(divergence.Divergence, conditioning.Conditioning),
-        *(verify.Verification, consistency.Fault, comparability.Differs),
+        *(verify.Verification, consistency.Fault, comparability.Mismatch),
         *(diff.Changes, diff.Change, diff.Times, diff.Typical),
     )
     assert [(kind.__name__, one.name) for kind in shapes for one in fields(kind) if f"`{one.name}`" not in page] == []

@@ -1,7 +1,7 @@
-"""What do the operators of one candidate take, in a process of its own?
+"""Profile the operators of one candidate; the entry point of a process.
 
 Opens the model with ONNX Runtime's profiler, warms up, runs for a short while, and reads the profile. Then it runs on
-without the profiler, to say what that costs.
+without the profiler, to measure what that costs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from epkit._system.process import serve_one
 from epkit.errors import RunError
-from epkit.model.assumed_sizes import read_image_hints
 
 if TYPE_CHECKING:
     from epkit.config.target import Target
@@ -28,13 +27,14 @@ EVENTS = 50_000
 """A profile takes a kilobyte an event."""
 
 
-def profiled(request: Mapping[str, Any]) -> dict[str, object]:
+def profile(request: Mapping[str, Any]) -> dict[str, object]:
     """Open the model with the profiler, run it, and read the profile."""
     from dataclasses import replace
 
     from pydantic import TypeAdapter
 
-    from epkit.benchmark.operators.profile import Operators, read
+    from epkit.benchmark.operators.profile import Operators, read_profile
+    from epkit.model.assumed_sizes import read_image_hints
     from epkit.parity.feed import Feed, made
     from epkit.runtime.api import CPU_ORT_NAME
     from epkit.runtime.configured import CPU
@@ -61,14 +61,14 @@ def profiled(request: Mapping[str, Any]) -> dict[str, object]:
         last = len(_times(run, most, RUN_S))
         events = json.loads(_end_profiling(session).read_bytes())
         plain_s = min(_times(run, last, RUN_S, least=1))
-    found = read(
+    found = read_profile(
         events,
-        {CPU_ORT_NAME: CPU} | {one.provider.ort_name: one.name for one in plan.chain},
+        {CPU_ORT_NAME: CPU} | {each.provider.ort_name: each.name for each in plan.chain},
         first=plan.target.first.name,
         last=last,
         plain_s=plain_s,
         launched=[
-            one.name for one in plan.chain if call_plugin(one.provider.devices.memory_device, one.device) != "cpu"
+            each.name for each in plan.chain if call_plugin(each.provider.devices.memory_device, each.device) != "cpu"
         ],
         notes=notes,
     )
@@ -94,4 +94,4 @@ def _end_profiling(session: Session) -> Path:
 
 
 if __name__ == "__main__":
-    serve_one(profiled)
+    serve_one(profile)
