@@ -115,7 +115,7 @@ def test_the_time_limit_of_a_promise_ends_with_it(monkeypatch):
         def send(self, message):
             pass
 
-        def leave(self):
+        def exit(self):
             pass
 
     def outcome(request):
