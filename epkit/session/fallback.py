@@ -1,11 +1,11 @@
 """Open the planned providers in one session: drop those that fail, and take back those that were not at fault.
 
 Adding a provider to the session options fails by itself, so the failing one is known. When creating the session fails,
-the exception does not name one: the first provider that is not the CPU is dropped and the rest tried again; once that
-opens, those dropped before the last one are taken back if it still opens with them. The model is at fault exactly if
-the CPU alone fails too (or, where the CPU is forbidden, every provider alone). A provider that fails in warm-up is
-dropped as well, and the rest opened anew. What is cached is never a reason to drop a provider: after a failure with
-it, the same is tried without.
+the exception does not name one: the first provider that is not the CPU is dropped (where the target requires its first
+provider, those after it go first), and the rest is tried again. Once that opens, those dropped before the last one are
+taken back if it still opens with them. The model is at fault exactly if the CPU alone fails too (or, where the CPU is
+forbidden, every provider alone). A provider that fails in warm-up is dropped as well, and the rest opened anew. What is
+cached is never a reason to drop a provider: after a failure with it, the same is tried without.
 """
 
 from __future__ import annotations
