@@ -353,6 +353,7 @@ def test_what_is_compiled_is_kept_where_a_graph_was_asked_for_and_cannot_be_capt
 # -- two at once, and builds that never end
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_build_it_once(slow, file):
     started = [child(file, wait=False, SLOW_SECONDS="1.5") for _ in range(3)]
     outcomes = sorted(json.loads(one.communicate(timeout=60)[0])[0] for one in started)

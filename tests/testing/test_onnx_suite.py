@@ -129,6 +129,7 @@ def arm():
         one.end()
 
 
+@pytest.mark.slow
 def test_a_case_that_hangs_is_ended_and_the_next_one_gets_a_new_process(arm, faulty):
     epkit = arm("epkit", "faulty")
     epkit.send(case("test_acosh"))
