@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 from epkit._system.process import Child
 from epkit.errors import RunError
-from epkit.session.fault import Fault, lost, told
+from epkit.session.fault import Fault, lost, read_fault
 
 WORKER = "epkit.benchmark.worker"
 LEAST_LIMIT_S = 8.0
@@ -66,7 +66,7 @@ class WorkerProcess:
         reply: Reply | None = self._child.receive(limit)
         if reply is None:
             raise WorkerFailed(self._no_reply(command, limit))
-        fault = told(reply)
+        fault = read_fault(reply)
         if fault is not None:
             raise WorkerFailed(fault)
         self._child.pause()

@@ -86,8 +86,8 @@ def compare(
         for candidate in candidates:
             found.append(run(candidate, task))
             task = _settled(task, found[-1])
-        raise_common_fault([one if isinstance(one, Fault) else None for one in found])
-        first = next((at for at, one in enumerate(found) if isinstance(one, Ran)), 0)
+        raise_common_fault([result if isinstance(result, Fault) else None for result in found])
+        first = next((at for at, result in enumerate(found) if isinstance(result, Ran)), 0)
 
         def cpu() -> PlannedTarget:
             return plan_target(strictly(read_target(CPU, written, registry)), registry)
@@ -106,7 +106,7 @@ def compare(
         rows=rows,
         tolerance=within,
         inputs=ran.inputs if ran else (),
-        seeds=tuple(one.seed for one in ran.runs) if ran else (),
+        seeds=tuple(run.seed for run in ran.runs) if ran else (),
         notes=(*written.ignored, *(_notes(ran, seeds, contents) if ran else ())),
     )
 
@@ -129,11 +129,11 @@ def _notes(ran: Ran, seeds: int, contents: Model) -> list[str]:
     notes = []
     if ran.assumed:
         notes.append(describe_assumed(ran.assumed, contents.inputs))
-    made_up = [str(one["name"]) for one in ran.inputs if one["origin"] == "made up"]
+    made_up = [str(tensor["name"]) for tensor in ran.inputs if tensor["origin"] == "made up"]
     if made_up and len(ran.runs) < seeds:
         sets = "only one set was" if len(ran.runs) == 1 else f"only {len(ran.runs)} sets were"
-        told = f"inputs of integers and texts are made up as the same for every seed, so {sets} compared"
-        notes.append(f"{told}: give --input for {', '.join(made_up)}")
+        message = f"inputs of integers and texts are made up as the same for every seed, so {sets} compared"
+        notes.append(f"{message}: give --input for {', '.join(made_up)}")
     return notes
 
 
@@ -146,54 +146,55 @@ def _row(candidate: PlannedTarget, found: Ran | Fault, reference: Ran | Fault | 
         return row
     name = looking.reference.name
     runs = tuple(_judgements(name, reference, found, looking.within))
-    wrong = [one for one in runs if not one.agreement.agree]
-    if not wrong and all(tell_nothing(read(one.file)) for one in reference.runs):
-        told = incomparable(name, NOTHING).told
-        return replace(row, verdict="differ", told=f"{told}; give --input", runs=runs)
+    wrong = [comparison for comparison in runs if not comparison.agreement.agree]
+    if not wrong and all(tell_nothing(read(run.file)) for run in reference.runs):
+        message = incomparable(name, NOTHING).told
+        return replace(row, verdict="differ", told=f"{message}; give --input", runs=runs)
     if not wrong:
-        largest = max(runs, key=lambda one: one.agreement.share or 0.0)
+        largest = max(runs, key=lambda comparison: comparison.agreement.share or 0.0)
         return replace(row, verdict="agree", told=largest.agreement.told, runs=runs)
     worst = max(wrong, key=_how_wrong)
     if not worst.agreement.outputs:
         return replace(row, verdict="differ", told=worst.agreement.told, runs=runs)
     divergence, measured, notes = looking.at(candidate, worst)
     row = replace(row, divergence=divergence, conditioning=measured, notes=(*row.notes, *notes))
-    runs = tuple(_conditioned(one, measured, looking.within) for one in runs)
-    wrong = [one for one in runs if not one.agreement.agree]
+    runs = tuple(_conditioned(comparison, measured, looking.within) for comparison in runs)
+    wrong = [comparison for comparison in runs if not comparison.agreement.agree]
     if not wrong:
-        told = f"{max(runs, key=_how_wrong).agreement.told}: as far as this model allows"
-        return replace(row, verdict="agree", told=told, runs=runs)
-    told = f"{max(wrong, key=_how_wrong).agreement.told}; so in {len(wrong)} of {len(runs)} sets of inputs"
+        message = f"{max(runs, key=_how_wrong).agreement.told}: as far as this model allows"
+        return replace(row, verdict="agree", told=message, runs=runs)
+    message = f"{max(wrong, key=_how_wrong).agreement.told}; so in {len(wrong)} of {len(runs)} sets of inputs"
     if _arbitrary(worst.agreement, divergence, measured):
-        return replace(row, verdict="ill-conditioned", told=told, runs=runs)
-    return replace(row, verdict="differ", told=told, runs=runs)
+        return replace(row, verdict="ill-conditioned", told=message, runs=runs)
+    return replace(row, verdict="differ", told=message, runs=runs)
 
 
 def _judgements(name: str, reference: Ran, found: Ran, within: Tolerance) -> Iterator[Judgement]:
-    for one, other in zip(reference.runs, found.runs, strict=False):
-        if one.inputs_sha256 != other.inputs_sha256:
-            yield Judgement(one.seed, one.inputs_sha256, incomparable(name, "its session wants other inputs"))
+    for expected, other in zip(reference.runs, found.runs, strict=False):
+        if expected.inputs_sha256 != other.inputs_sha256:
+            yield Judgement(expected.seed, expected.inputs_sha256, incomparable(name, "its session wants other inputs"))
         else:
-            yield Judgement(one.seed, one.inputs_sha256, agreement(name, read(one.file), read(other.file), within))
+            agreed = agreement(name, read(expected.file), read(other.file), within)
+            yield Judgement(expected.seed, expected.inputs_sha256, agreed)
 
 
-def _how_wrong(one: Judgement) -> float:
+def _how_wrong(judgement: Judgement) -> float:
     # Without a share there is a NaN, an infinity, another shape or another number of outputs.
-    return math.inf if one.agreement.share is None else one.agreement.share
+    return math.inf if judgement.agreement.share is None else judgement.agreement.share
 
 
-def _conditioned(one: Judgement, measured: Conditioning | None, within: Tolerance) -> Judgement:
+def _conditioned(judgement: Judgement, measured: Conditioning | None, within: Tolerance) -> Judgement:
     """Judge again, with what is known of the model."""
-    if measured is None or not one.agreement.outputs:
-        return one
-    metrics = [each.metrics for each in one.agreement.outputs]
+    if measured is None or not judgement.agreement.outputs:
+        return judgement
+    metrics = [each.metrics for each in judgement.agreement.outputs]
     moved = {each.output: measured.share(each.output) for each in metrics}
-    return replace(one, agreement=judged(one.agreement.reference, metrics, {}, within, moved))
+    return replace(judgement, agreement=judged(judgement.agreement.reference, metrics, {}, within, moved))
 
 
 def _arbitrary(wrong: Agreement, divergence: Divergence | None, measured: Conditioning | None) -> bool:
     """Whether rounding makes the outputs that differ arbitrary, and explains the first tensor that does."""
-    apart = [one.metrics.output for one in wrong.outputs if not one.agree]
+    apart = [output.metrics.output for output in wrong.outputs if not output.agree]
     if measured is None or any(determined(measured.share(name)) for name in apart):
         return False
     first = None if divergence is None else divergence.metrics

@@ -49,7 +49,7 @@ class Conditioning:
 
 def conditioning(found: Tensors, cpu: PlannedTarget, task: Task, extra: Sequence[str] = ()) -> Conditioning | Fault:
     """Measure how far rounding moves the outputs, and the tensors named in `extra`, for the first seed of the task."""
-    dtypes = {name: one["dtype"] for name, one in found.described.items() if name in found.makers}
+    dtypes = {name: tensor["dtype"] for name, tensor in found.described.items() if name in found.makers}
     moving = {name: dtype for name, dtype in dtypes.items() if dtype in ROUNDING_STEPS}
     named = [name for name in extra if name not in found.outputs]
     contents = add_outputs(add_rounding_noise(found.contents, moving, task.seeds[0]), named)
@@ -57,7 +57,7 @@ def conditioning(found: Tensors, cpu: PlannedTarget, task: Task, extra: Sequence
         ran = run(cpu, drawing)
         if not isinstance(ran, Ran):
             return ran
-        draws = [read(one.file) for one in ran.runs]
+        draws = [read(run.file) for run in ran.runs]
     moved: dict[str, float | None] = {}
     for draw in draws[1:]:
         for metrics in measured(draws[0], draw):

@@ -72,7 +72,7 @@ class Tensors:
     def size(self, name: str) -> int:
         """Return the bytes of a tensor, a guess where they are not known."""
         found = self.described.get(name)
-        if found is None or not all(isinstance(one, int) for one in found["shape"]):
+        if found is None or not all(isinstance(size, int) for size in found["shape"]):
             return UNKNOWN_BYTES
         elements: int = prod(found["shape"])
         return elements * BITS.get(found["dtype"], 64) // 8
@@ -81,15 +81,15 @@ class Tensors:
 def tensors(model: Model, candidate: PlannedTarget, task: Task) -> Tensors:
     """Find the tensors of a model, and ask ONNX Runtime on a target what they are, without running it."""
     contents = model.source if isinstance(model.source, bytes) else model.source.read_bytes()
-    found = find_dependent_nodes(contents, [one.name for one in model.inputs])
+    found = find_dependent_nodes(contents, [tensor.name for tensor in model.inputs])
     used = {name for node in found for name in node.inputs}
-    outputs = frozenset(one.name for one in model.outputs)
+    outputs = frozenset(output.name for output in model.outputs)
     # What nobody reads is an output that was left out, or a mask that only training wants.
     wanted = [name for node in found for name in node.outputs if node.operator not in ALIASES and name in used]
     makers = {name: node for node in found for name in node.outputs if name in outputs or name in wanted}
-    with changed(task, add_outputs(contents, [one for one in wanted if one not in outputs]), seeds=()) as opening:
+    with changed(task, add_outputs(contents, [name for name in wanted if name not in outputs]), seeds=()) as opening:
         asked = run(candidate, opening)
-    described = {one["name"]: one for one in asked.outputs} if isinstance(asked, Ran) else {}
+    described = {tensor["name"]: tensor for tensor in asked.outputs} if isinstance(asked, Ran) else {}
     return Tensors(contents, makers, outputs, described)
 
 
@@ -126,18 +126,20 @@ def trace(found: Tensors, sides: Sequence[PlannedTarget], task: Task, tolerance:
             break
     skipped = tuple(dict.fromkeys(name for each in exposing for name in each.skipped))
     if first is None:
-        told = f"none of the {compared} tensors compared differs"
+        message = f"none of the {compared} tensors compared differs"
         if not reproduced:
-            told += ", nor do the outputs once these are outputs too: the difference comes of fusing nodes"
-        return Divergence(compared, reproduced, told, skipped=skipped)
+            message += ", nor do the outputs once these are outputs too: the difference comes of fusing nodes"
+        return Divergence(compared, reproduced, message, skipped=skipped)
     node = found.makers[first.output]
     reads = {name: shares[name] for name in node.inputs if name in shares and name != first.output}
-    told = f"the first tensor that differs is {first.output}, of {node.label}"
+    message = f"the first tensor that differs is {first.output}, of {node.label}"
     if first.share is not None:
-        told += f", by {of_largest(first.share)}"
-    told += f"; what it reads differs by {max(reads.values()):.1e} at most" if reads else "; what it reads is the same"
+        message += f", by {of_largest(first.share)}"
+    message += (
+        f"; what it reads differs by {max(reads.values()):.1e} at most" if reads else "; what it reads is the same"
+    )
     return Divergence(
-        *(compared, reproduced, told, first.output, node.name, node.operator, first, reads),
+        *(compared, reproduced, message, first.output, node.name, node.operator, first, reads),
         skipped=skipped,
     )
 

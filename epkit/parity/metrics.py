@@ -136,7 +136,7 @@ def _flips(x: Array, y: Array) -> tuple[int | None, int | None]:
 
 
 def _cosine(x: Array, y: Array) -> float | None:
-    sizes = [float(np.abs(one).max(initial=0.0)) for one in (x, y)]
+    sizes = [float(np.abs(array).max(initial=0.0)) for array in (x, y)]
     if not all(0 < size < math.inf for size in sizes):
         return None
     x, y = x / sizes[0], y / sizes[1]

@@ -77,7 +77,7 @@ def run(candidate: PlannedTarget, task: Task) -> Ran | Fault:
         reply["provider"],
         reply["summary"],
         tuple(reply["notes"]),
-        tuple(Run(one["seed"], one["inputs_sha256"], Path(one["file"])) for one in reply["runs"]),
+        tuple(Run(run["seed"], run["inputs_sha256"], Path(run["file"])) for run in reply["runs"]),
         tuple(reply["inputs"]),
         reply["assumed"],
         tuple(reply["outputs"]),

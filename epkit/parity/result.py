@@ -67,7 +67,7 @@ class Row:
             "fault": asdict(self.fault) if self.fault else None,
             "verdict": self.verdict,
             "told": self.told,
-            "runs": [one.as_json() for one in self.runs],
+            "runs": [run.as_json() for run in self.runs],
             "divergence": self.divergence.as_json() if self.divergence else None,
             "conditioning": self.conditioning.as_json() if self.conditioning else None,
             "notes": list(self.notes),
@@ -112,7 +112,7 @@ class Comparison:
             "agree": self.agree,
             "rows": [row.as_json() for row in self.rows],
             "tolerance": asdict(self.tolerance),
-            "inputs": [dict(one) for one in self.inputs],
+            "inputs": [dict(tensor) for tensor in self.inputs],
             "seeds": list(self.seeds),
             "notes": list(self.notes),
         }

@@ -183,7 +183,7 @@ def environment_notes(chain: Sequence[ConfiguredProvider]) -> tuple[str, ...]:
 def probe_notes(answers: Mapping[str, Answer]) -> list[str]:
     """Return what is unusual about the providers, and about where the results of their probes come from."""
     unusual = (answer.availability.note for answer in answers.values() if isinstance(answer.availability, Usable))
-    return list(dict.fromkeys(note for note in (*unusual, *(one.note for one in answers.values())) if note))
+    return list(dict.fromkeys(note for note in (*unusual, *(answer.note for answer in answers.values())) if note))
 
 
 def _narrowing_notes(session: Session, created: Created) -> list[str]:

@@ -24,7 +24,7 @@ from epkit.model.file import Model, Source, read_model
 from epkit.runtime import api, events
 from epkit.runtime.configured import CPU
 from epkit.session.checks import check_inputs
-from epkit.session.fault import Fault, lost, told
+from epkit.session.fault import Fault, lost, read_fault
 from epkit.session.plan import Plan, resolve
 
 EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
@@ -198,7 +198,9 @@ def plan_target(
             raise RuntimeMissing(api.MISSING, hint=api.MISSING_HINT)
         events.start_log()
         telemetry.request(target.telemetry)
-        answers = probe.ask([(one.provider, one.device) for one in target.chain], registry, refresh=refresh)
+        answers = probe.ask(
+            [(candidate.provider, candidate.device) for candidate in target.chain], registry, refresh=refresh
+        )
     return PlannedTarget(resolve(target, {name: answer.availability for name, answer in answers.items()}), answers)
 
 
@@ -214,7 +216,9 @@ def read_candidates(names: Sequence[str] | None, config: Config, registry: Regis
     Each is held to its first provider. Raises ConfigError.
     """
     if names is None or not (names := arguments.check_names(names, "targets", "-t cpu -t openvino")):
-        offered = sorted(registry.providers.values(), key=lambda one: (one.name != CPU, one.rank, one.name))
+        offered = sorted(
+            registry.providers.values(), key=lambda provider: (provider.name != CPU, provider.rank, provider.name)
+        )
         names = [provider.name for provider in offered]
     return [strictly(read_target(name, config, registry)) for name in names]
 
@@ -244,4 +248,4 @@ def ask(
         reply: Mapping[str, Any] | None = child.receive(limit_s)
         if reply is None:
             return lost(child, doing, candidate.name)
-    return told(reply) or reply
+    return read_fault(reply) or reply

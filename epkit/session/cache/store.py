@@ -74,7 +74,7 @@ class Entry:
     @property
     def bytes(self) -> int:
         """The size of its files."""
-        return sum(one.bytes for one in self.files)
+        return sum(file.bytes for file in self.files)
 
     @property
     def used(self) -> float:
@@ -106,7 +106,7 @@ def read(folder: Path) -> Entry | None:
         raise ValueError("its manifest is of another version of epkit")
     try:
         entry = trust.check_fields(found, _ENTRY)
-        if not all(isinstance(told, str) for told in entry["parts"].values()):
+        if not all(isinstance(message, str) for message in entry["parts"].values()):
             raise ValueError("parts are no texts")
         return Entry(folder=folder, **entry | {"files": tuple(map(_file, entry["files"]))})
     except ValueError as error:
@@ -142,19 +142,19 @@ def fault(entry: Entry, *, thorough: bool = False) -> str:
             return found
     except OSError as error:
         return f"it cannot be looked at: {error}"
-    listed = {one.name for one in entry.files}
+    listed = {file.name for file in entry.files}
     for name in _names(root):
         if name not in listed:
             return f"{name} was added"
-    for one in entry.files:
+    for file in entry.files:
         try:
-            state = (root / one.name).stat()
-            if state.st_size != one.bytes:
-                return f"{one.name} has {state.st_size} bytes where {one.bytes} were written"
-            if (thorough or state.st_mtime_ns != one.mtime_ns) and _sha256(root / one.name) != one.sha256:
-                return f"{one.name} was changed"
+            state = (root / file.name).stat()
+            if state.st_size != file.bytes:
+                return f"{file.name} has {state.st_size} bytes where {file.bytes} were written"
+            if (thorough or state.st_mtime_ns != file.mtime_ns) and _sha256(root / file.name) != file.sha256:
+                return f"{file.name} was changed"
         except OSError:
-            return f"{one.name} is missing"
+            return f"{file.name} is missing"
     return ""
 
 
@@ -185,11 +185,11 @@ def folders(shelf: Path) -> list[Path]:
     """
     with contextlib.suppress(OSError):
         return sorted(
-            one
-            for one in shelf.iterdir()
-            if _KEY.fullmatch(one.name)
-            and one.is_dir()
-            and ((one / _MANIFEST).exists() or one.with_name(f"{one.name}.lock").exists())
+            folder
+            for folder in shelf.iterdir()
+            if _KEY.fullmatch(folder.name)
+            and folder.is_dir()
+            and ((folder / _MANIFEST).exists() or folder.with_name(f"{folder.name}.lock").exists())
         )
     return []
 
@@ -237,9 +237,9 @@ def seal(entry: Entry) -> Entry:
         _flush(path)
         state = path.stat()
         files.append(KeptFile(name, state.st_size, state.st_mtime_ns, _sha256(path)))
-    told = asdict(entry) | {"schema": SCHEMA, "files": [asdict(one) for one in files]}
-    del told["folder"]
-    disk.write_atomic(entry.folder / _MANIFEST, json.dumps(told, indent=1), mode=disk.PRIVATE_MODE, durable=True)
+    message = asdict(entry) | {"schema": SCHEMA, "files": [asdict(file) for file in files]}
+    del message["folder"]
+    disk.write_atomic(entry.folder / _MANIFEST, json.dumps(message, indent=1), mode=disk.PRIVATE_MODE, durable=True)
     return Entry(**{name: getattr(entry, name) for name in Entry.__slots__} | {"files": tuple(files)})
 
 
@@ -283,8 +283,8 @@ def shrink(shelves: Iterable[Path], limit: int, keep: Iterable[Path] = ()) -> li
         for gone in shelf.glob(f"{_GONE}*"):
             if _REMOVED.fullmatch(gone.name):
                 shutil.rmtree(gone, ignore_errors=True)
-    there = sorted((one for shelf in shelves for one in entries(shelf)), key=lambda one: one.used)
-    total, removed, spared = sum(one.bytes for one in there), [], set(keep)
+    there = sorted((entry for shelf in shelves for entry in entries(shelf)), key=lambda entry: entry.used)
+    total, removed, spared = sum(entry.bytes for entry in there), [], set(keep)
     for entry in there:
         if total <= limit:
             break

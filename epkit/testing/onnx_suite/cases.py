@@ -35,12 +35,12 @@ def cases() -> list[Case]:
 
     found = []
     for kind in KINDS:
-        for one in load_model_tests(kind="real" if kind == "light" else kind):
-            if one.model_dir is not None:
-                model, folder = Path(one.model_dir, "model.onnx"), one.model_dir
-            elif one.url is not None and "/data/light/" in one.url:
-                model, folder = Path(DATA_DIR, "light", Path(one.url).name), ""
+        for test in load_model_tests(kind="real" if kind == "light" else kind):
+            if test.model_dir is not None:
+                model, folder = Path(test.model_dir, "model.onnx"), test.model_dir
+            elif test.url is not None and "/data/light/" in test.url:
+                model, folder = Path(DATA_DIR, "light", Path(test.url).name), ""
             else:
                 continue  # a model to download
-            found.append(Case(kind, one.name, str(model), folder, one.rtol, one.atol))
+            found.append(Case(kind, test.name, str(model), folder, test.rtol, test.atol))
     return sorted(found, key=lambda case: (KINDS.index(case.kind), case.name))

@@ -50,12 +50,12 @@ class SuitePlugin:
         self.judged: list[Judged] = []
         self.arms = Arms(wanted.provider)
         self._report = report
-        named = [one for one in config.args if one.startswith(_name(wanted.provider))]
-        self.named = {tuple(one.split("::")[1:]) for one in named}
+        named = [argument for argument in config.args if argument.startswith(_name(wanted.provider))]
+        self.named = {tuple(argument.split("::")[1:]) for argument in named}
         """The kinds and cases that the command line names, such as `onnx-suite[cpu]::node::test_abs`; empty: all."""
         # Without paths, pytest would fill in the project's own tests.
         others = config.args if config.args_source is pytest.Config.ArgsSource.ARGS else []
-        config.args = [one for one in others if one not in named]
+        config.args = [argument for argument in others if argument not in named]
 
     @pytest.hookimpl(wrapper=True)
     def pytest_make_collect_report(
@@ -73,7 +73,7 @@ class SuitePlugin:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """End the workers, and write the report of a session that was not cut short."""
         self.arms.end()
-        selected = sum(isinstance(one, CaseItem) for one in session.items)
+        selected = sum(isinstance(item, CaseItem) for item in session.items)
         if self._report is not None and 0 < len(self.judged) == selected:
             self._report.parent.mkdir(parents=True, exist_ok=True)
             files.write_atomic(self._report, self.summed().as_json())
@@ -111,7 +111,9 @@ class Kind(pytest.Collector):
         plugin = self.parent.plugin
         for case in plugin.wanted.cases:
             chain = (case.kind, case.name)
-            if case.kind == self.name and (not plugin.named or any(chain[: len(one)] == one for one in plugin.named)):
+            if case.kind == self.name and (
+                not plugin.named or any(chain[: len(chosen)] == chosen for chosen in plugin.named)
+            ):
                 item = CaseItem.from_parent(self, name=case.name)
                 item.case, item.plugin = case, plugin
                 yield item
@@ -138,8 +140,8 @@ class CaseItem(pytest.Item):
         self.plugin.judged.append(judged)
         match judged.verdict:
             case "broken":
-                told = f"plain ONNX Runtime passes this case on {self.plugin.wanted.provider}, epkit does not"
-                raise GateBroken(f"{told} ({epkit.stage}): {epkit.words}\n{self.case.model}")
+                message = f"plain ONNX Runtime passes this case on {self.plugin.wanted.provider}, epkit does not"
+                raise GateBroken(f"{message} ({epkit.stage}): {epkit.words}\n{self.case.model}")
             case "remaining":
                 pytest.skip(f"plain ONNX Runtime does not pass it either: {judged.cause}")
 

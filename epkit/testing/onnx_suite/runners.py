@@ -65,9 +65,9 @@ class Arm:
         assert child is not None
         if not self._ready:
             if child.receive(START_SECONDS) is None:
-                told = f"the worker of the {self._start['arm']} arm {child.describe_end()}: {child.last_line()}"
+                message = f"the worker of the {self._start['arm']} arm {child.describe_end()}: {child.last_line()}"
                 self.end()
-                raise RunError(told, hint=f"epkit providers {self._start['provider']}")
+                raise RunError(message, hint=f"epkit providers {self._start['provider']}")
             self._ready = True
         reply = child.receive(seconds)
         if reply is not None:
