@@ -21,11 +21,11 @@ from epkit.parity.conditioning import Conditioning, conditioning
 from epkit.parity.divergence import Divergence, Tensors, tensors, trace
 from epkit.parity.feed import feed
 from epkit.parity.outputs import NOTHING, read, tell_nothing
-from epkit.parity.process import Ran, Task, run
+from epkit.parity.process import ComparisonTask, TargetRun, run
 from epkit.parity.result import Comparison, Judgement, Row
 from epkit.parity.tolerance import AUTO, Tolerance, determined, judge, tolerance_of
 from epkit.runtime.configured import CPU
-from epkit.session.fault import Fault, raise_common_fault
+from epkit.session.fault import WorkerFault, raise_common_fault
 from epkit.session.request import (
     OpenRequest,
     PlannedTarget,
@@ -75,7 +75,7 @@ def compare(
     sha256 = digest_model(contents)
     candidates = plan_targets(wanted, registry, refresh=refresh)
     with make_scratch_folder() as folder:
-        task = Task(
+        task = ComparisonTask(
             request.for_child(folder),
             weights=_weights(contents, external_folder(*wanted)),
             feed=given,
@@ -86,8 +86,8 @@ def compare(
         for candidate in candidates:
             found.append(run(candidate, task))
             task = _settled(task, found[-1])
-        raise_common_fault([result if isinstance(result, Fault) else None for result in found])
-        first = next((at for at, result in enumerate(found) if isinstance(result, Ran)), 0)
+        raise_common_fault([result if isinstance(result, WorkerFault) else None for result in found])
+        first = next((at for at, result in enumerate(found) if isinstance(result, TargetRun)), 0)
 
         def cpu() -> PlannedTarget:
             return plan_target(strictly(read_target(CPU, written, registry)), registry)
@@ -98,7 +98,7 @@ def compare(
             for at, (candidate, one) in enumerate(zip(candidates, found, strict=True))
         )
     reference = found[first]
-    ran = reference if isinstance(reference, Ran) else None
+    ran = reference if isinstance(reference, TargetRun) else None
     return Comparison(
         model="given as bytes" if isinstance(contents.source, bytes) else str(contents.source),
         model_sha256=sha256,
@@ -111,9 +111,9 @@ def compare(
     )
 
 
-def _settled(task: Task, found: Ran | Fault) -> Task:
+def _settled(task: ComparisonTask, found: TargetRun | WorkerFault) -> ComparisonTask:
     """Give all that follow the sizes with which the first has run."""
-    if isinstance(found, Fault) or task.feed.assumed is not None:
+    if isinstance(found, WorkerFault) or task.feed.assumed is not None:
         return task
     return replace(task, feed=replace(task.feed, assumed=found.assumed))
 
@@ -125,7 +125,7 @@ def _weights(contents: Model, named: str | None) -> str:
     return str(Path(named or beside).absolute())
 
 
-def _notes(ran: Ran, seeds: int, contents: Model) -> list[str]:
+def _notes(ran: TargetRun, seeds: int, contents: Model) -> list[str]:
     notes = []
     if ran.assumed:
         notes.append(describe_assumed(ran.assumed, contents.inputs))
@@ -137,12 +137,17 @@ def _notes(ran: Ran, seeds: int, contents: Model) -> list[str]:
     return notes
 
 
-def _row(candidate: PlannedTarget, found: Ran | Fault, reference: Ran | Fault | None, looking: _Looking) -> Row:
+def _row(
+    candidate: PlannedTarget,
+    found: TargetRun | WorkerFault,
+    reference: TargetRun | WorkerFault | None,
+    looking: _Looking,
+) -> Row:
     """Make a target's row; without a reference, it is the reference itself."""
-    if isinstance(found, Fault):
+    if isinstance(found, WorkerFault):
         return Row(candidate.name, candidate.plan.target.first.name, fault=found)
     row = Row(candidate.name, found.provider, found.summary, notes=found.notes)
-    if not isinstance(reference, Ran):
+    if not isinstance(reference, TargetRun):
         return row
     name = looking.reference.name
     runs = tuple(_judgements(name, reference, found, looking.within))
@@ -169,7 +174,7 @@ def _row(candidate: PlannedTarget, found: Ran | Fault, reference: Ran | Fault | 
     return replace(row, verdict="differ", told=message, runs=runs)
 
 
-def _judgements(name: str, reference: Ran, found: Ran, within: Tolerance) -> Iterator[Judgement]:
+def _judgements(name: str, reference: TargetRun, found: TargetRun, within: Tolerance) -> Iterator[Judgement]:
     for expected, other in zip(reference.runs, found.runs, strict=False):
         if expected.inputs_sha256 != other.inputs_sha256:
             yield Judgement(expected.seed, expected.inputs_sha256, incomparable(name, "its session wants other inputs"))
@@ -208,7 +213,12 @@ class _Looking:
     """What it takes to look into the model where outputs differ."""
 
     def __init__(
-        self, contents: Model, reference: PlannedTarget, task: Task, within: Tolerance, cpu: Callable[[], PlannedTarget]
+        self,
+        contents: Model,
+        reference: PlannedTarget,
+        task: ComparisonTask,
+        within: Tolerance,
+        cpu: Callable[[], PlannedTarget],
     ) -> None:
         self.reference = reference
         self.within = within
@@ -228,7 +238,7 @@ class _Looking:
             self._tensors = tensors(self._contents, self._cpu, task)
         divergence = trace(self._tensors, (self.reference, candidate), task, self.within)
         measured = conditioning(self._tensors, self._cpu, task, (divergence.tensor,) if divergence.tensor else ())
-        if isinstance(measured, Fault):
+        if isinstance(measured, WorkerFault):
             note = f"how far rounding moves the outputs was not measured on the CPU: {measured.reason}"
             return divergence, None, (note,)
         return divergence, measured, ()

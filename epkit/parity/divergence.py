@@ -21,7 +21,7 @@ from epkit.model.types import BITS
 from epkit.parity.agreement import measured
 from epkit.parity.metrics import Metrics, measure
 from epkit.parity.outputs import Outputs, read
-from epkit.parity.process import Ran, Task, run
+from epkit.parity.process import ComparisonTask, TargetRun, run
 from epkit.parity.tolerance import Tolerance, judge, of_largest
 from epkit.session.request import EXTERNAL_FOLDER, PlannedTarget
 
@@ -78,7 +78,7 @@ class Tensors:
         return elements * BITS.get(found["dtype"], 64) // 8
 
 
-def tensors(model: Model, candidate: PlannedTarget, task: Task) -> Tensors:
+def tensors(model: Model, candidate: PlannedTarget, task: ComparisonTask) -> Tensors:
     """Find the tensors of a model, and ask ONNX Runtime on a target what they are, without running it."""
     contents = model.source if isinstance(model.source, bytes) else model.source.read_bytes()
     found = find_dependent_nodes(contents, [tensor.name for tensor in model.inputs])
@@ -89,12 +89,12 @@ def tensors(model: Model, candidate: PlannedTarget, task: Task) -> Tensors:
     makers = {name: node for node in found for name in node.outputs if name in outputs or name in wanted}
     with changed(task, add_outputs(contents, [name for name in wanted if name not in outputs]), seeds=()) as opening:
         asked = run(candidate, opening)
-    described = {tensor["name"]: tensor for tensor in asked.outputs} if isinstance(asked, Ran) else {}
+    described = {tensor["name"]: tensor for tensor in asked.outputs} if isinstance(asked, TargetRun) else {}
     return Tensors(contents, makers, outputs, described)
 
 
 @contextlib.contextmanager
-def changed(task: Task, contents: bytes, **changes: Any) -> Iterator[Task]:
+def changed(task: ComparisonTask, contents: bytes, **changes: Any) -> Iterator[ComparisonTask]:
     """Give the task for a model that was changed; its files are gone afterwards."""
     with tempfile.TemporaryDirectory(dir=task.folder) as folder:
         session_options = {"config": {EXTERNAL_FOLDER: task.weights}} if task.weights else None
@@ -102,7 +102,7 @@ def changed(task: Task, contents: bytes, **changes: Any) -> Iterator[Task]:
         yield replace(task, request=request, altered=True, folder=Path(folder), **changes)
 
 
-def trace(found: Tensors, sides: Sequence[PlannedTarget], task: Task, tolerance: Tolerance) -> Divergence:
+def trace(found: Tensors, sides: Sequence[PlannedTarget], task: ComparisonTask, tolerance: Tolerance) -> Divergence:
     """Find the first tensor that differs between two targets, for the first seed of the task."""
     strict = replace(tolerance, conditioned=False)
     exposing = [_Exposing(side, task, found.contents) for side in sides]
@@ -161,7 +161,7 @@ def groups(found: Tensors) -> Iterator[list[str]]:
 class _Exposing:
     """One target, which runs the model with some of its tensors as outputs."""
 
-    def __init__(self, candidate: PlannedTarget, task: Task, contents: bytes) -> None:
+    def __init__(self, candidate: PlannedTarget, task: ComparisonTask, contents: bytes) -> None:
         self.skipped: list[str] = []
         self._candidate, self._task, self._contents = candidate, task, contents
         self._openings = 0
@@ -178,7 +178,7 @@ class _Exposing:
         self._openings += 1
         with changed(self._task, add_outputs(self._contents, names)) as task:
             found = run(self._candidate, task)
-            if isinstance(found, Ran):
+            if isinstance(found, TargetRun):
                 return read(found.runs[0].file)
         if len(names) < 2 or found.kind not in REFUSALS:
             self.skipped.extend(names)

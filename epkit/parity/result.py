@@ -13,7 +13,7 @@ from epkit.parity.agreement import Agreement
 from epkit.parity.conditioning import Conditioning
 from epkit.parity.divergence import Divergence
 from epkit.parity.tolerance import Tolerance
-from epkit.session.fault import Fault
+from epkit.session.fault import WorkerFault
 
 SCHEMA = "epkit.compare/1"
 
@@ -46,7 +46,7 @@ class Row:
     """The provider that took nodes."""
     summary: str = ""
     """Who runs the nodes, in words."""
-    fault: Fault | None = None
+    fault: WorkerFault | None = None
     """Why there are no outputs."""
     verdict: Verdict | None = None
     """None for the reference, and where there are no outputs."""

@@ -63,7 +63,7 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenedChain:
     """What came of a plan: a session that is warmed up, and how it was come by."""
 
     ready: Ready
@@ -102,7 +102,7 @@ class Remaining:
 
 def open_chain(
     remaining: Remaining, opener: Opener, warm_up: Callable[[Created], Ready | Failure], known: Sequence[Failure] = ()
-) -> Opened:
+) -> OpenedChain:
     """Open a session with what is left of a plan, and warm it up, dropping what fails on the way.
 
     `known` are failures that need no attempt. Raises ModelError when no provider is at fault, ProviderDropped when the
@@ -128,7 +128,7 @@ def open_chain(
         _notify_dropped(remaining, reported)
     seconds = {"open": time.perf_counter() - started - warmup_s, "warmup": warmup_s}
     cache = opener.keep_cache(result.created.active)
-    return Opened(result, remaining.dropped, remaining.graph, cache, seconds)
+    return OpenedChain(result, remaining.dropped, remaining.graph, cache, seconds)
 
 
 def _create(remaining: Remaining, opener: Opener) -> Created | Failure:

@@ -14,7 +14,7 @@ Status: TypeAlias = Literal["unusable", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class WorkerFault:
     """What went wrong. `kind` is the class of the error that its process met, empty for none of epkit's."""
 
     status: Status
@@ -29,24 +29,24 @@ class Fault:
         return found.exit_code if isinstance(found, type) and issubclass(found, EpkitError) else 3
 
 
-def read_fault(reply: Mapping[str, object]) -> Fault | None:
+def read_fault(reply: Mapping[str, object]) -> WorkerFault | None:
     """Return the fault that a process reports in its reply; None when it reports none."""
     if "error" not in reply:
         return None
     kind = str(reply["error"])
     status: Status = "unusable" if kind == "ProviderUnavailable" else "failed"
-    return Fault(status, kind, str(reply["message"]), str(reply["hint"]))
+    return WorkerFault(status, kind, str(reply["message"]), str(reply["hint"]))
 
 
-def lost(child: Child, doing: str, target: str) -> Fault:
+def lost(child: Child, doing: str, target: str) -> WorkerFault:
     """Return the fault of a process that gave no reply while it was doing something."""
     ending = child.describe_end()
     last = "" if child.timed_out else child.last_line()
     reason = f"its process {ending} while {doing}" + (f": {last}" if last else "")
-    return Fault("failed", "", reason, f"epkit run MODEL -t {target}")
+    return WorkerFault("failed", "", reason, f"epkit run MODEL -t {target}")
 
 
-def raise_common_fault(faults: Sequence[Fault | None]) -> None:
+def raise_common_fault(faults: Sequence[WorkerFault | None]) -> None:
     """Raise the error that every candidate that this machine has reports: its cause is the model or the inputs."""
     kinds: dict[str, type[EpkitError]] = {
         kind.__name__: kind for kind in (ModelError, RunError, InputError, ConfigError)

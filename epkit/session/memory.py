@@ -16,7 +16,7 @@ from epkit.errors import ConfigError
 from epkit.model.inspect import Inspection, MeasuredMemory
 from epkit.model.inspect import inspect as read_and_estimate
 from epkit.model.shapes import batch_dimensions
-from epkit.session.fault import Fault, lost, read_fault
+from epkit.session.fault import WorkerFault, lost, read_fault
 
 if TYPE_CHECKING:
     from epkit.config.file import ConfigSource
@@ -88,5 +88,5 @@ def _measure(request: Mapping[str, object]) -> MeasuredMemory:
     return MeasuredMemory(**reply) if fault is None else _faulty(fault)
 
 
-def _faulty(fault: Fault) -> MeasuredMemory:
+def _faulty(fault: WorkerFault) -> MeasuredMemory:
     return MeasuredMemory(None, "", fault=fault.reason, hint=fault.hint)

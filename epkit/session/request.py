@@ -24,7 +24,7 @@ from epkit.model.file import Model, Source, read_model
 from epkit.runtime import api, events
 from epkit.runtime.configured import CPU
 from epkit.session.checks import check_inputs
-from epkit.session.fault import Fault, lost, read_fault
+from epkit.session.fault import WorkerFault, lost, read_fault
 from epkit.session.plan import Plan, resolve
 
 EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
@@ -44,10 +44,10 @@ class PlannedTarget:
         return self.plan.target.name
 
     @property
-    def refused(self) -> Fault | None:
+    def refused(self) -> WorkerFault | None:
         """Why it cannot be opened at all, as far as the plan knows."""
         refusal = self.plan.refusal
-        return None if refusal is None else Fault("unusable", "ProviderUnavailable", refusal.reason, refusal.hint)
+        return None if refusal is None else WorkerFault("unusable", "ProviderUnavailable", refusal.reason, refusal.hint)
 
     def check(self) -> None:
         """Raise ProviderUnavailable where it cannot be opened at all, as far as the plan knows."""
@@ -235,14 +235,14 @@ def apart(target: Target) -> Target:
 
 def ask(
     candidate: PlannedTarget, worker: str, request: Mapping[str, object], *, doing: str, limit_s: float
-) -> Mapping[str, Any] | Fault:
+) -> Mapping[str, Any] | WorkerFault:
     """Have a new process do one thing with a candidate, and return its reply, or what went wrong while `doing` it."""
     if candidate.refused is not None:
         return candidate.refused
     try:
         started = Child(worker)
     except RunError as error:
-        return Fault("failed", type(error).__name__, error.message, error.hint)
+        return WorkerFault("failed", type(error).__name__, error.message, error.hint)
     with started as child:
         child.send({**request, **candidate.to_json()})
         reply: Mapping[str, Any] | None = child.receive(limit_s)

@@ -84,7 +84,7 @@ def versions(provider: Provider, device: int | str | None) -> dict[str, str]:
     } | {f"{COMPILED_WITH} ({at})": message for at, message in enumerate(call_plugin(_texts, provider, device), 1)}
 
 
-def why_missed(parts: Mapping[str, str], path: str, there: Sequence[store.Entry]) -> str:
+def why_missed(parts: Mapping[str, str], path: str, there: Sequence[store.CacheEntry]) -> str:
     """Say why none of the entries that are there is the one that is wanted: how the nearest one differs."""
     own = [
         entry

@@ -138,7 +138,7 @@ def _row(folder: Path, registry: Registry, *, thorough: bool) -> KeptRow:
     )
 
 
-def _state(entry: store.Entry, registry: Registry, *, thorough: bool) -> tuple[State, str]:
+def _state(entry: store.CacheEntry, registry: Registry, *, thorough: bool) -> tuple[State, str]:
     found = store.fault(entry, thorough=thorough)
     if found:
         return "damaged", found

@@ -57,9 +57,9 @@ class Compiled:
         self._model = model
         self._target = target
         self._rows: dict[str, CacheRow] = {}
-        self._hits: dict[str, store.Entry] = {}
-        self._builds: dict[str, store.Entry] = {}
-        self._doubted: dict[str, tuple[store.Entry, str]] = {}
+        self._hits: dict[str, store.CacheEntry] = {}
+        self._builds: dict[str, store.CacheEntry] = {}
+        self._doubted: dict[str, tuple[store.CacheEntry, str]] = {}
         self._held = contextlib.ExitStack()
         self._started = 0.0
 
@@ -199,7 +199,7 @@ class Compiled:
             self._fail(name, f"nothing can be kept: {error}")
             return
         self._held.push(waited)
-        self._builds[name] = store.Entry(
+        self._builds[name] = store.CacheEntry(
             folder=folder,
             provider=name,
             model=_path(self._model),
@@ -212,7 +212,7 @@ class Compiled:
         )
         self.sent[name] = sent_with(wish.candidate, files)
 
-    def _keep(self, name: str, entry: store.Entry, seconds: float, active: Sequence[str]) -> None:
+    def _keep(self, name: str, entry: store.CacheEntry, seconds: float, active: Sequence[str]) -> None:
         try:
             fresh = digests.digest_files(self._model)
             if name not in active:
@@ -236,7 +236,7 @@ class Compiled:
         self._rows[name] = CacheRow(name, "failed", reason, self._rows[name].folder)
 
 
-def _forget(entry: store.Entry) -> None:
+def _forget(entry: store.CacheEntry) -> None:
     """Remove an entry that is no good, unless another process has put a new one in its place."""
     now = None
     with contextlib.suppress(ValueError):

@@ -54,7 +54,7 @@ class KeptFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CacheEntry:
     """A compiled model that is kept, and everything that it depends on."""
 
     folder: Path
@@ -94,7 +94,7 @@ def files_of(folder: Path) -> Path:
     return folder / "files"
 
 
-def read(folder: Path) -> Entry | None:
+def read(folder: Path) -> CacheEntry | None:
     """Return the entry in a folder; None when there is none, or it was never finished. Raises ValueError if damaged."""
     try:
         found = trust.read_json(folder / _MANIFEST)
@@ -108,7 +108,7 @@ def read(folder: Path) -> Entry | None:
         entry = trust.check_fields(found, _ENTRY)
         if not all(isinstance(message, str) for message in entry["parts"].values()):
             raise ValueError("parts are no texts")
-        return Entry(folder=folder, **entry | {"files": tuple(map(_file, entry["files"]))})
+        return CacheEntry(folder=folder, **entry | {"files": tuple(map(_file, entry["files"]))})
     except ValueError as error:
         raise ValueError(f"its manifest is damaged: {error}") from error
 
@@ -131,7 +131,7 @@ def distrust(place: Path) -> str:
         return f"it cannot be looked at: {error}"
 
 
-def fault(entry: Entry, *, thorough: bool = False) -> str:
+def fault(entry: CacheEntry, *, thorough: bool = False) -> str:
     """Say in a few words what is wrong with the files of an entry; empty when nothing is.
 
     A file whose size and time are those of the manifest is taken to be the same; `thorough` reads all of them.
@@ -169,7 +169,7 @@ def _unsafe(folder: Path) -> str:
     return ""
 
 
-def entries(shelf: Path) -> Iterator[Entry]:
+def entries(shelf: Path) -> Iterator[CacheEntry]:
     """Return the entries of one provider that can be read."""
     for folder in folders(shelf):
         with contextlib.suppress(ValueError):
@@ -226,7 +226,7 @@ def begin(folder: Path) -> Path:
     return files
 
 
-def seal(entry: Entry) -> Entry:
+def seal(entry: CacheEntry) -> CacheEntry:
     """Write the manifest of an entry whose files are there, and return it with them. The caller holds the lock."""
     root = files_of(entry.folder)
     for path in root.rglob("*"):
@@ -240,10 +240,10 @@ def seal(entry: Entry) -> Entry:
     message = asdict(entry) | {"schema": SCHEMA, "files": [asdict(file) for file in files]}
     del message["folder"]
     disk.write_atomic(entry.folder / _MANIFEST, json.dumps(message, indent=1), mode=disk.PRIVATE_MODE, durable=True)
-    return Entry(**{name: getattr(entry, name) for name in Entry.__slots__} | {"files": tuple(files)})
+    return CacheEntry(**{name: getattr(entry, name) for name in CacheEntry.__slots__} | {"files": tuple(files)})
 
 
-def touch(entry: Entry) -> None:
+def touch(entry: CacheEntry) -> None:
     """Note that a session started from an entry, where that can be written."""
     with contextlib.suppress(OSError):
         os.utime(entry.folder / _MANIFEST)
@@ -270,7 +270,7 @@ def limit() -> int:
         raise ConfigError(f"EPKIT_CACHE_LIMIT is {written!r}, which is no number of bytes", hint=hint) from error
 
 
-def shrink(shelves: Iterable[Path], limit: int, keep: Iterable[Path] = ()) -> list[Entry]:
+def shrink(shelves: Iterable[Path], limit: int, keep: Iterable[Path] = ()) -> list[CacheEntry]:
     """Remove what was used longest ago until the rest is within the limit; what somebody is building stays.
 
     Returns what was removed. Builds that never ended are cleared away too.

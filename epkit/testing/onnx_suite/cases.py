@@ -12,7 +12,7 @@ KINDS = ("node", "simple", "pytorch-operator", "pytorch-converted", "light")
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class SuiteCase:
     """One model, the folder with its inputs and expected outputs, and how close an output must come."""
 
     kind: str
@@ -24,12 +24,12 @@ class Case:
     atol: float
 
     @classmethod
-    def of(cls, fields: Mapping[str, Any]) -> Case:
+    def of(cls, fields: Mapping[str, Any]) -> SuiteCase:
         """Make one from what `dataclasses.asdict` gave."""
         return cls(**fields)
 
 
-def cases() -> list[Case]:
+def cases() -> list[SuiteCase]:
     """List all cases, by kind and name; raises ImportError without the onnx package. Opens no model."""
     from onnx.backend.test.loader import DATA_DIR, load_model_tests
 
@@ -42,5 +42,5 @@ def cases() -> list[Case]:
                 model, folder = Path(DATA_DIR, "light", Path(test.url).name), ""
             else:
                 continue  # a model to download
-            found.append(Case(kind, test.name, str(model), folder, test.rtol, test.atol))
+            found.append(SuiteCase(kind, test.name, str(model), folder, test.rtol, test.atol))
     return sorted(found, key=lambda case: (KINDS.index(case.kind), case.name))

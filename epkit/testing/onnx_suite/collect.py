@@ -14,8 +14,8 @@ from epkit._system import files
 from epkit.discovery.probe import Answer
 from epkit.errors import EpkitError, RunError
 from epkit.provider import Usable
-from epkit.testing.onnx_suite.cases import KINDS, Case, cases
-from epkit.testing.onnx_suite.report import Judged, Report, lines, report_of
+from epkit.testing.onnx_suite.cases import KINDS, SuiteCase, cases
+from epkit.testing.onnx_suite.report import JudgedCase, SuiteReport, lines, report_of
 from epkit.testing.onnx_suite.runners import Arms
 
 INSTALL = 'pip install "onnx<1.23"'
@@ -27,7 +27,7 @@ class Wanted:
 
     provider: str
     detail: str
-    cases: Sequence[Case]
+    cases: Sequence[SuiteCase]
 
 
 def wanted(provider: str) -> Wanted:
@@ -47,7 +47,7 @@ class SuitePlugin:
 
     def __init__(self, config: pytest.Config, wanted: Wanted, report: Path | None) -> None:
         self.wanted = wanted
-        self.judged: list[Judged] = []
+        self.judged: list[JudgedCase] = []
         self.arms = Arms(wanted.provider)
         self._report = report
         named = [argument for argument in config.args if argument.startswith(_name(wanted.provider))]
@@ -85,7 +85,7 @@ class SuitePlugin:
             for line in lines(self.summed()):
                 terminalreporter.write_line(line)
 
-    def summed(self) -> Report:
+    def summed(self) -> SuiteReport:
         """Return the report of what was run."""
         return report_of(self.wanted.provider, self.wanted.detail, _versions(), self.judged)
 
@@ -126,7 +126,7 @@ class GateBroken(Exception):
 class CaseItem(pytest.Item):
     """One case: passed where the gate holds, skipped where plain ONNX Runtime fails it too."""
 
-    case: Case
+    case: SuiteCase
     plugin: SuitePlugin
 
     def runtest(self) -> None:
@@ -136,7 +136,7 @@ class CaseItem(pytest.Item):
         except RunError as error:
             self.session.shouldfail = error.message  # every other case would say the same
             raise GateBroken(str(error)) from error
-        judged = Judged(f"{self.case.kind}::{self.case.name}", plain, epkit)
+        judged = JudgedCase(f"{self.case.kind}::{self.case.name}", plain, epkit)
         self.plugin.judged.append(judged)
         match judged.verdict:
             case "broken":

@@ -12,7 +12,7 @@ import onnx
 from onnx import numpy_helper
 from onnx.backend.test.runner import Runner
 
-from epkit.testing.onnx_suite.cases import Case
+from epkit.testing.onnx_suite.cases import SuiteCase
 
 _RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 _TRAINING_MODE = 3  # Dropout draws random numbers where it is given its third input
@@ -28,7 +28,7 @@ class Example:
     """Whether the model draws random numbers: then only the dtypes and shapes of its outputs can be expected."""
 
 
-def examples(case: Case) -> Iterator[Example]:
+def examples(case: SuiteCase) -> Iterator[Example]:
     """Read the inputs and expected outputs of a case, as the onnx package's own runner does."""
     model = onnx.load(case.model, load_external_data=False)
     random = _is_random(model)
@@ -49,7 +49,7 @@ def examples(case: Case) -> Iterator[Example]:
         )
 
 
-def difference(case: Case, example: Example, outputs: Sequence[Any]) -> str:
+def difference(case: SuiteCase, example: Example, outputs: Sequence[Any]) -> str:
     """Say what about the outputs is not as expected, in a sentence; empty when nothing is."""
     if example.random:
         forms, expected = _forms(outputs), _forms(example.outputs)

@@ -16,7 +16,7 @@ LEFT = "not opened on the provider: epkit went on without it"
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgedCase:
     """A case, and what plain ONNX Runtime and epkit made of it."""
 
     name: str
@@ -43,7 +43,7 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class SuiteReport:
     """The sums over all cases, and the names behind those that are not simply passed by both."""
 
     provider: str
@@ -73,10 +73,10 @@ class Report:
         return json.dumps(asdict(self), indent=1) + "\n"
 
 
-def report_of(provider: str, detail: str, versions: Mapping[str, str], judged: Sequence[Judged]) -> Report:
+def report_of(provider: str, detail: str, versions: Mapping[str, str], judged: Sequence[JudgedCase]) -> SuiteReport:
     """Sum up."""
     passed = [case.epkit for case in judged if case.epkit.passed]
-    return Report(
+    return SuiteReport(
         provider,
         detail,
         versions,
@@ -92,7 +92,7 @@ def report_of(provider: str, detail: str, versions: Mapping[str, str], judged: S
     )
 
 
-def lines(report: Report) -> list[str]:
+def lines(report: SuiteReport) -> list[str]:
     """Say it for a terminal."""
     message = [
         f"{report.plain} of {report.cases} cases pass in plain ONNX Runtime, {report.epkit} in epkit",
@@ -104,7 +104,7 @@ def lines(report: Report) -> list[str]:
     return message
 
 
-def _by_cause(judged: Iterable[Judged]) -> dict[str, list[str]]:
+def _by_cause(judged: Iterable[JudgedCase]) -> dict[str, list[str]]:
     """Group names by cause, the most frequent first."""
     found: dict[str, list[str]] = {}
     for case in judged:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from epkit._system.process import Parent
 from epkit.errors import EpkitError
-from epkit.testing.onnx_suite.cases import Case
+from epkit.testing.onnx_suite.cases import SuiteCase
 from epkit.testing.onnx_suite.examples import difference, examples
 from epkit.testing.onnx_suite.runners import LONGEST_SECONDS
 
@@ -38,12 +38,12 @@ def main() -> None:
     parent.send({"ready": True})
     while (message := parent.receive()) is not None:
         parent.set_time_limit(LONGEST_SECONDS)
-        outcome = judged(arm, Case.of(cast("dict[str, Any]", message["case"])))
+        outcome = judged(arm, SuiteCase.of(cast("dict[str, Any]", message["case"])))
         parent.set_time_limit(None)
         parent.send(outcome)
 
 
-def judged(open_model: Open, case: Case) -> dict[str, object]:
+def judged(open_model: Open, case: SuiteCase) -> dict[str, object]:
     """Open and run one case; `words` say what went wrong, and are empty when nothing did."""
     stage, words = "reading", ""
     placed: Placed = {}
