@@ -1,4 +1,4 @@
-"""What does a target mean?
+"""Build a target from the configuration.
 
 Turns what was written into a `Target`: an ordered chain of providers with every option of every one of them validated,
 before anything is probed.

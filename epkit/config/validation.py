@@ -1,4 +1,4 @@
-"""What is wrong with what was written?
+"""Describe what is wrong with a configuration.
 
 pydantic finds the fault; this turns it into one sentence that names the place, the key, what would have been valid and
 the nearest spelling.

@@ -1,4 +1,4 @@
-"""Do the outputs agree with those of the reference?"""
+"""Decide whether outputs agree with those of the reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far does rounding alone move what a model computes?
+"""Measure how far rounding alone moves what a model computes.
 
 On the CPU, the result of every operator is moved by up to one rounding step of its dtype, at random in each element,
 and the model runs several times. Correct providers round differently, so nobody can ask them to agree better than these

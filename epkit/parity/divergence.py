@@ -1,4 +1,4 @@
-"""Which tensor of the graph is the first that two targets compute differently?
+"""Find the first tensor of the graph that two targets compute differently.
 
 The tensors between the nodes are made outputs of the model, a group at a time so that memory stays bounded, and both
 targets run what comes of it. A provider that fuses nodes cannot fuse across an output: what it computes then may differ

@@ -1,4 +1,4 @@
-"""How far are two arrays apart?
+"""Measure how far two arrays are apart.
 
 Measured, not judged: what is near enough is decided in `tolerance`, from these figures alone, so that they can be
 judged again. NaN equals NaN in the same place, and an infinity the same infinity; the other figures leave such elements

@@ -1,4 +1,4 @@
-"""How do the outputs of a run get from a child to its parent?
+"""Pass the outputs of a run from a child process to its parent.
 
 As flat, plain arrays: what NumPy's files cannot hold is written in another form, and the name of its dtype beside it.
 """

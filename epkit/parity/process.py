@@ -1,4 +1,4 @@
-"""How does one target run the model, seen from outside its process?
+"""Run the model on one target in a process of its own, seen from outside that process.
 
 Each target has a process of its own, one at a time: a crash costs nobody else his outputs, and no two providers meet.
 """

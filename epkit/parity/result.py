@@ -1,4 +1,4 @@
-"""What came out of a comparison?
+"""Hold the result of a comparison.
 
 The document that other programs read, `epkit.compare/1`.
 """

@@ -1,4 +1,4 @@
-"""Do outputs agree that were saved before?
+"""Compare outputs that were saved before.
 
 `epkit run --output-dir` writes a file for each output: .npy an array, .npz a sequence of arrays, .json anything else.
 """

@@ -1,4 +1,4 @@
-"""Is a difference small enough?
+"""Decide whether a difference is small enough.
 
 A floating-point output agrees when no element is further off than a share of the largest magnitude in that output:
 other orders of summation and TensorFloat-32 stay below it, wrong numbers do not. Everything else must be equal.

@@ -1,4 +1,4 @@
-"""What does one target compute, in a process of its own?
+"""Run the model on one target, in a process of its own.
 
 Opens a model, runs it on each input that is asked for, and writes the outputs to files.
 """

@@ -1,4 +1,4 @@
-"""How does a test measure side by side, and hold what it found against a baseline?
+"""Measure side by side in a test, and compare the result with a baseline.
 
 Loaded at every start of pytest: what is heavy is imported when a test measures.
 """

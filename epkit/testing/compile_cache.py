@@ -1,4 +1,4 @@
-"""Is what the provider compiles kept where epkit says, and never used when it is stale?"""
+"""Check that compiled models are kept where epkit wants them, and never used when they are stale."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is the provider found, does importing it leave the interpreter alone, and what does its probe say?"""
+"""Check that the provider is found, that its import changes nothing else, and what its probe returns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does importing a plugin and asking its probe do to an interpreter? Runs in a child process that is fresh.
+"""Import a plugin and run its probe in a fresh child process, and report what that does to the interpreter.
 
 Answers twice: after the import, and after the probe was asked, which may crash.
 """

@@ -1,4 +1,4 @@
-"""Does it run, on that provider, and are the numbers right: for any type and shape, through `run` and `bind`?
+"""Check that models run on the provider and give right numbers, for any type and shape, by `run` and `bind`.
 
 Each of these is kept in a child process, on a provider that epkit's proof has shown to run.
 """

@@ -1,4 +1,4 @@
-"""Is every option documented, checked, and spelt as ONNX Runtime reads it?"""
+"""Check that every option is documented, validated, and spelt as ONNX Runtime reads it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What does epkit add to pytest? Loaded at every start of pytest where epkit is installed, so it imports little."""
+"""Add epkit's options and fixtures to pytest. Every start of pytest loads this module, so it imports little."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do sessions and bindings bear threads, refills, captured graphs and being closed?
+"""Check sessions and bindings with threads, refills and captured graphs, and after they are closed.
 
 Each of these too is kept in a child process, on a provider that epkit's proof has shown to run.
 """

@@ -1,4 +1,4 @@
-"""Which provider is held to promises, and what is known about it on this machine?
+"""Describe the provider under test, and what is known about it on this machine.
 
 Everything that its own code or its libraries could crash is asked in a child process, once.
 """

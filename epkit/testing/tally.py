@@ -1,4 +1,4 @@
-"""How many promises does each provider keep, and why could the others not be proven here?"""
+"""Count the promises that each provider keeps, and list why the others could not be proven here."""
 
 from __future__ import annotations
 

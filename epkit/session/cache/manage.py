@@ -1,4 +1,4 @@
-"""What is kept in the cache, is it sound, and what may go?"""
+"""List what the cache keeps, check it, and remove what may go."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which compiled models are kept on disk, and are they sound?
+"""Keep compiled models on disk, and check that they are sound.
 
 An entry is a folder, `<shelf>/<key>/`: `files/`, which a provider wrote, and `manifest.json`, which epkit writes last
 and in one step. So a folder without a manifest is a build that never ended, and whoever builds next clears it away. A

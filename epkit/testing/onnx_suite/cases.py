@@ -1,4 +1,4 @@
-"""Which cases does the onnx package bring?"""
+"""List the cases that the onnx package brings."""
 
 from __future__ import annotations
 

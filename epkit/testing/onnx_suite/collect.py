@@ -1,4 +1,4 @@
-"""How does pytest show the suite: one item a case, and a table at the end?"""
+"""Show the suite in pytest: one item for each case, and a table at the end."""
 
 from __future__ import annotations
 

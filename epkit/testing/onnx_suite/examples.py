@@ -1,4 +1,4 @@
-"""What does a case put in, and are these the outputs that it expects?"""
+"""Read the inputs of a case, and compare outputs with the expected ones."""
 
 from __future__ import annotations
 

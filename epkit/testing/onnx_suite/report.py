@@ -1,4 +1,4 @@
-"""What did the suite find on a provider, in numbers and names?"""
+"""Report the results of the suite on a provider, in numbers and names."""
 
 from __future__ import annotations
 

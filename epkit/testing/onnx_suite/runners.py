@@ -1,4 +1,4 @@
-"""How do plain ONNX Runtime and epkit run the same case side by side, and what if one of them dies?
+"""Run a case on plain ONNX Runtime and on epkit side by side, and survive a crash of either.
 
 Each has a worker process. One that dies or hangs has failed that case; a new one goes on with the next.
 """

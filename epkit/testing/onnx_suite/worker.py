@@ -1,4 +1,4 @@
-"""What does one arm make of a case, in a process of its own?
+"""Run a case on plain ONNX Runtime or on epkit, in a process of its own.
 
 The `plain` arm is ONNX Runtime as a person would use it by hand: session options with the provider added, one
 InferenceSession, one `run` with the arrays of the case. Nothing of epkit is in it but what the provider's plugin says
