@@ -307,7 +307,7 @@ def test_the_key_changes_exactly_when_a_part_changes(one, other):
 def test_why_an_entry_missed_names_what_changed(parts, name, value):
     old = {"model": "d", **{f"option {key}": text for key, text in parts.items()}}
     new = old | {f"option {name}": value}
-    known = store.Entry(Path(), "slow", "/m", 1, None, old, (), 0.0, 0.0)
+    known = store.CacheEntry(Path(), "slow", "/m", 1, None, old, (), 0.0, 0.0)
     told = why_missed(new, "/m", [known])
     assert told == ("" if new == old else f"option {name} changed: {old.get(f'option {name}', 'not set')} -> {value}")
 
