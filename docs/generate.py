@@ -38,7 +38,7 @@ from epkit.provider import Provider
 from epkit.runtime.events import Event
 from epkit.runtime.plugin_calls import concurrency_of
 from epkit.testing import ProviderConformance
-from epkit.testing.onnx_suite.report import Report
+from epkit.testing.onnx_suite.report import SuiteReport
 from epkit.testing.promise import promises, said
 
 DOCS = Path(__file__).parent
@@ -267,8 +267,10 @@ def _names(node: ast.stmt) -> Sequence[str]:
 
 def suite() -> dict[str, str]:
     """Return the tables of the onnx package's backend suite, from what its runs have written."""
-    found = [Report(**json.loads(file.read_text(encoding="utf-8"))) for file in sorted(DOCS.glob("onnx-suite/*.json"))]
-    facts: dict[str, Callable[[Report], object]] = {
+    found = [
+        SuiteReport(**json.loads(file.read_text(encoding="utf-8"))) for file in sorted(DOCS.glob("onnx-suite/*.json"))
+    ]
+    facts: dict[str, Callable[[SuiteReport], object]] = {
         "cases": lambda one: one.cases,
         "plain ONNX Runtime passes": lambda one: one.plain,
         "epkit passes": lambda one: one.epkit,

@@ -1,7 +1,7 @@
 """List the config entries that an ONNX Runtime session knows, and the values that each may hold.
 
 ONNX Runtime ignores a key that it does not know and most values that make no sense, and a few such values end the
-process (`mlas.kleidiai.conv_igemm_max_work = "x"`). So each key of ONNX Runtime 1.31 stands here with its type.
+process (`mlas.kleidiai.conv_igemm_max_work = "x"`). So each key of ONNX Runtime 1.31 is listed here with its type.
 """
 
 from __future__ import annotations

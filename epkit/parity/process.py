@@ -1,6 +1,7 @@
 """Run the model on one target in a process of its own, seen from outside that process.
 
-Each target has a process of its own, one at a time: a crash costs nobody else his outputs, and no two providers meet.
+Each target has a process of its own, one at a time: a crash affects no other target, and no two providers share a
+process.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class TargetRun:
-    """What a target computed, and what it said of itself."""
+    """What a target computed, and what its process reported."""
 
     provider: str | None
     summary: str

@@ -24,7 +24,7 @@ def check_context(model: Model, plan: Plan) -> list[str]:
     for ort_name in model.compiled_for:
         candidate = next((candidate for candidate in plan.chain if candidate.provider.ort_name == ort_name), None)
         if candidate is None:
-            raise _nobody(name, ort_name, plan)
+            raise _not_in_plan(name, ort_name, plan)
         answer = create.get_compatibility(source, candidate)
         if answer == "EP_UNSUPPORTED":
             message = f"{name} was compiled for {candidate.name}, but by another version or for another device"
@@ -34,8 +34,8 @@ def check_context(model: Model, plan: Plan) -> list[str]:
     return notes
 
 
-def _nobody(name: str, ort_name: str, plan: Plan) -> ModelError:
-    """Say that no provider of the plan opens what was compiled for another."""
+def _not_in_plan(name: str, ort_name: str, plan: Plan) -> ModelError:
+    """Return the error that no provider of the plan opens what was compiled for another."""
     for step in plan.steps:
         if step.candidate.provider.ort_name == ort_name:
             message = (

@@ -101,7 +101,7 @@ def _reinstall(installed: dict[str, str]) -> str:
 
 
 def _telemetry() -> Iterator[Finding]:
-    """Say whether ONNX Runtime tells others what it sees, and what it has kept for that."""
+    """Report whether ONNX Runtime sends telemetry, and what it has stored for it."""
     wanted, origin = telemetry.decide(_asked())
     own = "off in epkit's own processes"
     if telemetry.state() == "late":

@@ -75,7 +75,7 @@ def explain(
     config: ConfigSource = None,
     refresh: bool = False,
 ) -> Explanation:
-    """Say what `epkit.open` would do with the same arguments, without opening the model. Raises as it does."""
+    """Return what `epkit.open` would do with the same arguments, without opening the model. Raises as it does."""
     contents, planned_target = OpenRequest(model, target, options, session_options, config, refresh).resolve()
     plan, answers = planned_target.plan, planned_target.answers
     wanted = plan.target

@@ -222,7 +222,7 @@ def _after(remaining: Remaining, failure: Failure, opener: Opener) -> Remaining:
 
 
 def _afresh(remaining: Remaining) -> Remaining:
-    """Return what is left after a session was opened: there is nobody to suspect any more."""
+    """Return what is left after a session was opened: there is no suspect any more."""
     return replace(remaining, suspects=(), reviewed=False)
 
 

@@ -36,7 +36,7 @@ def inspect(
     *,
     dimensions: Mapping[str, int] | None = None,
 ) -> Inspection:
-    """Say what is in a model, and what each of the batch sizes takes in memory.
+    """Return what is in a model, and the memory that each batch size takes.
 
     With a `target` (or a provider) that is measured too: each batch size is opened and run in a process of its own.
     `config` is a file, or a mapping of the same shape. `dimensions` are sizes of other dynamic dimensions: those that

@@ -59,7 +59,7 @@ def open_plan(model: Model, plan: Plan, answers: Mapping[str, Answer]) -> Sessio
     notes = [*plan.target.notes, *environment_notes(plan.target.chain), *probe_notes(answers), *notes]
     session.report = _report(opened, model, plan, notes, {"probe": probed, **opened.seconds, **seconds})
     if isinstance(opened.ready.created.session, events.ObservedSession):
-        _tell_opened(session.report, opened.ready.created.session)
+        _notify_opened(session.report, opened.ready.created.session)
     return session
 
 
@@ -160,7 +160,7 @@ def _report(
     )
 
 
-def _tell_opened(report: Report, watched: events.ObservedSession) -> None:
+def _notify_opened(report: Report, watched: events.ObservedSession) -> None:
     """Call the observers for what was opened, and from now on for its runs."""
     for row in report.cache:
         events.notify(events.Cached(report.target, **asdict(row)))

@@ -27,7 +27,7 @@ CacheOutcome: TypeAlias = Literal["hit", "built", "miss", "off", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """One candidate of the chain and what became of it."""
+    """One candidate of the chain and its outcome."""
 
     provider: str
     outcome: Outcome
@@ -47,7 +47,7 @@ class WarmupRow:
     steady: bool | None = None
     """Whether the runs came to rest; None where no provider asked for that."""
     peak_bytes: int | None = None
-    """The most memory that the process has held by then, on the host; None where the system does not tell."""
+    """The most memory that the process has held by then, on the host; None where the system does not report it."""
     grew_bytes: int | None = None
     """By how much this shape raised it."""
     why: str = ""
@@ -91,7 +91,7 @@ class Report:
     """Why it is not known where the nodes run; empty where it is. Then `placement` is empty, and `provider` None."""
 
     def summary(self) -> str:
-        """Say in one line what runs where: "openvino takes 98 % of 123 nodes, cpu 2 %"."""
+        """Return in one line what runs where: "openvino takes 98 % of 123 nodes, cpu 2 %"."""
         if self.placement_unknown:
             return f"which provider runs the nodes is not known: {self.placement_unknown}"
         if self.provider is None:

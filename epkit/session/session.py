@@ -86,7 +86,7 @@ class Session:
         `inputs` maps names to arrays, numbers, lists, or anything with DLPack; for a model with one input it may be
         the value itself. `outputs` names the outputs wanted, all unless given.
 
-        `timeout` is in seconds. A run that takes longer is told to stop, and RunTimeout is raised: ONNX Runtime stops
+        `timeout` is in seconds. A run that takes longer is stopped, and RunTimeout is raised: ONNX Runtime stops
         between two nodes. Where the provider made one node of the model (OpenVINO, TensorRT), the run goes on in the
         background, and closing the session waits for it.
 
@@ -110,7 +110,7 @@ class Session:
         return self._background.run(feed, names, timeout)
 
     def stoppable(self, deadline: Deadline) -> Callable[[Mapping[str, object]], dict[str, Output]]:
-        """Return what runs the model as `run` does, until the deadline tells it to stop."""
+        """Return what runs the model as `run` does, until the deadline stops it."""
 
         def run(inputs: Mapping[str, object]) -> dict[str, Output]:
             results = self._caller.run_pooled(inputs)
@@ -261,7 +261,7 @@ def _unforkable(created: Created, place: str) -> str:
 def _strictest(chain: Sequence[ConfiguredProvider], *, captures: bool) -> Concurrency:
     declared = {concurrency_of(candidate.provider) for candidate in chain}
     if captures:
-        declared.add("per-session")  # ONNX Runtime bears no run beside one that captures or replays
+        declared.add("per-session")  # ONNX Runtime allows no run beside one that captures or replays
     order: tuple[Concurrency, ...] = ("per-process", "per-session")
     return next((concurrency for concurrency in order if concurrency in declared), "free")
 
@@ -272,7 +272,7 @@ def _metadata(session: Any, model: Model) -> dict[str, str]:
 
 
 def _described(nodes: Iterable[Any], declared: Mapping[str, TensorInfo]) -> tuple[TensorInfo, ...]:
-    """Describe inputs or outputs; raises ModelError for names that Python cannot be told."""
+    """Describe inputs or outputs; raises ModelError for names that Python cannot decode."""
     try:
         return tuple(_info(node, declared) for node in nodes)
     except UnicodeDecodeError as error:

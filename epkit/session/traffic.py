@@ -22,7 +22,7 @@ class Traffic:
 
 
 def traffic(model: Model, place: str, *, plain: bool) -> tuple[Traffic, ...]:
-    """Say for `run` and for bindings what is copied, where the provider's buffers are at `place`.
+    """Return what is copied for `run` and for bindings, where the provider's buffers are at `place`.
 
     `plain` says that the provider is ONNX Runtime's own CPU, which reads what it is given where it is.
     """

@@ -48,7 +48,7 @@ class WarmupFault(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PlannedRun:
-    """One shape to run: how often at least and at most, the last run being the steady one, and who wants it why."""
+    """One shape to run: how often at least and at most, the last run being the steady one, and why it is run."""
 
     shapes: Mapping[str, tuple[int, ...]]
     runs: int
@@ -67,10 +67,10 @@ class WarmupPlan:
     why: str = ""
     notes: tuple[str, ...] = ()
     assumed: Mapping[str, int] = field(default_factory=dict)
-    """Sizes of dynamic dimensions that nobody says."""
+    """Sizes of dynamic dimensions that neither the target nor the model gives."""
 
     def summary(self) -> str:
-        """Say it in one line: "3 shapes, 2 runs each: cpu: the first run allocates the arena"."""
+        """Return it in one line: "3 shapes, 2 runs each: cpu: the first run allocates the arena"."""
         if not self.runs:
             return f"none: {self.why or '; '.join(self.notes)}"
         counts = sorted({run.runs for run in self.runs})
@@ -183,12 +183,12 @@ def enough(seconds: Sequence[float], runs: int, most: int) -> bool:
 
 
 def suspicious(result: Mapping[str, object], outputs: Sequence[TensorInfo]) -> str:
-    """Say what about the outputs cannot be right, in a sentence; empty when nothing is."""
+    """Return what is wrong with the outputs, in a sentence; empty when nothing is."""
     return not_finite(result) or misdeclared(result, outputs)
 
 
 def not_finite(result: Mapping[str, object]) -> str:
-    """Say which output holds what is no number; empty when none does."""
+    """Return which output holds NaN or an infinity; empty when none does."""
     for name, value in result.items():
         if isinstance(value, np.ndarray) and value.dtype.kind in "fc" and not np.isfinite(value).all():
             return f"output {name!r} holds {'NaN' if np.isnan(value).any() else 'infinity'}"
@@ -196,7 +196,7 @@ def not_finite(result: Mapping[str, object]) -> str:
 
 
 def misdeclared(result: Mapping[str, object], outputs: Sequence[TensorInfo]) -> str:
-    """Say which output has another shape than the model declares; empty when none has."""
+    """Return which output has another shape than the model declares; empty when none has."""
     for wanted in outputs:
         value = result.get(wanted.name)
         if isinstance(value, np.ndarray) and not matches_declared(wanted, value.shape):

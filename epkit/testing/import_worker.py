@@ -1,6 +1,6 @@
 """Import a plugin and run its probe in a fresh child process, and report what that does to the interpreter.
 
-Answers twice: after the import, and after the probe was asked, which may crash.
+Answers twice: after the import, and after the probe, which may crash.
 """
 
 from __future__ import annotations

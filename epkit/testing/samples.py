@@ -1,6 +1,6 @@
 """Provide the tiny models that the kit runs, with their inputs and expected outputs.
 
-The models lie beside this file, named after the capability that they ask for and what they are, a kind of network or
+The models lie beside this file, named after the capability that they need and what they are, a kind of network or
 something smaller; `benchmarks/make_testing_models.py` makes them. What must come out is what ONNX Runtime's own CPU
 gives without optimizing.
 """

@@ -1,6 +1,6 @@
 """Describe the provider under test, and what is known about it on this machine.
 
-Everything that its own code or its libraries could crash is asked in a child process, once.
+Everything that its own code or its libraries could crash runs in a child process, once.
 """
 
 from __future__ import annotations

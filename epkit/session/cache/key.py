@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FORMAT = "1"
 
-# Of the properties of SessionOptions, those that say what is logged or written, not what is compiled.
+# Of the properties of SessionOptions, those that set what is logged or written, not what is compiled.
 _UNRELATED = frozenset(
     {"enable_profiling", "logid", "log_severity_level", "log_verbosity_level", "optimized_model_filepath"}
     | {"profile_file_prefix"}
@@ -85,7 +85,7 @@ def versions(provider: Provider, device: int | str | None) -> dict[str, str]:
 
 
 def why_missed(parts: Mapping[str, str], path: str, there: Sequence[store.CacheEntry]) -> str:
-    """Say why none of the entries that are there is the one that is wanted: how the nearest one differs."""
+    """Return why no existing entry fits: how the nearest one differs."""
     own = [
         entry
         for entry in there
@@ -101,7 +101,7 @@ def why_missed(parts: Mapping[str, str], path: str, there: Sequence[store.CacheE
 
 
 def _differing(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
-    """Say of each part how it differs."""
+    """Yield how each part differs."""
     names = [name for name in dict.fromkeys((*new, *old)) if old.get(name) != new.get(name)]
     for name in names:
         was, now = old.get(name, "not set"), new.get(name, "not set")

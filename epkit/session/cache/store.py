@@ -1,8 +1,8 @@
 """Keep compiled models on disk, and check that they are sound.
 
 An entry is a folder, `<shelf>/<key>/`: `files/`, which a provider wrote, and `manifest.json`, which epkit writes last
-and in one step. So a folder without a manifest is a build that never ended, and whoever builds next clears it away. A
-lock file beside the folder is held while it is built or removed, and not while somebody starts from it.
+and in one step. So a folder without a manifest is a build that never ended, and the next process that builds clears it
+away. A lock file beside the folder is held while it is built or removed, and not while a process starts from it.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def _file(found: object) -> KeptFile:
 
 
 def distrust(place: Path) -> str:
-    """Say why what lies there is not used: somebody else can have written it; empty when all is well, or not there."""
+    """Return why the entry is not used: another user may have written it; empty when it is sound, or absent."""
     try:
         return trust.distrust(place)
     except (FileNotFoundError, NotADirectoryError):
@@ -132,7 +132,7 @@ def distrust(place: Path) -> str:
 
 
 def fault(entry: CacheEntry, *, thorough: bool = False) -> str:
-    """Say in a few words what is wrong with the files of an entry; empty when nothing is.
+    """Return what is wrong with the files of an entry; empty when nothing is.
 
     A file whose size and time are those of the manifest is taken to be the same; `thorough` reads all of them.
     """
@@ -159,7 +159,7 @@ def fault(entry: CacheEntry, *, thorough: bool = False) -> str:
 
 
 def _unsafe(folder: Path) -> str:
-    """Say what in a folder somebody else can write, or is a link to what may lie elsewhere; raises OSError."""
+    """Return what in a folder another user can write, or is a link to another place; raises OSError."""
     for path in (folder, *folder.rglob("*")):
         state = path.lstat()
         if stat.S_ISLNK(state.st_mode):
@@ -181,7 +181,7 @@ def entries(shelf: Path) -> Iterator[CacheEntry]:
 def folders(shelf: Path) -> list[Path]:
     """Return the folders of the entries of one provider, finished or not.
 
-    Whoever names a folder may keep other things there: an entry has a key for a name, and a manifest or a lock.
+    A folder that the user names may hold other things: an entry has a key for a name, and a manifest or a lock.
     """
     with contextlib.suppress(OSError):
         return sorted(

@@ -50,7 +50,7 @@ def examples(case: SuiteCase) -> Iterator[Example]:
 
 
 def difference(case: SuiteCase, example: Example, outputs: Sequence[Any]) -> str:
-    """Say what about the outputs is not as expected, in a sentence; empty when nothing is."""
+    """Return how the outputs differ from the expected ones, in a sentence; empty when they do not."""
     if example.random:
         forms, expected = _forms(outputs), _forms(example.outputs)
         return "" if forms == expected else f"the outputs are {forms}, not {expected}"

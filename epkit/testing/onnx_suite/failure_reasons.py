@@ -1,6 +1,6 @@
 """Name the reason why a case failed, in two or three words.
 
-ONNX Runtime has no codes that would tell, so its words are matched. What matches nothing is "other".
+ONNX Runtime has no codes for these reasons, so its messages are matched. What matches nothing is "other".
 """
 
 from __future__ import annotations

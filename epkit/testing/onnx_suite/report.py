@@ -62,7 +62,7 @@ class SuiteReport:
     folded: int
     """How many of those that epkit passes have no node to run."""
     broken: Mapping[str, str] = field(default_factory=dict)
-    """What plain ONNX Runtime passes and epkit does not, with what epkit said."""
+    """What plain ONNX Runtime passes and epkit does not, with the message of epkit."""
     added: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """What only epkit passes, by what plain ONNX Runtime fails on."""
     remaining: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -93,7 +93,7 @@ def report_of(provider: str, detail: str, versions: Mapping[str, str], judged: S
 
 
 def lines(report: SuiteReport) -> list[str]:
-    """Say it for a terminal."""
+    """Return the lines for a terminal."""
     message = [
         f"{report.plain} of {report.cases} cases pass in plain ONNX Runtime, {report.epkit} in epkit",
         f"{report.provider} ran nodes in {report.took} of those, all nodes in {report.whole}; "

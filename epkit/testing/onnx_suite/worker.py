@@ -1,8 +1,8 @@
 """Run a case on plain ONNX Runtime or on epkit, in a process of its own.
 
 The `plain` arm is ONNX Runtime as a person would use it by hand: session options with the provider added, one
-InferenceSession, one `run` with the arrays of the case. Nothing of epkit is in it but what the provider's plugin says
-of how it is added. The `epkit` arm opens and runs the case as `epkit.open` does.
+InferenceSession, one `run` with the arrays of the case. Nothing of epkit is in it but what the provider's plugin
+defines of how it is added. The `epkit` arm opens and runs the case as `epkit.open` does.
 """
 
 from __future__ import annotations
