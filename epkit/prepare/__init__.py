@@ -1,1 +1,1 @@
-"""Prepare models for serving: export them from PyTorch, make them smaller or faster, and prove that they are still right."""
+"""Prepare models for serving: export them from PyTorch, and prove that they still compute the same."""

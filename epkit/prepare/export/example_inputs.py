@@ -21,17 +21,20 @@ def find_batch_axes(tensors: Mapping[str, Any]) -> dict[str, dict[int, str]]:
 def resize(tensors: Mapping[str, Any], axes: DynamicAxes, sizes: Mapping[str, int], seed: int) -> dict[str, Any]:
     """Return inputs in which each named dimension has its size, with values drawn from those of the example.
 
-    Rows of floating-point inputs are moved by a tenth of their spread, so that no two rows are equal; whole numbers are
-    shuffled within their row, so that ids stay valid; booleans, and numbers that are only 0 and 1, are whole rows.
+    Floating-point inputs stay near those of the example for seed 0, have the other sign for seed 1, and are spread
+    wider for other seeds: a branch on their values then goes both ways. Whole numbers are shuffled within their row, so
+    that ids stay valid; booleans, and numbers that are only 0 and 1, are whole rows.
     """
     draws = np.random.default_rng(seed)
     return {
-        name: _vary(tensor, {axis: sizes[size] for axis, size in axes.get(name, {}).items() if size in sizes}, draws)
+        name: _vary(
+            tensor, {axis: sizes[size] for axis, size in axes.get(name, {}).items() if size in sizes}, draws, seed
+        )
         for name, tensor in tensors.items()
     }
 
 
-def _vary(tensor: Any, sizes: Mapping[int, int], draws: np.random.Generator) -> Any:
+def _vary(tensor: Any, sizes: Mapping[int, int], draws: np.random.Generator, seed: int) -> Any:
     import torch
 
     for axis, size in sizes.items():
@@ -41,7 +44,7 @@ def _vary(tensor: Any, sizes: Mapping[int, int], draws: np.random.Generator) -> 
     if tensor.ndim == 0 or tensor.numel() == 0 or tensor.dtype == torch.bool or tensor.is_complex():
         return tensor.clone()
     if tensor.is_floating_point():
-        return tensor.clone() if _is_mask(tensor) else _move(tensor, draws)
+        return tensor.clone() if _is_mask(tensor) else _move(tensor, draws, seed)
     return tensor.clone() if tensor.ndim < 2 or _is_mask(tensor) else _shuffle_rows(tensor, draws)
 
 
@@ -51,12 +54,13 @@ def _is_mask(tensor: Any) -> bool:
     return bool(((values == 0) | (values == 1)).all() and (values != 0).any()) or bool((values.abs() > 1e4).any())
 
 
-def _move(tensor: Any, draws: np.random.Generator) -> Any:
+def _move(tensor: Any, draws: np.random.Generator, seed: int) -> Any:
     import torch
 
     spread = float(tensor.double().std(correction=0)) or 10.0
     noise = torch.from_numpy(draws.standard_normal(tuple(tensor.shape))).to(tensor.device)
-    return (tensor.double() + 0.1 * spread * noise).to(tensor.dtype)
+    sign, share = {0: (1, 0.1), 1: (-1, 0.1)}.get(seed, (1, 1.0))
+    return (sign * tensor.double() + share * spread * noise).to(tensor.dtype)
 
 
 def _shuffle_rows(tensor: Any, draws: np.random.Generator) -> Any:

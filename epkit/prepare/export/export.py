@@ -17,7 +17,7 @@ from epkit.model.file import read
 from epkit.parity.tolerance import tolerance_of
 from epkit.prepare.export import graph
 from epkit.prepare.export.example_inputs import BATCH, DynamicAxes, find_batch_axes, resize
-from epkit.prepare.export.leaves import find_tensors, name_outputs
+from epkit.prepare.export.leaves import find_tensors
 from epkit.prepare.export.proof import check_repeats, plan_sizes, prove, summarize
 from epkit.prepare.export.result import Exported, fast_path_note
 from epkit.prepare.export.source import read_program
@@ -68,8 +68,10 @@ def export(
         inputs = _widen(subject, axes)
         _check_repeats(subject, inputs)
         _register_dataclasses(subject, inputs)
+        for sizes in plan_sizes(subject.tensors, axes):
+            subject.call(resize(subject.tensors, axes, sizes, seed=0))
         model = trace(subject, inputs, axes, opset, legacy=legacy)
-        outputs = name_outputs([path for path, _ in find_tensors(subject.call(inputs))])
+        outputs = subject.name_outputs([path for path, _ in find_tensors(subject.call(inputs))])
         graph.finish(model, list(subject.tensors), outputs, axes)
         digest = digest_state(subject.module)
         exporter = "legacy" if legacy else "dynamo"
@@ -250,8 +252,7 @@ def _proven(subject: Subject, axes: DynamicAxes) -> dict[str, list[int]]:
 
 def _notes(subject: Subject, trained: list[str], axes: DynamicAxes, asked: int | None, written: int) -> Iterator[str]:
     if trained:
-        more = f" and {len(trained) - 1} more" if len(trained) > 1 else ""
-        yield f"{trained[0]}{more} was in train mode; the file is of eval mode, and the module was put back"
+        yield f"the module was in train mode ({trained[0]}); it was exported in eval mode, and put back"
     for name, value in subject.constants.items():
         yield f"argument {name} is no tensor: the file holds its value {value!r}"
     if asked is not None and asked != written:
@@ -267,7 +268,7 @@ def _refusal(exported: Exported) -> ExportRefused:
     worst = max(exported.trials, key=lambda trial: (not trial.agreement.agree, trial.agreement.share or 0.0))
     at = ", ".join(f"{name} {size}" for name, size in worst.sizes.items())
     return ExportRefused(
-        f"the exported file {worst.agreement.told}" + (f" (at {at})" if at else ""),
+        f"the exported file is wrong{f' at {at}' if at else ''}: {worst.agreement.told}",
         hint="look for branches on sizes or values in forward; a larger --tolerance accepts the difference",
         exported=exported,
     )

@@ -33,7 +33,13 @@ def opset_of(model: ir.Model) -> int:
 
 def _rename(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str]) -> None:
     graph = model.graph
-    if len(graph.inputs) != len(inputs):
+    if len(graph.inputs) > len(inputs):
+        stray = [value.name or "" for value in graph.inputs if value.name not in inputs]
+        raise ModelError(
+            f"the graph has inputs that are no tensors of the example: {', '.join(stray)}",
+            hint="leave out --legacy, or make those arguments part of the module",
+        )
+    if len(graph.inputs) < len(inputs):
         lost = [name for name in inputs if name not in {value.name for value in graph.inputs}]
         raise ModelError(
             f"the module has {len(inputs)} inputs, and the graph {len(graph.inputs)}: {', '.join(lost)} went missing",

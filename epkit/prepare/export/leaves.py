@@ -12,7 +12,7 @@ Path = tuple[str, ...]
 
 
 def find_leaves(value: object, path: Path = ()) -> Iterator[tuple[Path, object]]:
-    """Return what lies in nested containers, in PyTorch's order, each with the keys, fields and positions on the way."""
+    """Return what lies in nested containers, in PyTorch's order, with the keys, fields and positions on the way."""
     if isinstance(value, Mapping):
         parts: list[tuple[str, object]] = [(str(key), part) for key, part in value.items()]
     elif is_dataclass(value) and not isinstance(value, type):

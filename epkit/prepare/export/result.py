@@ -73,8 +73,8 @@ def fast_path_note(trials: Sequence[Trial]) -> tuple[str, ...]:
     if not any(trial.agreement.reference == WITHOUT_FAST_PATH for trial in trials):
         return ()
     return (
-        "the file agrees with PyTorch's transformer layers as defined, not with their fast path, which fills padded rows "
-        "with zeros: compare with torch.backends.mha.set_fastpath_enabled(False)",
+        "the file agrees with PyTorch's transformer layers as defined, not with their fast path, which fills padded "
+        "rows with zeros: compare with torch.backends.mha.set_fastpath_enabled(False)",
     )
 
 

@@ -64,7 +64,8 @@ def _import_file(path: Path) -> Any:
     if found is not None and getattr(found, "__file__", None) == str(path.resolve()):
         return found
     spec = importlib.util.spec_from_file_location(path.stem, path.resolve())
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.resolve().parent))
     sys.modules[path.stem] = module

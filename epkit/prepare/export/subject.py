@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from epkit.errors import ConfigError, ModelError
-from epkit.prepare.export.leaves import find_tensors, join_names, name_inputs, name_outputs
+from epkit.prepare.export.leaves import Path, find_tensors, join_names, name_inputs, name_outputs
 from epkit.prepare.export.user_code import describe_place
 
 
@@ -54,10 +54,14 @@ class Subject:
                 hint="if it takes one batch size only: --dynamic none, or dynamic=None",
             ) from error
 
+    def name_outputs(self, paths: Sequence[Path]) -> list[str]:
+        """Return names for what the module returns, none of them an input's."""
+        return [f"output_{name}" if name in self.tensors else name for name in name_outputs(paths)]
+
     def run(self, tensors: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
         """Return the tensors in what the module returns, by output name."""
         found = find_tensors(self.call(tensors))
-        names = name_outputs([path for path, _ in found])
+        names = self.name_outputs([path for path, _ in found])
         return {name: to_numpy(tensor) for name, (_, tensor) in zip(names, found, strict=True)}
 
 

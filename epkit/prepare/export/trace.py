@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from epkit.errors import ConfigError, ModelError
 from epkit.prepare.export.example_inputs import DynamicAxes
-from epkit.prepare.export.leaves import find_tensors, name_outputs
+from epkit.prepare.export.leaves import find_tensors
 from epkit.prepare.export.subject import Subject
 from epkit.prepare.export.user_code import describe_place
 
@@ -24,6 +24,10 @@ OPSETS = range(18, 27)
 LEGACY_OPSETS = range(9, 24)
 _STATIC = re.compile(
     r"inferred a static shape of (?P<size>\d+) for dimension inputs\['?(?P<name>[^'\]]+)'?\].*shape\[(?P<axis>\d+)\]"
+)
+_VIOLATED = re.compile(
+    r"Constraints violated \(L\['(?P<name>[^']+)'\]\.size\(\)\[(?P<axis>\d+)\].*?(?:constant \((?P<size>\d+)\)|\Z)",
+    re.DOTALL,
 )
 _OPERATOR = re.compile(r"No (?:ONNX function|decompositions) (?:found|registered) for .*?op='(?P<name>[^']+)'")
 
@@ -42,7 +46,7 @@ def trace(
         with _quiet():
             return _trace_legacy(subject, tensors, axes, opset) if legacy else _trace(subject, tensors, axes, opset)
     except Exception as error:
-        raise explain_failure(error) from error
+        raise explain_failure(error, legacy=legacy) from error
 
 
 def _trace(subject: Subject, tensors: Mapping[str, Any], axes: DynamicAxes, opset: int | None) -> ir.Model:
@@ -53,12 +57,22 @@ def _trace(subject: Subject, tensors: Mapping[str, Any], axes: DynamicAxes, opse
         assert written is not None
         return written.model
     args, kwargs = subject.arguments(tensors)
-    program = torch.export.export(
-        subject.module, args, kwargs, dynamic_shapes=_dynamic_shapes(subject, axes), strict=False
-    )
+    program = _capture(subject.module, args, kwargs, _dynamic_shapes(subject, axes))
     written = torch.onnx.export(program, dynamo=True, opset_version=opset, verbose=False)
     assert written is not None
     return written.model
+
+
+def _capture(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Any) -> Any:
+    """Return the module as a torch.export program; where one tracer fails, the other takes some modules."""
+    import torch
+
+    try:
+        return torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
+    except Exception as error:
+        with contextlib.suppress(Exception):
+            return torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=True)
+        raise error from None
 
 
 def _dynamic_shapes(subject: Subject, axes: DynamicAxes) -> Any:
@@ -94,21 +108,23 @@ def _trace_legacy(subject: Subject, tensors: Mapping[str, Any], axes: DynamicAxe
         contents,
         dynamo=False,
         input_names=list(subject.tensors),
-        output_names=list(name_outputs(outputs)),
+        output_names=subject.name_outputs(outputs),
         dynamic_axes={name: dict(open_axes) for name, open_axes in axes.items()},
         opset_version=opset,
     )
     return ir.from_proto(onnx.load_model_from_string(contents.getvalue()))
 
 
-def explain_failure(error: Exception) -> ModelError | ConfigError:
+def explain_failure(error: Exception, *, legacy: bool = False) -> ModelError | ConfigError:
     """Return what PyTorch's error means for the person whose module it is."""
     if isinstance(error, ModelError | ConfigError):
         return error
     text = "\n".join(str(cause) for cause in _chain(error))
     place = describe_place(error)
-    if found := _STATIC.search(text):
-        told = f"axis {found['axis']} of input {found['name']!r} came out fixed at {found['size']}"
+    if found := _STATIC.search(text) or _VIOLATED.search(text):
+        told = f"axis {found['axis']} of input {found['name']!r} came out fixed" + (
+            f" at {found['size']}" if found["size"] else ""
+        )
         hint = (
             "replace a loop over the batch, or a branch on its size, by operations on whole tensors; or: --dynamic none"
         )
@@ -131,7 +147,7 @@ def explain_failure(error: Exception) -> ModelError | ConfigError:
     first = next((line for line in str(_chain(error)[-1]).splitlines() if line.strip()), type(error).__name__)
     return ModelError(
         f"PyTorch cannot export the module: {first.strip()}{place}",
-        hint="epkit export ... --legacy tries the older exporter",
+        hint="leave out --legacy" if legacy else "--legacy tries PyTorch's older exporter",
     )
 
 
