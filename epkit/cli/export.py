@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import click
 
 from epkit.cli import _options
@@ -87,8 +90,7 @@ def export(
         _print(reply.document, reply.summary)
 
 
-def _print(document: dict[str, object] | object, summary: str) -> None:
-    assert isinstance(document, dict)
+def _print(document: Mapping[str, Any], summary: str) -> None:
     show.title(f"{document['file']}: {summary}")
     show.line(f"{document['parity']['told']}, {show.size(document['bytes'])}")
     for note in document["notes"]:

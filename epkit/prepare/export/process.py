@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from epkit import errors
 from epkit._system.process import Child
@@ -18,7 +19,7 @@ LIMIT_S = 4 * 3600.0
 class Reply:
     """The document of an export, its summary, and the reason where it was refused."""
 
-    document: Mapping[str, object] | None
+    document: Mapping[str, Any] | None
     summary: str
     refused: str
     hint: str
