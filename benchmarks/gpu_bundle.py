@@ -77,7 +77,7 @@ if [ "$what" = test ]; then
     # The machine's pytest may have other plugins; -o addopts since no benchmarks are run here.
     PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 "$python" -P -m pytest -o addopts=--import-mode=importlib -p no:cacheprovider \\
         -p epkit.testing.plugin -m gpu -v -rs --tb=short \\
-        tests/test_gpu.py tests/test_conformance.py "$@" 2>&1 | tee "$out/tests.log"
+        tests/runtime/test_gpu.py tests/testing/test_conformance.py "$@" 2>&1 | tee "$out/tests.log"
 else
     "$python" -P benchmarks/gpu.py --out "$out/gpu.json" "$@" 2>&1 | tee "$out/measure.log"
 fi

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 from epkit_webgpu.provider import WebGpu
+from growth import MOST_KB, grown
 from models import identity, model, value
 from onnx import TensorProto, helper, numpy_helper
 from running import ADD, FEEDS, MODELS, STRING, by_bind, check_in_threads, check_same, floats, full, owned, wanted_of
-from test_growth import MOST_KB, grown
 from together import together
 
 import epkit

@@ -1,5 +1,0 @@
-"""Plugins that break one promise each, and keep the others: what the conformance kit must find.
-
-Nothing finds them unless it is told to: `EPKIT_PLUGINS=epkit.testing.broken.prints epkit providers`. All but those that
-are never opened stand on ONNX Runtime's CPU.
-"""
