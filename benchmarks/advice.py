@@ -161,7 +161,7 @@ def main() -> None:
     document = measure(asked.only or every)
     if not asked.only:
         RESULTS.parent.mkdir(exist_ok=True)
-        files.write(RESULTS, json.dumps(document, indent=1) + "\n")
+        files.write_atomic(RESULTS, json.dumps(document, indent=1) + "\n")
     print("\n".join(f"{name}: {text}" for name, text in figures(document).items()))
 
 

@@ -369,7 +369,7 @@ def machine() -> Row:
 
 
 def write(document: Row, out: Path) -> None:
-    files.write(out, json.dumps(document, indent=1, default=str) + "\n")
+    files.write_atomic(out, json.dumps(document, indent=1, default=str) + "\n")
 
 
 def jobs(providers: Sequence[str]) -> Iterator[tuple[str, str, str]]:

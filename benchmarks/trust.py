@@ -176,7 +176,7 @@ def _document() -> dict[str, Any]:
 
 
 def _keep(document: Mapping[str, Any]) -> None:
-    files.write(RESULTS, json.dumps(document, indent=1) + "\n")
+    files.write_atomic(RESULTS, json.dumps(document, indent=1) + "\n")
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import importlib.util
 import re
 from pathlib import Path
 
-from epkit._system.platform import shared_library as shared_library
+from epkit._system.libraries import shared_library as shared_library
 
 RUNTIMES = (
     "onnxruntime",

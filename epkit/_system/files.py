@@ -1,4 +1,4 @@
-"""How is a file written, so that nobody meets half of it and nothing goes but what it replaces?"""
+"""Write files atomically: a reader gets the old contents or the new ones, never a part."""
 
 from __future__ import annotations
 
@@ -15,102 +15,103 @@ from typing import IO
 
 from epkit._system import trust
 
-LONGEST_NAME = 255
-"""How many bytes the name of a file has at most, on nearly every file system."""
-KEPT = 0o600
-"""The mode of what epkit keeps for itself."""
-_PLAIN = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-_AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
-_STREAMS = {"/dev/stdout": "/dev/fd/1", "/dev/stderr": "/dev/fd/2"}
+MAX_NAME_BYTES = 255
+"""The longest file name that nearly every file system allows, in bytes."""
+PRIVATE_MODE = 0o600
+"""The mode of files in epkit's cache."""
+_OPEN_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_NONBLOCKING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+_STREAM_PATHS = {"/dev/stdout": "/dev/fd/1", "/dev/stderr": "/dev/fd/2"}
 
 
 @contextlib.contextmanager
-def written(file: Path, *, mode: int = 0o666, durable: bool = False) -> Iterator[IO[bytes]]:
-    """Give a file to write into, which takes the place of `file` once the block has ended well.
+def open_atomic(file: Path, *, mode: int = 0o666, durable: bool = False) -> Iterator[IO[bytes]]:
+    """Open a temporary file, and move it to `file` if the block raises nothing.
 
-    Links are followed; mode and owner stay as they are, and a new file gets `mode`, less the umask. What is no regular
-    file (/dev/null, a terminal, a pipe) stays, and is given everything at the end. `durable` waits for the disk.
+    Links are followed. An existing file keeps its mode and owner; a new one gets `mode`, less the umask. A device such
+    as /dev/null, a terminal or a pipe is not replaced: the contents are written to it at the end of the block. With
+    `durable`, the file is flushed to the disk before it is moved.
 
-    Raises OSError, also for a link that another user put into a folder that all may write, for a disk's device, and for
-    a pipe that nobody reads.
+    Raises OSError, also for a link that another user put into a world-writable folder, for a block device, and for a
+    pipe without a reader.
     """
-    link = trust.planted(file)
+    link = trust.find_planted_link(file)
     if link is not None:
         raise PermissionError(f"{link} is a link that another user put there")
     if not is_replaced(file):
         contents = io.BytesIO()
         yield contents
-        _pour(file, contents.getbuffer())
+        _write_through(file, contents.getbuffer())
         return
-    place = Path(os.path.realpath(file))
-    before = _writable(place)
-    aside = place.with_name(f".epkit-{secrets.token_hex(8)}")
+    target = Path(os.path.realpath(file))
+    before = _stat_writable(target)
+    temporary = target.with_name(f".epkit-{secrets.token_hex(8)}")
     try:
-        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _PLAIN, mode), "wb") as new:  # noqa: PTH123
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN_FLAGS, mode), "wb") as new:  # noqa: PTH123
             yield new
             if before is not None:
-                _take_over(new.fileno(), before)
+                _copy_owner_and_mode(new.fileno(), before)
             if durable:
                 new.flush()
                 os.fsync(new.fileno())
-        aside.replace(place)
+        temporary.replace(target)
     except BaseException:
         with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         raise
 
 
-def write(file: Path, contents: str | bytes, *, mode: int = 0o666, durable: bool = False) -> None:
-    """Write a file in one step, as `written` does; text as UTF-8. Raises OSError."""
-    with written(file, mode=mode, durable=durable) as new:
+def write_atomic(file: Path, contents: str | bytes, *, mode: int = 0o666, durable: bool = False) -> None:
+    """Write a file as `open_atomic` does; text as UTF-8. Raises OSError."""
+    with open_atomic(file, mode=mode, durable=durable) as new:
         new.write(contents.encode() if isinstance(contents, str) else contents)
 
 
-def inherit(new: Path, old: Path) -> None:
-    """Give a finished file the owner and mode of the one that it will replace, if there is one; raises OSError."""
+def copy_owner_and_mode(new: Path, old: Path) -> None:
+    """Give the file `new` the owner and mode of the file `old` that it will replace, if that exists; raises OSError."""
     with contextlib.suppress(FileNotFoundError):
         before = old.stat()
         with new.open("rb") as opened:
-            _take_over(opened.fileno(), before)
+            _copy_owner_and_mode(opened.fileno(), before)
 
 
 def is_replaced(file: Path) -> bool:
-    """Whether writing replaces a regular file or makes one, rather than going into what is there; raises OSError."""
-    if _stream(file) is not None:
+    """Whether writing makes or replaces a regular file; False for a device, terminal or pipe. Raises OSError."""
+    if _stream_descriptor(file) is not None:
         return False
     with contextlib.suppress(FileNotFoundError):
         state = file.stat()
         if stat.S_ISDIR(state.st_mode):
             raise IsADirectoryError("it is a folder")
         if stat.S_ISBLK(state.st_mode):
-            raise OSError("it is the device of a disk")
+            raise OSError("it is a block device")
         return stat.S_ISREG(state.st_mode)
     return True
 
 
-def private_folder(folder: Path) -> None:
-    """Make a folder that this user alone can enter, with those above it that are missing; raises OSError."""
-    for one in reversed((folder, *folder.parents)):
-        if not one.is_dir():
+def make_private_folder(folder: Path) -> None:
+    """Make a folder with mode 0700, and the missing folders above it; raises OSError."""
+    for part in reversed((folder, *folder.parents)):
+        if not part.is_dir():
             with contextlib.suppress(FileExistsError):
-                one.mkdir(mode=0o700)
+                part.mkdir(mode=0o700)
     if not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is no folder")
+        raise NotADirectoryError(f"{folder} is not a folder")
 
 
-def fitting(name: str, spare: int = 0) -> str:
-    """Return a name that leaves `spare` bytes of a file name's; a digest stands for the rest of a long one."""
-    most, whole = LONGEST_NAME - spare, os.fsencode(name)
-    if len(whole) <= most:
+def shorten_name(name: str, spare: int = 0) -> str:
+    """Shorten a file name, so that `spare` bytes can be appended; a digest replaces the end of a long one."""
+    limit, encoded = MAX_NAME_BYTES - spare, os.fsencode(name)
+    if len(encoded) <= limit:
         return name
-    mark = f"-{hashlib.sha256(whole).hexdigest()[:16]}"
-    return whole[: most - len(mark)].decode(errors="ignore") + mark
+    suffix = f"-{hashlib.sha256(encoded).hexdigest()[:16]}"
+    return encoded[: limit - len(suffix)].decode(errors="ignore") + suffix
 
 
-def _writable(place: Path) -> os.stat_result | None:
-    """Return the state of the file that will be replaced, which must be one that may be written; raises OSError."""
+def _stat_writable(target: Path) -> os.stat_result | None:
+    """Return the state of the file that will be replaced; raises OSError if this process may not write to it."""
     try:
-        opened = os.open(place, os.O_WRONLY | _PLAIN)
+        opened = os.open(target, os.O_WRONLY | _OPEN_FLAGS)
     except FileNotFoundError:
         return None
     try:
@@ -119,8 +120,8 @@ def _writable(place: Path) -> os.stat_result | None:
         os.close(opened)
 
 
-def _take_over(new: int, before: os.stat_result) -> None:
-    """Give the new file the owner and mode of the one before; a group that cannot be kept gets nothing."""
+def _copy_owner_and_mode(new: int, before: os.stat_result) -> None:
+    """Give the new file the owner and mode of the old one; without group rights if the group cannot be set."""
     mode = stat.S_IMODE(before.st_mode)
     if hasattr(os, "fchown"):
         try:
@@ -131,22 +132,22 @@ def _take_over(new: int, before: os.stat_result) -> None:
         os.fchmod(new, mode)
 
 
-def _pour(file: Path, contents: memoryview) -> None:
-    """Write into what is no regular file and stays."""
-    stream = _stream(file)
-    at = os.dup(stream) if stream is not None else os.open(file, os.O_WRONLY | _AT_ONCE | _PLAIN)
+def _write_through(file: Path, contents: memoryview) -> None:
+    """Write to a device, terminal or pipe, without replacing it."""
+    stream = _stream_descriptor(file)
+    descriptor = os.dup(stream) if stream is not None else os.open(file, os.O_WRONLY | _NONBLOCKING | _OPEN_FLAGS)
     try:
-        if stream is None and _AT_ONCE:
-            os.set_blocking(at, True)
-            if stat.S_ISREG(os.fstat(at).st_mode):
-                raise FileExistsError("it has just become a file")
+        if stream is None and _NONBLOCKING:
+            os.set_blocking(descriptor, True)
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise FileExistsError("it was replaced by a regular file meanwhile")
         while contents:
-            contents = contents[os.write(at, contents) :]
+            contents = contents[os.write(descriptor, contents) :]
     finally:
-        os.close(at)
+        os.close(descriptor)
 
 
-def _stream(file: Path) -> int | None:
-    """Return the descriptor that a path such as /dev/stdout stands for: it goes on where the stream has got to."""
-    found = re.fullmatch(r"/(?:dev|proc/self)/fd/(\d{1,9})", _STREAMS.get(os.fspath(file), os.fspath(file)))
+def _stream_descriptor(file: Path) -> int | None:
+    """Return the descriptor of a path such as /dev/stdout: writing to it continues at the stream's position."""
+    found = re.fullmatch(r"/(?:dev|proc/self)/fd/(\d{1,9})", _STREAM_PATHS.get(os.fspath(file), os.fspath(file)))
     return int(found[1]) if found and os.name == "posix" else None

@@ -1,4 +1,4 @@
-"""Make locks and sessions usable again in a forked process, where only the thread that forked goes on."""
+"""Reset locks and objects in a forked process, where only the thread that forked still runs."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ import weakref
 from typing import Protocol
 
 
-class Inherited(Protocol):
-    """What a forked process inherits."""
+class ResetsAfterFork(Protocol):
+    """An object with state of threads, which a forked process does not have."""
 
     def after_fork(self) -> None:
-        """Forget, in the child, what other threads of the parent held."""
+        """Reset, in the child, the state of the parent's other threads."""
 
 
-_inherited: weakref.WeakSet[Inherited] = weakref.WeakSet()
+_registered: weakref.WeakSet[ResetsAfterFork] = weakref.WeakSet()
 _locks: weakref.WeakSet[threading.RLock] = weakref.WeakSet()
 
 
-def lock() -> threading.RLock:
-    """Return a lock that a forked process finds free, whichever thread of its parent held it.
+def make_lock() -> threading.RLock:
+    """Return a reentrant lock that is free in a forked process, even if a thread of the parent held it.
 
-    Its own thread may take it again: a signal handler, or a `__del__`, can run in the middle of what it guards.
+    It is reentrant since a signal handler or a `__del__` can run while the lock is held.
     """
     new = threading.RLock()
     _locks.add(new)
     return new
 
 
-def inherit(owner: Inherited) -> None:
+def register(owner: ResetsAfterFork) -> None:
     """Call `owner.after_fork()` in each forked process."""
-    _inherited.add(owner)
+    _registered.add(owner)
 
 
-def keep_for_ever(value: object) -> None:
+def never_free(value: object) -> None:
     """Never free `value`, not even at exit."""
     import ctypes
 
@@ -45,9 +45,9 @@ def _in_child() -> None:
     for lock in tuple(_locks):
         if lock.acquire(blocking=False):
             lock.release()
-        else:  # by a thread that is not there; what `threading` does with its own
+        else:  # held by a thread that the child lacks; `threading` resets its own locks in the same way
             lock._at_fork_reinit()  # type: ignore[attr-defined]
-    for owner in tuple(_inherited):
+    for owner in tuple(_registered):
         owner.after_fork()
 
 

@@ -1,29 +1,29 @@
-"""Look through nested data from outside, as deep as it goes, for what later steps cannot bear."""
+"""Check a parsed document for data that later steps cannot handle: too deep, not finite, or not Unicode."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 
-DEEPEST = 64
-"""How deep what people and programs write may be nested: several times as deep as anything of epkit's."""
+MAX_DEPTH = 64
+"""The deepest nesting allowed: several times as deep as the deepest document of epkit."""
 _LARGEST = 2**64
 
 
-def unfit(value: object, deepest: int = DEEPEST) -> str:
-    """Return what is wrong with data of a document, in words; empty when it can be worked with."""
-    if is_deeper(value, deepest):
-        return f"it is nested deeper than {deepest}"
-    left = [value]
-    while left:
-        match left.pop():
+def find_problem(value: object, limit: int = MAX_DEPTH) -> str:
+    """Return what is wrong with the data of a document; "" if nothing is."""
+    if is_deeper(value, limit):
+        return f"it is nested deeper than {limit}"
+    pending = [value]
+    while pending:
+        match pending.pop():
             case dict() as table:
-                left += table.keys()
-                left += table.values()
+                pending += table.keys()
+                pending += table.values()
             case list() as row:
-                left += row
+                pending += row
             case float() as number if not math.isfinite(number):
-                return f"it holds {number}, which is no number in JSON"
+                return f"it holds {number}, which is not a number in JSON"
             case int() as number if abs(number) > _LARGEST:
                 return "it holds a number beyond 64 bits"
             case str() as text if not _is_unicode(text):
@@ -31,20 +31,20 @@ def unfit(value: object, deepest: int = DEEPEST) -> str:
     return ""
 
 
-def is_deeper(value: object, deepest: int = DEEPEST) -> bool:
-    """Whether tables and lists are nested deeper than that. It does not recurse itself."""
+def is_deeper(value: object, limit: int = MAX_DEPTH) -> bool:
+    """Whether mappings and lists are nested deeper than `limit`. Without recursion, which has a limit itself."""
     level = [value]
-    for _ in range(deepest):
-        level = [part for one in level for part in _parts(one)]
+    for _ in range(limit):
+        level = [part for parent in level for part in _containers(parent)]
         if not level:
             return False
     return True
 
 
-def _parts(value: object) -> list[object]:
-    # Numbers and texts are most of a document, and have no parts.
+def _containers(value: object) -> list[object]:
+    """Return the mappings and lists in a value; numbers and strings have none."""
     parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-    return [one for one in parts if isinstance(one, Mapping | list | tuple)]
+    return [part for part in parts if isinstance(part, Mapping | list | tuple)]
 
 
 def _is_unicode(text: str) -> bool:

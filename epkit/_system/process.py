@@ -1,8 +1,9 @@
-"""How does epkit start a process of its own, talk to it, and end it?
+"""Start child processes, exchange messages with them, and end them.
 
-A child is a plain new interpreter (not multiprocessing, which runs the user's script again): requests arrive on its
-stdin, a JSON document a line, and replies leave through what was its stdout. Everything that the child or a library in
-it prints goes to its stderr, which the parent keeps. When the parent goes, stdin ends, and so does the child.
+A child is a new Python interpreter (not multiprocessing, which runs the user's script again). It reads requests from
+stdin, one JSON document a line, and writes replies to its original stdout. Everything else that the child or its
+libraries print goes to stderr, which the parent stores in a log. When the parent ends, stdin is closed and the child
+ends too.
 """
 
 from __future__ import annotations
@@ -17,44 +18,44 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any, NoReturn, cast
 
 from epkit._system import telemetry
-from epkit._system.platform import end_with_parent
+from epkit._system.platform import kill_with_parent
 from epkit.errors import EpkitError, RunError
 
-# How ONNX Runtime writes to a terminal, and how its lines begin that tell of no error: "2026-11-21 08:03 [W:onnx".
+# The colours of ONNX Runtime's log on a terminal, and the severity of lines that are not errors: "[W:onnxruntime".
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_WARNING = re.compile(r"\[[VIW]:onnxruntime")
+_NO_ERROR = re.compile(r"\[[VIW]:onnxruntime")
 
 
 class Child:
-    """A child process running `module`, in a process group of its own."""
+    """A child process that runs `module`, in its own process group."""
 
     def __init__(self, module: str) -> None:
-        """Start it; raises RunError."""
+        """Start the process; raises RunError."""
         if not sys.executable or getattr(sys, "frozen", False):
-            told = "this program is not run by a Python interpreter that can be started again"
             raise RunError(
-                f"no process can be started: {told}", hint="use epkit from a plain Python, as python -m epkit"
+                "no process can be started: this program is not run by a Python interpreter that can be started again",
+                hint="use epkit from a plain Python, as python -m epkit",
             )
         self.timed_out = False
         with contextlib.ExitStack() as unless_started:
             try:
-                self._log = unless_started.enter_context(_log_file())
-                self._process = _started(module, self._log)
+                self._log = unless_started.enter_context(_open_log())
+                self._process = _start(module, self._log)
             except OSError as error:
                 raise RunError(f"no process can be started: {error}", hint=f"{sys.executable} -m {module}") from error
             unless_started.pop_all()  # `end` closes it
 
     @property
     def pid(self) -> int:
-        """The number of the process."""
+        """The process ID."""
         return self._process.pid
 
     def send(self, message: Mapping[str, object], contents: bytes = b"") -> None:
-        """Send one message, and bytes after it; a child that is gone is found when its reply is asked for."""
+        """Send one message, followed by bytes. A child that has ended is reported by `receive`, not here."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
@@ -62,9 +63,9 @@ class Child:
             self._process.stdin.flush()
 
     def receive(self, seconds: float) -> dict[str, object] | None:
-        """Wait for one reply; None when the child died, or did not answer in time and was ended."""
+        """Wait for one reply; None if the child ended, or did not reply in time and was killed."""
         assert self._process.stdout is not None
-        timer = threading.Timer(seconds, self._expire)
+        timer = threading.Timer(seconds, self._time_out)
         try:
             timer.start()
             line = self._process.stdout.readline()
@@ -75,8 +76,8 @@ class Child:
         except ValueError:
             return None
 
-    def ending(self) -> str:
-        """Say in words how the child went."""
+    def describe_end(self) -> str:
+        """Return how the child ended: "crashed (SIGSEGV)", "ended with exit code 1"."""
         if self.timed_out:
             return "did not answer in time and was ended"
         try:
@@ -88,18 +89,18 @@ class Child:
                 return f"crashed ({signal.Signals(-code).name})"
         return f"ended with exit code {code}"
 
-    def log(self) -> str:
+    def read_log(self) -> str:
         """Return what the child and its libraries have printed so far."""
         self._log.seek(0)
         return self._log.read().decode(errors="replace")
 
-    def last_words(self) -> str:
-        """Return the last line that it printed, cut to 200 characters; empty when it printed nothing but warnings."""
-        lines = [_COLOUR.sub("", line).strip() for line in self.log().splitlines()]
-        return next((line[:200] for line in reversed(lines) if line and not _WARNING.search(line)), "")
+    def last_line(self) -> str:
+        """Return the last line that the child printed, cut to 200 characters, warnings of ONNX Runtime left out."""
+        lines = [_COLOUR.sub("", line).strip() for line in self.read_log().splitlines()]
+        return next((line[:200] for line in reversed(lines) if line and not _NO_ERROR.search(line)), "")
 
     def end(self) -> None:
-        """End the child and everything that it started, and let go of its pipes."""
+        """Kill the child and every process that it started, and close its pipes."""
         self.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
@@ -114,37 +115,37 @@ class Child:
     def __exit__(self, *_: object) -> None:
         self.end()
 
-    def _expire(self) -> None:
+    def _time_out(self) -> None:
         self.timed_out = True
         self.kill()
 
     def pause(self) -> None:
-        """Stop every thread of the child where it stands; where the system cannot end it with its parent, nothing."""
+        """Suspend the child. Only on Linux, where the system kills a suspended child when its parent ends."""
         self._signal("SIGSTOP")
 
     def resume(self) -> None:
-        """Let the child go on."""
+        """Resume a suspended child."""
         self._signal("SIGCONT")
 
     def _signal(self, name: str) -> None:
-        # A stopped child does not notice that its parent is gone; Linux then ends it all the same (`end_with_parent`).
+        # A suspended child cannot notice that its parent has ended; on Linux the system kills it (`kill_with_parent`).
         if sys.platform == "linux":
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, getattr(signal, name))
 
     def kill(self) -> None:
-        """End the process group; whoever waits for a reply gets none."""
+        """Kill the process group; a `receive` that is waiting returns None."""
         if sys.platform == "win32":
             self._process.kill()
             return
-        # The group outlives its leader while the leader has children of its own; ESRCH means that nobody is left.
+        # The group outlives its leader while other processes are in it; ESRCH means that none is left.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
 
-def _started(module: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
+def _start(module: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        # -P: the working directory must not shadow what the child imports
+        # -P: the working directory must not shadow modules that the child imports
         [sys.executable, "-P", "-m", module],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -156,8 +157,8 @@ def _started(module: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
     )
 
 
-def _log_file() -> IO[bytes]:
-    """Return a file for what a child prints: in memory where no folder for temporary files can be written."""
+def _open_log() -> IO[bytes]:
+    """Open a file for the output of a child: in memory if no folder for temporary files is writable."""
     try:
         return cast("IO[bytes]", tempfile.TemporaryFile())
     except OSError:
@@ -167,7 +168,7 @@ def _log_file() -> IO[bytes]:
 
 
 class Parent:
-    """The other end, inside the child: takes stdout away from everything else that prints."""
+    """The connection to the parent, inside the child. Redirects stdout, so that only replies reach the parent."""
 
     def __init__(self) -> None:
         self._replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -175,60 +176,80 @@ class Parent:
         self._requests = os.fdopen(os.dup(0), "rb")
 
     def receive(self) -> dict[str, object] | None:
-        """Wait for one message; None when the parent is gone."""
+        """Wait for one message; None if the parent has ended."""
         line = self._requests.readline()
         return cast("dict[str, object]", json.loads(line)) if line else None
 
-    def contents(self, size: int) -> bytes:
-        """Wait for the bytes that were sent after a message."""
+    def receive_bytes(self, size: int) -> bytes:
+        """Wait for the bytes that follow a message."""
         return self._requests.read(size)
 
     def send(self, message: Mapping[str, object]) -> None:
-        """Reply."""
+        """Send a reply."""
         self._replies.write(json.dumps(message) + "\n")
         self._replies.flush()
 
-    def limit(self, seconds: float | None) -> None:
-        """End this process a little after so many seconds, None for never.
+    def set_time_limit(self, seconds: float | None) -> None:
+        """End this process 5 seconds after this time limit; None removes the limit.
 
-        The last resort, where the parent is gone and a library hangs that holds the interpreter's lock.
+        Needed if the parent has ended while a library hangs and holds the interpreter's lock.
         """
         if sys.platform != "win32":
             signal.alarm(0 if seconds is None else int(seconds) + 5)
 
-    def leave(self) -> NoReturn:
-        """End this process at once: libraries that crash while the interpreter shuts down have answered by now."""
+    def exit(self) -> NoReturn:
+        """End this process without shutting down the interpreter, during which some libraries crash."""
         sys.stderr.flush()
         os._exit(0)
 
-    def leave_with_parent(self) -> None:
-        """End this process when the parent goes, whatever it is doing; no more messages can be received."""
-        end_with_parent()
-        threading.Thread(target=self._watch, daemon=True).start()
+    def exit_with_parent(self) -> None:
+        """End this process as soon as the parent ends. No more messages can be received after this call."""
+        kill_with_parent()
+        threading.Thread(target=self._wait_for_parent, daemon=True).start()
 
-    def _watch(self) -> None:
+    def _wait_for_parent(self) -> None:
         self._requests.read()
         os._exit(1)
 
 
-def answer_one(work: Callable[[Mapping[str, Any]], Mapping[str, object]]) -> None:
-    """Do the work of a child that answers one request: reply with what comes of it, or what went wrong, and leave."""
+def serve_one(work: Callable[[Mapping[str, Any]], Mapping[str, object]]) -> None:
+    """Receive one request, reply with the result of `work` or with the error, and end the process."""
     parent = Parent()
     request = parent.receive()
     if request is None:
         return
-    parent.leave_with_parent()
+    parent.exit_with_parent()
     try:
         reply = work(request)
-    except Exception as error:  # noqa: BLE001 - the boundary of the process: whatever it is, the parent must know
-        reply = failure(error)
+    except Exception as error:  # noqa: BLE001 - the boundary of the process: the parent must get every error
+        reply = error_reply(error)
     parent.send(reply)
-    parent.leave()
+    parent.exit()
 
 
-def failure(error: Exception) -> dict[str, object]:
-    """Return what a child replies when it fails: the class if it is one of epkit's, the message and the hint."""
+def error_reply(error: Exception) -> dict[str, object]:
+    """Return the reply for an error: its class if it is one of epkit's, message and hint."""
     if isinstance(error, EpkitError):
         return {"error": type(error).__name__, "message": error.message, "hint": error.hint}
     traceback.print_exception(error)
     return {"error": "", "message": f"{type(error).__name__}: {error}", "hint": ""}
+
+
+def run_program(command: Sequence[str], limit_s: float) -> str | None:
+    """Run a program and return what it prints; None if it is missing, fails, or takes longer than `limit_s`."""
+    nothing = subprocess.DEVNULL
+    try:
+        process = subprocess.Popen(command, stdin=nothing, stdout=subprocess.PIPE, stderr=nothing)
+    except OSError:
+        return None
+    assert process.stdout is not None
+    try:
+        output, _ = process.communicate(timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        # Not subprocess.run, which waits for the killed program: one that hangs in a driver does not end.
+        process.kill()
+        process.stdout.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(1.0)
+        return None
+    return output.decode(errors="replace") if process.returncode == 0 else None

@@ -1,7 +1,7 @@
-"""How does one thread keep what it prints to itself, while the others go on printing?
+"""Silence stdout and stderr for one thread, while other threads print.
 
-`contextlib.redirect_stdout` puts one stream in the place of another for the whole process: two threads that overlap
-leave it there for good.
+`contextlib.redirect_stdout` replaces the stream for the whole process: two threads that use it at the same time can
+leave it replaced for ever.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from typing import Any
 
 from epkit._system import fork
 
-_lock = fork.lock()
+_lock = fork.make_lock()
 _blocks: dict[object, tuple[int, Sequence[str]]] = {}
-"""The thread of each `hushed` block, and the streams on which it is silent."""
+"""Of each active `silence` block: its thread, and the names of the streams that it silences."""
 
 
 class _Muted:
-    """A stream that passes on what threads write that are not silent; everything else is the stream's own."""
+    """A stream that drops what silenced threads write, and is the original stream otherwise."""
 
     def __init__(self, name: str, stream: Any) -> None:
         self.stream = stream
         self._name = name
 
     def write(self, text: str) -> int:
-        me = threading.get_ident()
-        silent = [streams for thread, streams in tuple(_blocks.values()) if thread == me and self._name in streams]
-        return len(text) if silent else int(self.stream.write(text))
+        own = threading.get_ident()
+        silenced = any(thread == own and self._name in streams for thread, streams in tuple(_blocks.values()))
+        return len(text) if silenced else int(self.stream.write(text))
 
     def writelines(self, lines: Iterable[str]) -> None:
         for line in lines:
@@ -41,10 +41,10 @@ class _Muted:
 
 
 @contextmanager
-def hushed(*streams: str) -> Iterator[None]:
-    """Swallow what this thread writes to `sys.stdout`, `sys.stderr` or both: "stdout", "stderr"."""
+def silence(*streams: str) -> Iterator[None]:
+    """Drop what this thread writes to these streams: "stdout", "stderr" or both."""
     block = object()
-    try:  # around all of it: interrupted anywhere, the thread is heard again
+    try:  # around everything, so that an interrupt at any point restores the streams
         with _lock:
             _blocks[block] = threading.get_ident(), streams
             for name in streams:
@@ -56,16 +56,16 @@ def hushed(*streams: str) -> Iterator[None]:
         _blocks.pop(block, None)
         with _lock:
             for name in streams:
-                stream, others = getattr(sys, name), [one for _, one in tuple(_blocks.values()) if name in one]
-                if isinstance(stream, _Muted) and not others:
+                stream, in_use = getattr(sys, name), any(name in streams for _, streams in tuple(_blocks.values()))
+                if isinstance(stream, _Muted) and not in_use:
                     setattr(sys, name, stream.stream)
 
 
-def _forget_others() -> None:
-    """Drop, in a forked process, the blocks of threads that it does not have."""
+def _drop_other_threads() -> None:
+    """Drop, in a forked process, the blocks of threads that it lacks."""
     for block in [block for block, (thread, _) in _blocks.items() if thread != threading.get_ident()]:
         del _blocks[block]
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_others)
+    os.register_at_fork(after_in_child=_drop_other_threads)

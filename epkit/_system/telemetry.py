@@ -1,7 +1,7 @@
-"""Keep ONNX Runtime's telemetry off unless it was asked for, and state what this process does about it.
+"""Keep ONNX Runtime's telemetry off unless it was requested, and report its state in this process.
 
-Official wheels send telemetry from Linux and macOS too since 1.29. One environment variable, read while ONNX Runtime is
-imported, decides for the life of the process.
+Since 1.29, the official wheels send telemetry from Linux and macOS too. One environment variable, which ONNX Runtime
+reads when it is imported, decides for the life of the process.
 """
 
 from __future__ import annotations
@@ -21,65 +21,65 @@ VARIABLE = "ORT_DISABLE_TELEMETRY"
 PAGE = "docs/telemetry.md"
 
 State: TypeAlias = Literal["off", "on", "late"]
-"""Off; on, since the user asked for it; or on because ONNX Runtime had been imported before epkit could say no."""
+"""Off; on, since it was requested; or "late", since ONNX Runtime was imported before epkit could switch it off."""
 
-_OFF = ("1", "true", "yes", "on")  # what ONNX Runtime takes as such, in any case
+_OFF = ("1", "true", "yes", "on")  # the values that ONNX Runtime accepts, in upper or lower case
 _ON = ("0", "false", "no", "off")
 
-_lock = fork.lock()
-_own = False
-_asked = ""
+_lock = fork.make_lock()
+_worker = False
+_origin = ""
 _state: State | None = None
 _stopped = False
 
 
 def keep_off() -> None:
-    """Keep it off whatever is asked for: this process is one of epkit's own."""
-    global _own
-    _own = True
+    """Keep telemetry off even if it is requested: for processes that epkit starts or owns."""
+    global _worker
+    _worker = True
 
 
-def ask(origin: str) -> None:
-    """Let ONNX Runtime have its telemetry in this process where `origin` asks for it; empty: nothing does."""
-    global _asked
-    _asked = _asked or origin
+def request(origin: str) -> None:
+    """Allow telemetry in this process, as requested by `origin` (a place in a config); "" requests nothing."""
+    global _origin
+    _origin = _origin or origin
 
 
-def variable() -> State | None:
-    """Return what the user's environment says; None when it says nothing that ONNX Runtime understands."""
-    said = os.environ.get(VARIABLE, "").lower()
-    return "off" if said in _OFF else "on" if said in _ON else None
+def read_variable() -> State | None:
+    """Return what the environment variable sets; None if it is unset, or has a value that ONNX Runtime ignores."""
+    value = os.environ.get(VARIABLE, "").lower()
+    return "off" if value in _OFF else "on" if value in _ON else None
 
 
-def wish(asked: str = "") -> tuple[State, str]:
-    """Return what is wanted in a program of the user's, and what says so; `asked` is where a config asks for it."""
-    said = variable()
-    if said is not None:
-        return said, f"{VARIABLE}={os.environ[VARIABLE]}"
-    return ("on", asked) if asked else ("off", "epkit")
+def decide(requested_by: str = "") -> tuple[State, str]:
+    """Return the wanted state in a user's program, and its origin; `requested_by` is the place in a config."""
+    value = read_variable()
+    if value is not None:
+        return value, f"{VARIABLE}={os.environ[VARIABLE]}"
+    return ("on", requested_by) if requested_by else ("off", "epkit")
 
 
 @contextlib.contextmanager
-def importing() -> Iterator[None]:
-    """Import ONNX Runtime within: the variable holds meanwhile, and no longer. After the first time, do nothing."""
+def guard_import() -> Iterator[None]:
+    """Set the variable while ONNX Runtime is imported in the block; do nothing from the second time on."""
     if _state is None:
         with _lock:
             if _state is None:
-                with _held():
+                with _set_variable():
                     yield
                 return
     yield
 
 
 @contextlib.contextmanager
-def _held() -> Iterator[None]:
+def _set_variable() -> Iterator[None]:
     global _state
-    wanted = "off" if _own else wish(_asked)[0]
+    wanted = "off" if _worker else decide(_origin)[0]
     before = os.environ.get(VARIABLE)
-    late = "onnxruntime" in sys.modules and variable() != "off"
+    late = "onnxruntime" in sys.modules and read_variable() != "off"
     try:
         if wanted == "off" and not late:
-            # Not through os.environ, which the rest of the program sees: ONNX Runtime reads what lies below.
+            # Not in os.environ, which the rest of the program sees: ONNX Runtime reads the C environment.
             os.putenv(VARIABLE, "1")
         yield
     finally:
@@ -90,43 +90,43 @@ def _held() -> Iterator[None]:
     _state = "on" if wanted == "on" else "late" if late else "off"
 
 
-def loaded(runtime: ModuleType) -> None:
-    """Stop what ONNX Runtime still lets one stop after its import, unless its telemetry was asked for.
+def disable_after_import(runtime: ModuleType) -> None:
+    """Disable the telemetry that can be disabled after the import, unless telemetry was requested.
 
-    Where it was off from the start, this changes nothing; Windows' own event tracing knows no variable.
+    Needed on Windows, whose event tracing does not read the variable, and if ONNX Runtime was imported before.
     """
     global _stopped
-    if _state != "on" and not _stopped:  # once: what the program switches on afterwards is its own affair
+    if _state != "on" and not _stopped:  # once: the program may enable it afterwards
         runtime.disable_telemetry_events()
     _stopped = True
 
 
 def state() -> State | None:
-    """Return what this process does; None when epkit has not imported ONNX Runtime."""
+    """Return the state in this process; None if epkit has not imported ONNX Runtime."""
     return _state
 
 
-def notes(asked: str = "") -> tuple[str, ...]:
-    """Say what a report must, where telemetry is on, or is not what the config asks for."""
-    wanted, origin = wish(asked)
+def notes(requested_by: str = "") -> tuple[str, ...]:
+    """Return the notes for a report: telemetry is on, or it is off although the config requests it."""
+    wanted, origin = decide(requested_by)
     if _state == "late":
-        return (late(),)
+        return (describe_late(),)
     if _state == "on":
         return (f"ONNX Runtime's telemetry is on in this process: {origin} ({PAGE})",)
-    if wanted == "on" and not _own and _state == "off":
+    if wanted == "on" and not _worker and _state == "off":
         return (f"{origin} asks for ONNX Runtime's telemetry, and it was loaded in this process without",)
     return ()
 
 
-def late() -> str:
-    """Say what can no longer be stopped in this process."""
-    verb = "has recorded" if _recording() else "may have recorded"
-    told = "onnxruntime was imported before epkit, without ORT_DISABLE_TELEMETRY=1: what its telemetry"
-    return f"{told} {verb} of this process until then will be sent; later events are off ({PAGE})"
+def describe_late() -> str:
+    """Return which telemetry can no longer be prevented in this process."""
+    verb = "has recorded" if _is_recording() else "may have recorded"
+    subject = "onnxruntime was imported before epkit, without ORT_DISABLE_TELEMETRY=1: what its telemetry"
+    return f"{subject} {verb} of this process until then will be sent; later events are off ({PAGE})"
 
 
 def folder() -> Path:
-    """Return where ONNX Runtime keeps its id of the device and what it has not sent yet."""
+    """Return the folder with ONNX Runtime's device ID and its unsent telemetry."""
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or os.path.expanduser("~/AppData/Local")  # noqa: PTH111
     elif sys.platform == "darwin":
@@ -136,15 +136,15 @@ def folder() -> Path:
     return Path(base) / "Microsoft" / "DeveloperTools" / ".onnxruntime"
 
 
-def removal() -> str:
-    """Return the command that removes it."""
+def removal_command() -> str:
+    """Return the shell command that removes the folder."""
     if sys.platform == "win32":
         return f'rmdir /s /q "{folder()}"'
     return f"rm -r {shlex.quote(str(folder()))}"
 
 
-def _recording() -> bool:
-    """Whether this process has the file open in which telemetry waits; False also where the system does not tell."""
+def _is_recording() -> bool:
+    """Whether this process has the database of unsent telemetry open; False if unknown."""
     opened = Path("/proc/self/fd")
     try:
         return any(link.readlink() == folder() / "onnxruntime.db" for link in opened.iterdir() if link.is_symlink())

@@ -1,7 +1,7 @@
-"""Can what lies in this file or folder be another user's?
+"""Check whether another user could have written a file or folder.
 
-What epkit keeps on disk, and a config file that it finds, decide which code runs. They are believed only where nobody
-but this user and root can have written them. Windows does not tell in this way; there, everything is believed.
+epkit's cache, and a config file that it finds, decide which code runs. They are trusted only if no user but this one
+and root can write them. Windows has other permissions, which are not checked: there, every file is trusted.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-_MOST_LINKS = 40
-_OPEN_TO_ALL = stat.S_ISVTX | stat.S_IWOTH
+_MAX_LINKS = 40
+_WORLD_WRITABLE = stat.S_ISVTX | stat.S_IWOTH
 _ACL = "system.posix_acl_access"
 
 
 def distrust(path: Path, *, above: bool = True) -> str:
-    """Say who else can have written what lies at `path`; empty when only this user and root can.
+    """Return why `path` is not trusted: which other user could have written it; "" if only this user and root can.
 
-    Looked at are every link that leads there and, with `above`, every folder; without, only those that hold the file or
-    a link. A folder above may be one that all may write, such as /tmp, where nobody can take away what is another's.
-    Raises OSError where something is missing or cannot be looked at.
+    Checks every link on the path and, with `above`, every folder; otherwise only folders that hold the file or a link.
+    A parent folder may be world-writable with the sticky bit, such as /tmp: there, users cannot replace each other's
+    files. Raises OSError if something is missing or cannot be read.
     """
     if sys.platform == "win32":
         return ""
-    way = list(_way(path))
+    entries = list(_walk(path))
     if not above:
-        ends = [at for at, state in way if stat.S_ISLNK(state.st_mode)] + [way[-1][0]]
-        near = {*ends, *(at.parent for at in ends)}
-        way = [(at, state) for at, state in way if at in near]
-    faults = (fault(at, state, shared=at != way[-1][0]) for at, state in way)
-    return next(filter(None, faults), "")
+        ends = [entry for entry, state in entries if stat.S_ISLNK(state.st_mode)] + [entries[-1][0]]
+        near = {*ends, *(end.parent for end in ends)}
+        entries = [(entry, state) for entry, state in entries if entry in near]
+    reasons = (distrust_entry(entry, state, shared=entry != entries[-1][0]) for entry, state in entries)
+    return next(filter(None, reasons), "")
 
 
-def fault(path: Path, state: os.stat_result, *, shared: bool = False) -> str:
-    """Say who else can write one file or folder; `shared` allows all who cannot take away what is another's."""
+def distrust_entry(path: Path, state: os.stat_result, *, shared: bool = False) -> str:
+    """Return which other user can write this one file or folder; `shared` accepts a folder with the sticky bit."""
     if sys.platform == "win32":
         return ""
     if state.st_uid not in (os.geteuid(), 0):
@@ -51,75 +51,75 @@ def fault(path: Path, state: os.stat_result, *, shared: bool = False) -> str:
     return f"{path} can be written by others" if group or state.st_mode & stat.S_IWOTH else ""
 
 
-def planted(path: Path) -> Path | None:
-    """Return a link on the way to `path` that another user put into a folder that all may write, as Linux has it."""
+def find_planted_link(path: Path) -> Path | None:
+    """Return a link on the path that another user put into a world-writable folder (Linux: protected_symlinks)."""
     if sys.platform == "win32":
         return None
     folders: dict[Path, os.stat_result] = {}
     with contextlib.suppress(FileNotFoundError):
-        for at, state in _way(path):
-            folders[at] = state
-            holder = folders[at.parent]
-            foreign = state.st_uid not in (os.geteuid(), holder.st_uid)
-            if foreign and stat.S_ISLNK(state.st_mode) and holder.st_mode & _OPEN_TO_ALL == _OPEN_TO_ALL:
-                return at
+        for entry, state in _walk(path):
+            folders[entry] = state
+            folder = folders[entry.parent]
+            is_foreign = state.st_uid not in (os.geteuid(), folder.st_uid)
+            if is_foreign and stat.S_ISLNK(state.st_mode) and folder.st_mode & _WORLD_WRITABLE == _WORLD_WRITABLE:
+                return entry
     return None
 
 
 def read(file: Path) -> bytes:
-    """Read a file that nobody but this user and root can have written; raises OSError, as for any that is no file."""
-    waits_for_nobody = getattr(os, "O_NONBLOCK", 0)
-    with open(file, "rb", opener=lambda name, flags: os.open(name, flags | waits_for_nobody)) as opened:
+    """Read a regular file that only this user and root can write; raises OSError for any other."""
+    nonblocking = getattr(os, "O_NONBLOCK", 0)
+    with open(file, "rb", opener=lambda name, flags: os.open(name, flags | nonblocking)) as opened:
         state = os.fstat(opened.fileno())
         if not stat.S_ISREG(state.st_mode):
-            raise OSError(f"{file} is no regular file")
-        if told := fault(file, state):
-            raise PermissionError(told)
+            raise OSError(f"{file} is not a regular file")
+        if reason := distrust_entry(file, state):
+            raise PermissionError(reason)
         return opened.read()
 
 
 def read_json(file: Path) -> object:
-    """Read a JSON document in the same way; raises OSError, or ValueError when it is none."""
+    """Read a JSON document as `read` does; raises OSError, or ValueError if it is not valid."""
     try:
         return json.loads(read(file))
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
 
-def fields(found: object, kinds: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
-    """Return these fields of a document, each of of one of its kinds, numbers within 64 bits; raises ValueError."""
+def check_fields(found: object, types: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
+    """Return these fields of a document; raises ValueError for a missing one, a wrong type, or beyond 64 bits."""
     if not isinstance(found, dict):
-        raise ValueError("it is no table")
-    for name, allowed in kinds.items():
+        raise ValueError("it is not a table")
+    for name, allowed in types.items():
         value = found.get(name)
         if name not in found or type(value) not in allowed:
             raise ValueError(f"{name} is missing or of a wrong type")
         if isinstance(value, int | float) and not -(2**63) <= value < 2**63:
             raise ValueError(f"{name} is out of range")
-    return {name: found[name] for name in kinds}
+    return {name: found[name] for name in types}
 
 
-def _way(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Yield every folder and link that leads to `path`, from the root on, and what lies there; raises OSError."""
-    ahead, at, links = deque(path.absolute().parts), Path(), 0
-    while ahead:
-        part = ahead.popleft()
+def _walk(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield every folder and link on the way to `path`, from the root, and the file itself; raises OSError."""
+    parts, current, links = deque(path.absolute().parts), Path(), 0
+    while parts:
+        part = parts.popleft()
         if part == os.pardir:
-            at = at.parent  # no link is left in it
+            current = current.parent  # its links are resolved already
             continue
-        state = (at / part).lstat()
-        yield at / part, state
+        state = (current / part).lstat()
+        yield current / part, state
         if not stat.S_ISLNK(state.st_mode):
-            at = at / part
+            current = current / part
             continue
         links += 1
-        if links > _MOST_LINKS:
+        if links > _MAX_LINKS:
             raise OSError(f"{path} has too many links")
-        ahead.extendleft(reversed((at / part).readlink().parts))
+        parts.extendleft(reversed((current / part).readlink().parts))
 
 
 def _is_alone(path: Path, state: os.stat_result) -> bool:
-    """Whether the owner is the only one in the file's group, as systems are set up that give each user a group."""
+    """Whether the owner is the only member of the file's group, as on systems with a group for each user."""
     if sys.platform == "win32":
         return True
     import grp

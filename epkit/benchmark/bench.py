@@ -12,8 +12,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from epkit._system.arguments import items, mapping, positive, whole
-from epkit._system.scratch import scratch, write
+from epkit._system.arguments import check_integer, check_items, check_mapping, check_positive
+from epkit._system.folders import make_scratch_folder, write_scratch
 from epkit.benchmark import budget as times
 from epkit.benchmark.budget import Budget
 from epkit.benchmark.candidate_run import Contender, of_calls, of_targets
@@ -34,8 +34,8 @@ from epkit.config.file import ConfigSource, load
 from epkit.discovery.registry import discover
 from epkit.errors import ConfigError
 from epkit.model import sample
-from epkit.model.file import Source, TensorInfo, digest
-from epkit.model.file import read as read_model
+from epkit.model.digest import digest_model
+from epkit.model.file import Source, TensorInfo, read_model
 from epkit.parity.feed import Feed, feed
 from epkit.parity.tolerance import tolerance_of
 from epkit.session.fault import raise_common_fault
@@ -123,7 +123,7 @@ def bench(
     seed = secrets.randbits(32) if seed is None else seed
     request = Request(
         model="given as bytes" if isinstance(contents.source, bytes) else str(contents.source),
-        model_sha256=digest(contents),
+        model_sha256=digest_model(contents),
         model_bytes=contents.size,
         named=bool(targets),
         budget_s=budget,
@@ -136,7 +136,7 @@ def bench(
     _tell(progress, time_left)("probing providers")
     spare = [] if targets else cpu_settings(written, registry)
     candidates = planned([*wanted, *spare], registry, refresh=refresh)
-    with scratch() as folder:
+    with make_scratch_folder() as folder:
         told: dict[str, Any] = {
             **_model_request(contents.source, folder),
             "config": sendable(config),
@@ -186,7 +186,7 @@ def bench_calls(
     contenders = of_calls(calls, {"callers": callers})
     file = None if output is None else Path(output)
     record = Record(request, [Case("", {})], contenders, RULES, look(), discover(), file)
-    with scratch() as folder:
+    with make_scratch_folder() as folder:
         return _measured(contenders, record, folder, Budget(time.monotonic(), budget), progress)
 
 
@@ -254,9 +254,9 @@ def _measuring(contest: Contest, *, profiling: bool) -> Contest:
 
 
 def _check(budget: float, callers: int, smallest_effect: float, seed: int | None) -> None:
-    positive(budget, "the budget", "give seconds above 0: --budget 90")
-    whole(callers, "the number of callers", "give a number from 1 on: --callers 4")
-    if positive(smallest_effect, "the smallest effect", "give a share above 0: 0.02") >= 1:
+    check_positive(budget, "the budget", "give seconds above 0: --budget 90")
+    check_integer(callers, "the number of callers", "give a number from 1 on: --callers 4")
+    if check_positive(smallest_effect, "the smallest effect", "give a share above 0: 0.02") >= 1:
         raise ConfigError(f"the smallest effect is {smallest_effect!r}", hint="give a share above 0: 0.02")
     if seed is not None and abs(seed) >= 2**63:
         raise ConfigError("the seed has more than 64 bits", hint="give a smaller one: --seed 1")
@@ -265,9 +265,12 @@ def _check(budget: float, callers: int, smallest_effect: float, seed: int | None
 def _sizes(batches: object, dimensions: object) -> tuple[list[int], dict[str, list[int]]]:
     """Return the sizes to vary as lists of whole numbers; raises ConfigError."""
     hint = "give lists of whole numbers: --batch 1,4,16 --dim height=224,448"
-    varied = mapping(dimensions, "dimensions", hint)
-    return [whole(one, "a batch size", hint) for one in items(batches, "batches", hint)], {
-        name: [whole(one, f"a size of {name!r}", hint) for one in items(sizes, f"dimensions of {name!r}", hint)]
+    varied = check_mapping(dimensions, "dimensions", hint)
+    return [check_integer(one, "a batch size", hint) for one in check_items(batches, "batches", hint)], {
+        name: [
+            check_integer(one, f"a size of {name!r}", hint)
+            for one in check_items(sizes, f"dimensions of {name!r}", hint)
+        ]
         for name, sizes in varied.items()
     }
 
@@ -276,7 +279,7 @@ def _model_request(source: Path | bytes, folder: Path) -> dict[str, object]:
     if not isinstance(source, bytes):
         return located(Path(source), in_memory=False)
     file = folder / "model"
-    write(file, source)
+    write_scratch(file, source)
     return located(file, in_memory=True)
 
 

@@ -8,15 +8,15 @@ from dataclasses import replace
 
 from epkit.benchmark.document import Case
 from epkit.errors import ConfigError
-from epkit.model.dimensions import batch_dimensions, check_sizes
-from epkit.model.file import UNTOLD, Model
+from epkit.model.file import ORT_UNKNOWN, Model
+from epkit.model.shapes import batch_dimensions, check_sizes
 from epkit.parity.feed import Feed
 
 
 def combined(model: Model, batches: Sequence[int], dimensions: Mapping[str, Sequence[int]]) -> list[Case]:
     """Combine all sizes. Raises ConfigError for a dimension that the model lacks, and for sizes below 1."""
-    if not model.tells and (batches or dimensions):
-        raise ConfigError(f"no size can be varied: {UNTOLD}", hint="benchmark the ONNX file that it was made from")
+    if not model.is_parsed and (batches or dimensions):
+        raise ConfigError(f"no size can be varied: {ORT_UNKNOWN}", hint="benchmark the ONNX file that it was made from")
     check_sizes(model.inputs, dict.fromkeys(dimensions, 1))
     wanted: list[tuple[str, Sequence[str], Sequence[int]]] = []
     if batches:

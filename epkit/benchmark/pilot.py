@@ -18,7 +18,7 @@ from epkit.benchmark.contest import Contest
 from epkit.benchmark.environment.nvidia_smi import device_bytes, gpus, used_and_free
 from epkit.benchmark.process import Reply, Runner
 from epkit.benchmark.record import Record
-from epkit.model.assumed_sizes import told as assumptions
+from epkit.model.assumed_sizes import describe_assumed
 from epkit.model.file import TensorInfo
 from epkit.parity.agreement import Agreement, agreement, incomparable
 from epkit.parity.metrics import NONE
@@ -137,7 +137,7 @@ def describe_cases(contenders: Sequence[Contender], record: Record, inputs: Sequ
         replace(case, inputs=tuple(one["inputs"]), inputs_sha256=one["inputs_sha256"])
         for case, one in zip(record.cases, told, strict=True)
     ]
-    for note in dict.fromkeys(assumptions(one["assumed"], inputs) for one in told):
+    for note in dict.fromkeys(describe_assumed(one["assumed"], inputs) for one in told):
         if note:
             record.notes.append(note)
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from epkit._system import platform
-from epkit._system.units import seconds
+from epkit._system.text import format_seconds
 from epkit.benchmark.budget import (
     BLOCK_S,
     LEAD_S,
@@ -54,8 +54,8 @@ def first_round(contest: Contest) -> Round | None:
             return plan
         others = ", ".join(one.name for one in taking_part[:-1])
         reason = (
-            f"it takes {seconds(slowest.starting_s)} to start and {seconds(slowest.run_s)} a run, too long to be "
-            f"measured beside {others} within {contest.record.request.budget_s:.3g} s"
+            f"it takes {format_seconds(slowest.starting_s)} to start and {format_seconds(slowest.run_s)} a run, too "
+            f"long to be measured beside {others} within {contest.record.request.budget_s:.3g} s"
         )
         each = sum(one.adding_s + LEAST_SWEEPS * one.run_s for one in taking_part)
         needed = 2 * budget.seconds - budget.left + ENOUGH_PROCESSES * each

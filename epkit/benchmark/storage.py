@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from epkit._system import files, trust
-from epkit._system.folders import users_folder
-from epkit._system.nesting import unfit
+from epkit._system.folders import resolve_user_folder
+from epkit._system.nesting import find_problem
 from epkit._system.platform import free_memory
-from epkit._system.units import size
+from epkit._system.text import format_bytes
 from epkit.benchmark.document import MOST_COMPARISONS, SCHEMA, Benchmark, Findings, Measured, too_many
 from epkit.errors import ConfigError
 
@@ -44,7 +44,7 @@ def folder() -> Path:
     named = os.environ.get(VARIABLE)
     if named:
         return Path(named)
-    return users_folder(lambda: platformdirs.user_data_dir("epkit")) / "benchmarks"
+    return resolve_user_folder(lambda: platformdirs.user_data_dir("epkit")) / "benchmarks"
 
 
 def new_file(model: str) -> Path:
@@ -54,7 +54,7 @@ def new_file(model: str) -> Path:
     """
     its_folder = folder()
     try:
-        files.private_folder(its_folder)
+        files.make_private_folder(its_folder)
         if not os.access(its_folder, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
@@ -65,7 +65,7 @@ def new_file(model: str) -> Path:
             old.unlink(missing_ok=True)
     name = re.sub(r"[^\w.-]+", "-", Path(model).stem) or "model"
     started = f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}-"
-    return its_folder / f"{started}{files.fitting(name, len(started) + len('.json'))}.json"
+    return its_folder / f"{started}{files.shorten_name(name, len(started) + len('.json'))}.json"
 
 
 def latest() -> Path:
@@ -79,7 +79,7 @@ def latest() -> Path:
 def write(benchmark: Benchmark, file: Path) -> None:
     """Write a document; whoever reads it meanwhile finds the old one or the new one. Raises ConfigError."""
     try:
-        files.write(file, json.dumps(benchmark.as_json(), allow_nan=False) + "\n")
+        files.write_atomic(file, json.dumps(benchmark.as_json(), allow_nan=False) + "\n")
     except OSError as error:
         raise ConfigError(f"{file} cannot be written: {error.strerror or error}", hint="--output FILE.json") from error
 
@@ -105,7 +105,7 @@ def read(file: str | os.PathLike[str]) -> Benchmark:
         raise ConfigError(f"{os.fspath(file)} is no JSON: {error}", hint=hint) from error
     except RecursionError as error:
         raise ConfigError(f"{os.fspath(file)} is damaged: it is nested too deep", hint=hint) from error
-    wrong = unfit(found)
+    wrong = find_problem(found)
     if wrong:
         raise ConfigError(f"{os.fspath(file)} is damaged: {wrong}", hint=hint)
     schema = found.get("schema") if isinstance(found, dict) else None
@@ -135,7 +135,7 @@ def _contents(file: Path) -> str:
     with file.open("rb") as opened:
         contents = opened.read(most + 1)
     if len(contents) > most:
-        raise OSError(errno.EFBIG, f"it has more than {size(most)}")
+        raise OSError(errno.EFBIG, f"it has more than {format_bytes(most)}")
     return contents.decode("utf-8")
 
 
@@ -168,6 +168,6 @@ def _documents(its_folder: Path) -> list[Path]:
     for file in its_folder.glob("[0-9]*T[0-9]*-*.json"):
         with contextlib.suppress(OSError):
             state = file.lstat()
-            if stat.S_ISREG(state.st_mode) and not trust.fault(file, state):
+            if stat.S_ISREG(state.st_mode) and not trust.distrust_entry(file, state):
                 found.append((state.st_mtime <= now, state.st_mtime_ns, file))
     return [file for *_, file in sorted(found)]

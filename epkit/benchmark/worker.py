@@ -16,8 +16,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from epkit._system.platform import end_with_parent, peak_rss
-from epkit._system.process import Parent, failure
+from epkit._system.platform import kill_with_parent, peak_rss
+from epkit._system.process import Parent, error_reply
 from epkit.errors import RunError
 from epkit.session.steady import is_steady
 
@@ -42,7 +42,7 @@ MOST_RUNS = 2000
 def main() -> None:
     """Answer messages until the parent goes."""
     parent = Parent()
-    end_with_parent()
+    kill_with_parent()
     messages: SimpleQueue[Message] = SimpleQueue()
     threading.Thread(target=_receive, args=(parent, messages), daemon=True).start()
     worker = Worker()
@@ -83,7 +83,7 @@ class Worker:
                 case _:
                     return {"peak_rss_bytes": peak_rss()}
         except Exception as error:  # noqa: BLE001 - the boundary of the process: whatever it is, the parent must know
-            return failure(error)
+            return error_reply(error)
 
     def _open(self, message: Message) -> Reply:
         self._callers = message["callers"]
@@ -102,7 +102,7 @@ class Worker:
 
     def _open_target(self, message: Message) -> Reply:
         started = time.perf_counter()
-        from epkit.model.assumed_sizes import clues
+        from epkit.model.assumed_sizes import read_image_hints
         from epkit.parity.feed import Feed, made, settled
         from epkit.parity.outputs import described, digest
         from epkit.runtime import api
@@ -120,7 +120,7 @@ class Worker:
         session = open_plan(model, plan, answers)
         open_s = time.perf_counter() - started
         cases = []
-        known = clues(model)
+        known = read_image_hints(model)
         self._settle = lambda: [settled(session, model, Feed(**feed)).assumed for feed in message["feeds"]]
         for feed in message["feeds"]:
             inputs = made(session.inputs, Feed(**feed), known)

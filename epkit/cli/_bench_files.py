@@ -84,5 +84,5 @@ def _print(found: Changes, before: str, now: str) -> None:
 
 
 def _typical(one: Typical) -> tuple[str, str]:
-    between = "" if one.low_s is None else f"{output.seconds(one.low_s)} to {output.seconds(one.high_s)}"
-    return (output.seconds(one.value_s), between)
+    between = "" if one.low_s is None else f"{output.format_seconds(one.low_s)} to {output.format_seconds(one.high_s)}"
+    return (output.format_seconds(one.value_s), between)

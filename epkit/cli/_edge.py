@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from epkit._system.printable import printable
+from epkit._system.text import printable
 from epkit.errors import ConfigError, EpkitError, PluginError, RunError
 
 READER_GONE = 141

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from epkit._system.printable import printable
+from epkit._system.text import printable
 from epkit.cli import _options
 from epkit.cli import output as _show
 from epkit.cli._bench_files import diff, verify

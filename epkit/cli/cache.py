@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from epkit._system.text import format_count
 from epkit.cli import _options, output
 
 if TYPE_CHECKING:
@@ -34,9 +35,8 @@ def list_(folder: str | None, as_json: bool) -> None:
         output.document(found.as_json())
         return
     _rows(found.rows)
-    output.line(
-        f"{_count(found.rows)} in {found.folder}, {output.size(found.bytes)} of {output.size(found.limit_bytes)}"
-    )
+    used = f"{output.format_bytes(found.bytes)} of {output.format_bytes(found.limit_bytes)}"
+    output.line(f"{format_count(len(found.rows), 'compiled model')} in {found.folder}, {used}")
     if found.answers:
         output.line(f"answers of probes beside it: {found.answers}; epkit providers --refresh asks anew")
 
@@ -54,7 +54,7 @@ def verify(context: click.Context, folder: str | None, as_json: bool) -> None:
         output.document(found.as_json())
     else:
         _rows(found.rows)
-        output.line(f"{_count(found.rows)} in {found.folder}")
+        output.line(f"{format_count(len(found.rows), 'compiled model')} in {found.folder}")
         bad = [row for row in found.rows if row.state in ("damaged", "unfinished")]
         output.advice([("what to do", "epkit cache prune" if bad else "")])
     context.exit(found.exit_code)
@@ -77,22 +77,26 @@ def prune(folder: str | None, everything: bool, stale: bool, as_json: bool) -> N
         output.document(done.as_json())
         return
     _rows(done.removed)
-    freed = output.size(sum(row.bytes for row in done.removed))
-    output.line(f"removed {_count(done.removed)} from {done.folder}, {freed}; {output.size(done.bytes)} are left")
+    freed = output.format_bytes(sum(row.bytes for row in done.removed))
+    removed = format_count(len(done.removed), "compiled model")
+    output.line(f"removed {removed} from {done.folder}, {freed}; {output.format_bytes(done.bytes)} are left")
 
 
 def _rows(rows: tuple[KeptRow, ...]) -> None:
     if not rows:
         return
     cells = [
-        (row.provider, row.state, row.model, output.size(row.bytes), _date(row.used), row.reason or row.built_with)
+        (
+            row.provider,
+            row.state,
+            row.model,
+            output.format_bytes(row.bytes),
+            _date(row.used),
+            row.reason or row.built_with,
+        )
         for row in rows
     ]
     output.table(("provider", "state", "model", "size", "last used", "built with"), cells, numbers=("size",))
-
-
-def _count(rows: tuple[KeptRow, ...]) -> str:
-    return "1 compiled model" if len(rows) == 1 else f"{len(rows)} compiled models"
 
 
 def _date(when: float | None) -> str:

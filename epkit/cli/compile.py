@@ -38,8 +38,8 @@ def compile(
     else:
         show.caches(done.cache)
         for file, size in done.files.items():
-            show.line(f"wrote {file}, {show.size(size)}")
+            show.line(f"wrote {file}, {show.format_bytes(size)}")
         for note in done.notes:
             show.line(f"note: {note}")
-        show.line(f"it took {show.seconds(done.seconds)}")
+        show.line(f"it took {show.format_seconds(done.seconds)}")
     context.exit(done.exit_code)

@@ -42,10 +42,10 @@ def inspect(
         output.document(found.as_json())
         return
     told = found.model
-    if told.tells:
+    if told.is_parsed:
         _contents(model, found)
     else:
-        output.title(f"{model}: {output.size(told.size)}, ORT format")
+        output.title(f"{model}: {output.format_bytes(told.size)}, ORT format")
     if found.batches:
         _batches(found)
     for note in found.notes:
@@ -56,19 +56,19 @@ def _contents(model: str, found: Inspection) -> None:
     told = found.model
     opsets = ", ".join(f"{domain} {version}" for domain, version in told.opsets.items())
     producer = f", by {told.producer}" if told.producer else ""
-    output.title(f"{model}: {output.size(told.size)}, IR version {told.ir_version}, opset {opsets}{producer}")
+    output.title(f"{model}: {output.format_bytes(told.size)}, IR version {told.ir_version}, opset {opsets}{producer}")
     rows = [("input", one.name, one.dtype, shape(one)) for one in told.inputs]
     rows += [("output", one.name, one.dtype, shape(one)) for one in told.outputs]
     output.table(("", "name", "dtype", "shape"), rows)
     operators = [(name, count) for name, count in told.operators.items()]
     output.table(("operator", "nodes"), [*operators, ("in all", sum(told.operators.values()))], numbers=("nodes",))
-    output.line(f"weights: {told.parameters:,} parameters, {output.size(told.weight_bytes)}")
+    output.line(f"weights: {told.parameters:,} parameters, {output.format_bytes(told.weight_bytes)}")
     for key, text in told.metadata.items():
         output.line(f"metadata: {key} = {_cut(text)}")
     for one in told.external:
-        output.line(f"external data: {one.path} ({output.size(one.bytes)})")
+        output.line(f"external data: {one.path} ({output.format_bytes(one.bytes)})")
     if found.memory is not None:
-        output.line(f"memory, estimated: {output.size(found.memory.total)} ({found.memory.covers})")
+        output.line(f"memory, estimated: {output.format_bytes(found.memory.total)} ({found.memory.covers})")
 
 
 def _cut(text: str) -> str:
@@ -78,13 +78,13 @@ def _cut(text: str) -> str:
 
 
 def _batches(found: Inspection) -> None:
-    from epkit.model.assumed_sizes import told as assumptions
+    from epkit.model.assumed_sizes import describe_assumed
 
     rows = []
     for row in found.batches:
         held = row.estimate
         parts = (held.weights, held.inputs, held.outputs, held.at_once, held.total, held.intermediates)
-        rows.append((row.batch, *map(output.size, parts)))
+        rows.append((row.batch, *map(output.format_bytes, parts)))
     columns = ("batch", "weights", "inputs", "outputs", "in between", "together", "all in between")
     output.title("estimated, by batch size:")
     output.table(columns, rows, numbers=columns)
@@ -99,10 +99,10 @@ def _batches(found: Inspection) -> None:
     rows = [
         (
             batch,
-            output.size(one.opened),
-            output.size(one.run),
-            output.size(one.total),
-            output.size(one.kept),
+            output.format_bytes(one.opened),
+            output.format_bytes(one.run),
+            output.format_bytes(one.total),
+            output.format_bytes(one.kept),
             one.provider,
         )
         for batch, one in measured
@@ -117,7 +117,7 @@ def _batches(found: Inspection) -> None:
     output.advice((f"batch {batch}", one.hint) for batch, one in measured)
     for summary in dict.fromkeys(one.summary for _, one in measured if one.summary):
         output.line(summary)
-    for note in dict.fromkeys(assumptions(one.assumed, files=False) for _, one in measured if one.assumed):
+    for note in dict.fromkeys(describe_assumed(one.assumed, files=False) for _, one in measured if one.assumed):
         output.line(f"note: {note}")
 
 

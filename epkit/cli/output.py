@@ -11,9 +11,9 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from epkit._system.printable import printable
-from epkit._system.units import seconds as seconds
-from epkit._system.units import size as size
+from epkit._system.text import format_bytes as format_bytes
+from epkit._system.text import format_seconds as format_seconds
+from epkit._system.text import printable
 from epkit.cli import _edge
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def caches(rows: Iterable[Cached]) -> None:
     for row in rows:
         told = f"cache: {row.provider} {row.outcome}"
         if row.outcome in ("hit", "built"):
-            told += f", {size(row.bytes)} in {row.folder}, built in {seconds(row.seconds)}"
+            told += f", {format_bytes(row.bytes)} in {row.folder}, built in {format_seconds(row.seconds)}"
         line(told + (f" ({row.reason})" if row.reason else ""))
 
 

@@ -33,18 +33,18 @@ def run(
 ) -> None:
     """Run MODEL once, for given or made-up inputs, and say what ran where."""
     from epkit.model import assumed_sizes
-    from epkit.model.array_files import load_inputs, saved
-    from epkit.model.dimensions import check_sizes
-    from epkit.model.file import read as read_model
+    from epkit.model.array_files import load_inputs, save_outputs
+    from epkit.model.file import read_model
+    from epkit.model.shapes import check_sizes
     from epkit.runtime.size_search import Given, first_run
     from epkit.session import open as session
 
     with session.open(model, target, config=config) as opened:
         check_sizes(opened.inputs, dimensions)
         known = Given(load_inputs(given, opened.inputs), dimensions=dimensions)
-        ran = first_run(opened.run, opened.inputs, known, assumed_sizes.clues(read_model(model)))
+        ran = first_run(opened.run, opened.inputs, known, assumed_sizes.read_image_hints(read_model(model)))
         outputs, made = ran.result, ran.made
-        files = saved(outputs, Path(output_dir)) if output_dir is not None else {}
+        files = save_outputs(outputs, Path(output_dir)) if output_dir is not None else {}
         report = opened.report
     shapes = {name: describe(value) for name, value in outputs.items()}
     if as_json:
@@ -58,8 +58,8 @@ def run(
     if made.made_up:
         output.line(f"made up: {', '.join(made.made_up)}; give them with --input NAME=FILE.npy")
     if made.assumed:
-        output.line(assumed_sizes.told(made.assumed, opened.inputs))
-    output.line(f"run: {output.seconds(ran.seconds)}")
+        output.line(assumed_sizes.describe_assumed(made.assumed, opened.inputs))
+    output.line(f"run: {output.format_seconds(ran.seconds)}")
 
 
 def describe(value: Any) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def _report(report: Report) -> None:
         [(one.provider, one.outcome, report.share(one.provider), one.reason) for one in report.tried],
     )
     output.advice((one.provider, one.hint) for one in report.tried)
-    spent = ", ".join(f"{part} {output.seconds(value)}" for part, value in report.seconds.items())
+    spent = ", ".join(f"{part} {output.format_seconds(value)}" for part, value in report.seconds.items())
     output.line(f"times: {spent}")
     if report.graph is not None:
         output.line(report.graph.summary())
@@ -96,9 +96,14 @@ def _report(report: Report) -> None:
             ("shapes", "runs", "first run", "last run", "", "peak memory", "grew by"),
             [
                 (
-                    *(output.shapes(one.shapes), one.runs, output.seconds(one.first_s), output.seconds(one.steady_s)),
+                    *(
+                        output.shapes(one.shapes),
+                        one.runs,
+                        output.format_seconds(one.first_s),
+                        output.format_seconds(one.steady_s),
+                    ),
                     "" if one.steady is None else "steady" if one.steady else "not steady yet",
-                    *(output.size(one.peak_bytes), output.size(one.grew_bytes)),
+                    *(output.format_bytes(one.peak_bytes), output.format_bytes(one.grew_bytes)),
                 )
                 for one in report.warmup
             ],

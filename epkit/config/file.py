@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeAlias, cast
 
 from epkit._system import trust
-from epkit._system.arguments import kind_of
+from epkit._system.arguments import type_name
 from epkit._system.nesting import is_deeper
 from epkit.config.built_in import BUILT_IN
 from epkit.errors import ConfigError, UnknownTarget, nearest
@@ -159,7 +159,7 @@ def _read(
     if isinstance(source, Mapping):
         return source, "call", True
     if not (source is None or isinstance(source, str | os.PathLike)) or "\0" in os.fspath(source or ""):
-        raise ConfigError(f"config is {kind_of(source)}, which names no file", hint="give a path, or a mapping")
+        raise ConfigError(f"config is {type_name(source)}, which names no file", hint="give a path, or a mapping")
     if source == "":
         raise ConfigError("the config file has an empty name", hint="--config FILE")
     named = source if source is not None else environ.get("EPKIT_CONFIG")

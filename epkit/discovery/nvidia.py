@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from epkit._system import platform as _platform
+from epkit._system import libraries
 from epkit.provider import Availability, Unusable, Usable
 
 DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
@@ -74,14 +74,14 @@ class Installed:
 
     def library(self, provider: str) -> Path:
         """Return where the library of a provider (`cuda`) lies in builds that have it."""
-        return self.root / "capi" / _platform.shared_library(f"onnxruntime_providers_{provider}")
+        return self.root / "capi" / libraries.shared_library(f"onnxruntime_providers_{provider}")
 
     def needs(self, providers: Iterable[str]) -> list[str]:
         """List the libraries that the providers cannot be loaded without."""
         if sys.platform == "win32":
             names = [name.format(cuda=self.cuda_major) for one in providers for name in _WINDOWS[one]]
         else:
-            names = [name for one in providers for name in _platform.needed_libraries(self.library(one))]
+            names = [name for one in providers for name in libraries.read_needed_libraries(self.library(one))]
         return list(dict.fromkeys(names))
 
 
@@ -149,8 +149,8 @@ def preload(runtime: ModuleType, installed: Installed | None) -> None:
 
 def missing_libraries(names: Iterable[str], directories: Sequence[Path]) -> dict[str, str]:
     """Return those of the libraries that are not there, the driver's apart, each with what the loader said."""
-    absent = [name for name in dict.fromkeys(names) if name != DRIVER and not _platform.find_library(name, directories)]
-    return {name: error for name in absent if (error := _platform.load_error(name))}
+    absent = [name for name in dict.fromkeys(names) if name != DRIVER and not libraries.find_library(name, directories)]
+    return {name: error for name in absent if (error := libraries.try_load(name))}
 
 
 def absence(missing: Mapping[str, str], directories: Sequence[Path], gpu: bool | None) -> str:
@@ -161,7 +161,7 @@ def absence(missing: Mapping[str, str], directories: Sequence[Path], gpu: bool |
         sentence += f" (also missing: {', '.join(named)})"
     elif DRIVER in missing:
         sentence += " (it comes with the NVIDIA driver)"
-    instead = [other for name in missing for other in _platform.other_versions(name, directories)]
+    instead = [other for name in missing for other in libraries.find_other_versions(name, directories)]
     if instead:
         sentence += f"; found {', '.join(instead)} instead"
     if DRIVER in missing and gpu is False:
@@ -265,7 +265,7 @@ def fingerprint(runtime: Installed | None, providers: Sequence[str], lazy: Itera
     facts.append(_stamp(Path("/etc/ld.so.cache")))
     if runtime is not None:
         directories = runtime.wheel_directories
-        found = [_platform.find_library(name, directories) for name in (*runtime.needs(providers), *lazy)]
+        found = [libraries.find_library(name, directories) for name in (*runtime.needs(providers), *lazy)]
         facts.append(f"{runtime.package} {runtime.version} {runtime.cuda}")
         facts += [_stamp(path) for path in (*map(runtime.library, providers), *directories, *found) if path]
     return facts

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from epkit import wheels
 from epkit._system import files, trust
-from epkit._system.folders import directory
+from epkit._system.folders import make_cache_folder
 from epkit._system.process import Child
 from epkit._version import __version__
 from epkit.discovery.registry import Absent, Registry
@@ -172,11 +172,11 @@ def _proven(provider: Provider, device: Device | None, registry: Registry, proof
         child.send(request | {"seconds": provider.self_test_timeout_s})
         reply = child.receive(provider.self_test_timeout_s)
         if reply is None:
-            ending, said = child.ending(), child.last_words()
+            ending, said = child.describe_end(), child.last_line()
             limit = f" (limit: {provider.self_test_timeout_s:g} s)" if child.timed_out else ""
             reason = f"its proof {ending}{limit}" + (f": {said}" if said else "")
             return Unusable(reason, hint_for(provider, said) or "epkit providers --refresh", transient=True)
-        log = child.log()
+        log = child.read_log()
     if reply["usable"]:
         return Usable(str(reply["detail"]), str(reply["note"]))
     reason, hint, transient = str(reply["reason"]), str(reply["hint"] or ""), bool(reply["transient"])
@@ -207,13 +207,13 @@ class _Memory:
             return None
         try:
             found = trust.read_json(self.path)
-            kept = trust.fields(found, _KEPT)
+            kept = trust.check_fields(found, _KEPT)
             age = time.time() - kept["at"]
             if not 0 <= age < (TRANSIENT_SECONDS if kept["transient"] else self.seconds):
                 return None
             if kept["usable"]:
-                return Usable(**trust.fields(found, _KEPT_USABLE))
-            return Unusable(**trust.fields(found, _KEPT_UNUSABLE), transient=kept["transient"])
+                return Usable(**trust.check_fields(found, _KEPT_USABLE))
+            return Unusable(**trust.check_fields(found, _KEPT_UNUSABLE), transient=kept["transient"])
         except (OSError, ValueError):
             return None
 
@@ -227,7 +227,7 @@ class _Memory:
             case Unusable(reason, hint, transient):
                 kept = {"usable": False, "reason": reason, "hint": hint, "transient": transient}
         try:
-            files.write(self.path, json.dumps(kept | {"at": time.time()}), mode=files.KEPT)
+            files.write_atomic(self.path, json.dumps(kept | {"at": time.time()}), mode=files.PRIVATE_MODE)
         except OSError as error:
             self.note = f"the answer could not be remembered: {error}"
 
@@ -258,7 +258,7 @@ def _memory(provider: Provider, device: Device | None, registry: Registry, proof
     ]
     key = hashlib.sha256("\0".join(everything).encode()).hexdigest()[:32]
     try:
-        folder = directory("probe")
+        folder = make_cache_folder("probe")
         lock = filelock.FileLock(folder / f"{key}.lock")
         _acquire(lock, provider.self_test_timeout_s + 10, proofs)
     except (OSError, filelock.Timeout) as error:

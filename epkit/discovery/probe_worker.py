@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import traceback
 
-from epkit._system.cause import cause
 from epkit._system.process import Parent
+from epkit._system.text import describe_error
 from epkit.discovery.proof import proof_of
 from epkit.discovery.registry import Plugin, load
 from epkit.errors import EpkitError
@@ -24,8 +24,8 @@ def main() -> None:
     request = parent.receive()
     if request is None:
         return
-    parent.leave_with_parent()
-    parent.limit(float(str(request["seconds"])))
+    parent.exit_with_parent()
+    parent.set_time_limit(float(str(request["seconds"])))
     plugin = Plugin(str(request["plugin"]), str(request["value"]), "", "")
     device = request["device"]
     assert device is None or isinstance(device, int | str)
@@ -35,7 +35,7 @@ def main() -> None:
             parent.send({"usable": True, "detail": detail, "note": note})
         case Unusable(reason, hint, transient):
             parent.send({"usable": False, "reason": reason, "hint": hint, "transient": transient})
-    parent.leave()
+    parent.exit()
 
 
 def _answer(plugin: Plugin, name: str, device: Device | None) -> Availability:
@@ -57,7 +57,7 @@ def _answer(plugin: Plugin, name: str, device: Device | None) -> Availability:
         return Unusable(error.message, error.hint, transient=True)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a provider raises is its answer
         traceback.print_exc()
-        return Unusable(cause(error), hint_for(provider, str(error)), transient=True)
+        return Unusable(describe_error(error), hint_for(provider, str(error)), transient=True)
     return answer
 
 

@@ -18,7 +18,7 @@ from pydantic import ConfigDict
 
 from epkit import hookspecs
 from epkit._system import fork
-from epkit._system.streams import hushed
+from epkit._system.streams import silence
 from epkit.errors import PluginError, UnknownTarget, nearest
 from epkit.provider import (
     Availability,
@@ -36,7 +36,7 @@ GROUP = "epkit"
 NAMED = "EPKIT_PLUGINS"
 """The environment variable that names modules to load as plugins though they are not installed."""
 
-_lock = fork.lock()
+_lock = fork.make_lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +172,7 @@ def _loaded(plugin: Plugin) -> list[Provider]:
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(hookspecs)
     # What a plugin prints while it is imported must not end up in a document that somebody parses.
-    with hushed("stdout"):
+    with silence("stdout"):
         module = entry_point.load()
     manager.register(module, name=plugin.name)
     manager.check_pending()

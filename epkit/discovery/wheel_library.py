@@ -18,8 +18,8 @@ from pathlib import Path
 from types import ModuleType
 
 from epkit import wheels
-from epkit._system.cause import cause
 from epkit._system.process import Child, Parent
+from epkit._system.text import describe_error
 from epkit.errors import RunError
 from epkit.runtime import api
 
@@ -73,8 +73,8 @@ def ask(wheel: str, module: str) -> LibraryFacts:
         child.send({"module": module, "files": [str(file) for file in _libraries(wheel, module)]})
         reply = child.receive(SECONDS)
         if reply is None:
-            said = child.last_words()
-            raise NotKnown(f"asking {module} {child.ending()}" + (f": {said}" if said else ""))
+            said = child.last_line()
+            raise NotKnown(f"asking {module} {child.describe_end()}" + (f": {said}" if said else ""))
     match reply:
         case {"library": str(library), "names": [*names], "note": str(note)}:
             folder = Path(wheels.origin(module)).parent
@@ -114,7 +114,7 @@ def _main() -> None:
         files = request["files"]
         assert isinstance(files, list)
         parent.send(_told(str(request["module"]), [str(file) for file in files]))
-        parent.leave()
+        parent.exit()
 
 
 def _told(name: str, files: list[str]) -> dict[str, object]:
@@ -154,7 +154,7 @@ def _registered(files: list[str], called: str) -> dict[str, object]:
         try:
             runtime.register_execution_provider_library(_TRIAL, file)
         except Exception as error:  # noqa: BLE001 - whatever ONNX Runtime or the library raises is the answer
-            faults.append(f"{Path(file).name} cannot be registered: {cause(error)}")
+            faults.append(f"{Path(file).name} cannot be registered: {describe_error(error)}")
             continue
         names = sorted({one.ep_name.split(".")[0] for one in runtime.get_ep_devices()} - before)
         if names == [_TRIAL]:

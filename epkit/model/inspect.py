@@ -1,4 +1,4 @@
-"""What is in this model, and what will it take?"""
+"""Inspect a model: its contents, and an estimate of its memory."""
 
 from __future__ import annotations
 
@@ -11,124 +11,126 @@ from pathlib import Path
 from types import MappingProxyType
 
 from epkit import wheels
-from epkit._system.arguments import items, whole
+from epkit._system.arguments import check_integer, check_items
+from epkit._system.text import format_count
 from epkit.errors import ConfigError
-from epkit.model.dimensions import batch_dimensions, check_sizes, dynamic, named
-from epkit.model.file import BITS, Model, Source, TensorInfo, read
+from epkit.model.file import Model, Source, read_model
+from epkit.model.shapes import batch_dimensions, check_sizes, dynamic_dimensions, name_dimensions
+from epkit.model.types import BITS, TensorInfo
 
 SCHEMA = "epkit.inspect/1"
 
 _NEWEST = {"1.31": (13, 26)}
-"""IR version and opset that a release of ONNX Runtime loads at most, found by trying."""
+"""The newest IR version and opset that a release of ONNX Runtime loads, found by testing."""
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
-    """An estimate in bytes, of what can be known without running: each dynamic dimension counts as 1 unless said.
+class MemoryEstimate:
+    """An estimate of the memory in bytes, without running the model. A dynamic dimension that is not set counts as 1.
 
-    A tensor lives from the node that computes it to the last one that reads it, in the order of the file. What ONNX
-    Runtime needs for itself is left out.
+    A tensor is alive from the node that computes it to the last node that reads it, in the order of the file. ONNX
+    Runtime's own memory is left out.
     """
 
     weights: int
     inputs: int
     outputs: int
     intermediates: int
-    """All intermediate tensors that are known, one beside the other."""
+    """The sum of all intermediate tensors of known size."""
     at_once: int
-    """The most of them that live at once: memory is used again."""
+    """The largest sum of intermediate tensors that are alive at once, since memory is reused."""
     declared: int
-    """Intermediate tensors whose type and shape the model declares: the only ones in `intermediates`."""
+    """The number of intermediate tensors with declared type and shape: only these are in `intermediates`."""
     computed: int
-    """All intermediate tensors of the main graph."""
+    """The number of all intermediate tensors of the main graph."""
     unknown: tuple[str, ...] = ()
-    """Inputs and outputs that are left out: their size cannot be known from type and shape."""
+    """Inputs and outputs that are left out, since type and shape do not determine their size."""
     batch: int | None = None
-    """The size that the batch dimension counts as."""
+    """The size assumed for the batch dimension."""
     dimensions: Mapping[str, int] = field(default_factory=dict)
-    """The sizes that other dimensions count as."""
+    """The sizes assumed for other dimensions."""
 
     @property
     def total(self) -> int:
-        """Weights, inputs, outputs, and the intermediate tensors that live at once."""
+        """Weights, inputs, outputs, and the intermediate tensors that are alive at once."""
         return self.weights + self.inputs + self.outputs + self.at_once
 
     @property
     def covers(self) -> str:
-        """What the estimate is made of, in words."""
+        """A description of what the estimate includes."""
         without = f", without {', '.join(self.unknown)}" if self.unknown else ""
         tensors = f"those alive at once of {self.declared} of {self.computed} intermediate tensors with declared shapes"
-        said = [] if self.batch is None else [f"batch as {self.batch}"]
-        said += [f"{name} as {size}" for name, size in self.dimensions.items()]
-        sizes = ", ".join([*said, "other dynamic sizes as 1"] if said else ["dynamic dimensions as 1"])
-        return f"weights + inputs + outputs{without} + {tensors}, {sizes}"
+        sizes = [] if self.batch is None else [f"batch as {self.batch}"]
+        sizes += [f"{name} as {size}" for name, size in self.dimensions.items()]
+        listed = ", ".join([*sizes, "other dynamic sizes as 1"] if sizes else ["dynamic dimensions as 1"])
+        return f"weights + inputs + outputs{without} + {tensors}, {listed}"
 
     def as_json(self) -> dict[str, object]:
-        """Return it as JSON values, all in bytes but the counts."""
+        """Return the estimate as JSON values, in bytes except for the counts."""
         return {**asdict(self), "unknown": list(self.unknown), "total": self.total, "covers": self.covers}
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """What a process of its own held in bytes on the host, opening the model and running one batch size twice.
+class MeasuredMemory:
+    """The host memory of a worker process in bytes, which opens the model and runs one batch size twice.
 
-    `opened` is what it held more with the session open, `run` what it held more than that at most while it ran, inputs
-    included. None where the system does not tell, or `fault` says what went wrong.
+    `opened` is the increase by opening the session, `run` the peak increase after that by the runs, inputs included.
+    They are None if the system does not report memory, or after a `fault`.
     """
 
     provider: str | None
-    """The provider that took nodes."""
+    """The provider that ran nodes."""
     summary: str
-    """Who runs the nodes, in words."""
+    """A sentence about which providers ran how many nodes."""
     opened: int | None = None
     run: int | None = None
     kept: int | None = None
-    """What it still held more after the runs, inputs and outputs dropped: the arena, mostly."""
+    """The increase that remains after the runs, without inputs and outputs: mostly the arena."""
     fault: str = ""
     hint: str = ""
     assumed: Mapping[str, int] = field(default_factory=dict)
-    """Sizes of the dynamic dimensions that nobody gave."""
+    """Assumed sizes of dynamic dimensions."""
 
     @property
     def total(self) -> int | None:
-        """The most that the model took: `opened` and `run`."""
+        """The peak increase: `opened` and `run`."""
         return None if self.opened is None or self.run is None else self.opened + self.run
 
     def as_json(self) -> dict[str, object]:
-        """Return it as JSON values."""
+        """Return the fields as JSON values."""
         return {**asdict(self), "total": self.total}
 
 
 @dataclass(frozen=True, slots=True)
 class BatchSize:
-    """What one batch size takes: estimated, and where a target was named, measured."""
+    """The memory of one batch size: estimated, and measured if a target was given."""
 
     batch: int
-    estimate: Memory
-    measured: Measured | None = None
+    estimate: MemoryEstimate
+    measured: MeasuredMemory | None = None
 
     def as_json(self) -> dict[str, object]:
-        """Return it as JSON values."""
+        """Return the fields as JSON values."""
         measured = None if self.measured is None else self.measured.as_json()
         return {"batch": self.batch, "estimate": self.estimate.as_json(), "measured": measured}
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What a model file says, and what follows from it."""
+    """The contents of a model file, and an estimate of its memory."""
 
     model: Model
     dynamic: dict[str, tuple[str, ...]]
-    """Dynamic dimensions of the inputs: the name, and the inputs that use it. One without a name is "image[0]"."""
-    memory: Memory | None
-    """None for the ORT format, of which nothing is known."""
+    """Dynamic dimensions by name, with the inputs that have each. One without a name is "image[0]"."""
+    memory: MemoryEstimate | None
+    """None for the ORT format, which is not parsed."""
     notes: tuple[str, ...]
-    """What is worth knowing before running it."""
+    """Notes for someone who is about to run it."""
     batches: tuple[BatchSize, ...] = ()
-    """What each batch size takes that was asked for."""
+    """The memory of each requested batch size."""
 
     def as_json(self) -> dict[str, object]:
-        """Return it as JSON values."""
+        """Return the fields as JSON values."""
         model = self.model
         contents = self._contents()
         return {
@@ -136,10 +138,10 @@ class Inspection:
             "path": str(model.source) if isinstance(model.source, Path) else None,
             "format": model.format,
             "file_bytes": model.size,
-            # In ORT format all of it is unknown, not none.
-            **(contents if model.tells else dict.fromkeys(contents)),
+            # In ORT format everything is unknown, not empty.
+            **(contents if model.is_parsed else dict.fromkeys(contents)),
             "notes": list(self.notes),
-            "batches": [one.as_json() for one in self.batches],
+            "batches": [batch.as_json() for batch in self.batches],
         }
 
     def _contents(self) -> dict[str, object]:
@@ -149,14 +151,14 @@ class Inspection:
             "opsets": model.opsets,
             "producer": model.producer,
             "metadata": model.metadata,
-            "inputs": [_tensor_json(one) for one in model.inputs],
-            "outputs": [_tensor_json(one) for one in model.outputs],
+            "inputs": [_tensor_json(tensor) for tensor in model.inputs],
+            "outputs": [_tensor_json(tensor) for tensor in model.outputs],
             "dynamic_dimensions": {name: list(inputs) for name, inputs in self.dynamic.items()},
             "operators": model.operators,
             "nodes": sum(model.operators.values()),
             "parameters": model.parameters,
             "weight_bytes": model.weight_bytes,
-            "external_data": [{"path": str(one.path), "bytes": one.bytes} for one in model.external],
+            "external_data": [{"path": str(file.path), "bytes": file.bytes} for file in model.external],
             "memory_estimate": self.memory and self.memory.as_json(),
         }
 
@@ -164,72 +166,72 @@ class Inspection:
 def inspect(
     model: Source | Model, batches: Sequence[int] = (), dimensions: Mapping[str, int] = MappingProxyType({})
 ) -> Inspection:
-    """Read a model and say what is in it, and what each of the batch sizes would take by estimate.
+    """Read a model, and estimate its memory for each batch size.
 
-    `dimensions` are sizes of dynamic dimensions; the others count as 1. Raises ModelError when it cannot be read,
-    ConfigError when it has no batch dimension to vary, or no dimension of such a name.
+    `dimensions` are sizes of dynamic dimensions; the others count as 1. Raises ModelError if the model cannot be read,
+    ConfigError if it has no batch dimension, or no dimension of such a name.
     """
-    for size in items(batches, "batches", "--batch 1,4,16"):
-        whole(size, "a batch size", "--batch 1,4,16")
-    found = model if isinstance(model, Model) else read(model)
-    if not found.tells:
+    for size in check_items(batches, "batches", "--batch 1,4,16"):
+        check_integer(size, "a batch size", "--batch 1,4,16")
+    found = model if isinstance(model, Model) else read_model(model)
+    if not found.is_parsed:
         if batches:
-            raise ConfigError("a model in ORT format says nothing of its memory", hint="inspect the ONNX file")
-        note = "a model in ORT format says nothing of itself: inspect the ONNX file that it was made from"
+            raise ConfigError("the memory of a model in ORT format cannot be estimated", hint="inspect the ONNX file")
+        note = "a model in ORT format is not parsed: inspect the ONNX file that it was made from"
         return Inspection(found, {}, None, (note,))
     check_sizes(found.inputs, dimensions)
-    by_name = dynamic(found.inputs)
-    sizes = tuple(BatchSize(batch, of_batch(found, batch, dimensions)) for batch in batches)
-    return Inspection(found, by_name, _memory(found, dimensions, {}), tuple(_notes(found, by_name)), sizes)
+    dynamic = dynamic_dimensions(found.inputs)
+    sizes = tuple(BatchSize(batch, estimate_batch(found, batch, dimensions)) for batch in batches)
+    return Inspection(found, dynamic, _estimate(found, dimensions, {}), tuple(_notes(found, dynamic)), sizes)
 
 
-def of_batch(model: Model, batch: int, dimensions: Mapping[str, int] = MappingProxyType({})) -> Memory:
-    """Estimate the memory for one batch size. Raises ConfigError when the model has no batch dimension to vary."""
+def estimate_batch(model: Model, batch: int, dimensions: Mapping[str, int] = MappingProxyType({})) -> MemoryEstimate:
+    """Estimate the memory for one batch size. Raises ConfigError if the model has no batch dimension."""
     batches = dict.fromkeys(batch_dimensions(model.inputs, dimensions), batch)
-    return _memory(model, dimensions, batches, batch)
+    return _estimate(model, dimensions, batches, batch)
 
 
-def _memory(
+def _estimate(
     model: Model, dimensions: Mapping[str, int], batches: Mapping[str, int], batch: int | None = None
-) -> Memory:
+) -> MemoryEstimate:
     sizes = {**dimensions, **batches}
-    inner = {one.name: _size(one, sizes, batch) for one in model.intermediates}
-    known = {name: size for name, size in inner.items() if size is not None}
-    outer = {one.name: _size(one, sizes, batch) for one in (*model.inputs, *model.outputs)}
-    return Memory(
+    intermediates = {tensor.name: _size(tensor, sizes, batch) for tensor in model.intermediates}
+    known = {name: size for name, size in intermediates.items() if size is not None}
+    external = {tensor.name: _size(tensor, sizes, batch) for tensor in (*model.inputs, *model.outputs)}
+    return MemoryEstimate(
         weights=model.weight_bytes,
-        inputs=sum(outer[one.name] or 0 for one in model.inputs),
-        outputs=sum(outer[one.name] or 0 for one in model.outputs),
+        inputs=sum(external[tensor.name] or 0 for tensor in model.inputs),
+        outputs=sum(external[tensor.name] or 0 for tensor in model.outputs),
         intermediates=sum(known.values()),
         at_once=_at_once(known, model.lifetimes),
         declared=len(known),
-        computed=len(inner),
-        unknown=tuple(name for name, size in outer.items() if size is None),
+        computed=len(intermediates),
+        unknown=tuple(name for name, size in external.items() if size is None),
         batch=batch,
         dimensions=dict(dimensions),
     )
 
 
 def _at_once(sizes: Mapping[str, int], lifetimes: Mapping[str, tuple[int, int]]) -> int:
-    """Return the most bytes that live at one node."""
+    """Return the most bytes that are alive at one node."""
     changes: Counter[int] = Counter()
     for name, size in sizes.items():
-        made, read = lifetimes[name]
-        changes[made] += size
-        changes[read + 1] -= size
+        computed, last_read = lifetimes[name]
+        changes[computed] += size
+        changes[last_read + 1] -= size
     return max(itertools.accumulate(changes[place] for place in sorted(changes)), default=0)
 
 
-def _size(one: TensorInfo, sizes: Mapping[str, int], batch: int | None) -> int | None:
-    """Return the bytes of one tensor; None for strings, sequences, maps, and where the rank is unknown.
+def _size(tensor: TensorInfo, sizes: Mapping[str, int], batch: int | None) -> int | None:
+    """Return the bytes of a tensor; None for strings, sequences, maps, and an unknown rank.
 
-    A first dimension without a name is taken for the batch.
+    A dynamic first dimension without a name counts as the batch.
     """
-    bits = BITS.get(one.dtype)
-    if one.shape is None or not bits:
+    bits = BITS.get(tensor.dtype)
+    if tensor.shape is None or not bits:
         return None
-    shape = [size if isinstance(size, int) else sizes.get(size, 1) for size in named(one)]
-    if batch is not None and one.shape[:1] == (None,):
+    shape = [size if isinstance(size, int) else sizes.get(size, 1) for size in name_dimensions(tensor)]
+    if batch is not None and tensor.shape[:1] == (None,):
         shape[0] = batch
     return (math.prod(shape) * bits + 7) // 8
 
@@ -237,19 +239,18 @@ def _size(one: TensorInfo, sizes: Mapping[str, int], batch: int | None) -> int |
 def _notes(model: Model, dynamic: dict[str, tuple[str, ...]]) -> Iterator[str]:
     yield from _too_new(model)
     if dynamic:
-        many = "s" if len(dynamic) > 1 else ""
-        yield f"{len(dynamic)} dynamic dimension{many} ({', '.join(dynamic)}): give sizes with warmup.shapes"
-    for one in model.inputs:
-        if one.shape is None and one.dtype in BITS:
-            yield f"the input '{one.name}' declares no rank: any shape is taken"
+        yield f"{format_count(len(dynamic), 'dynamic dimension')} ({', '.join(dynamic)}): give sizes with warmup.shapes"
+    for tensor in model.inputs:
+        if tensor.shape is None and tensor.dtype in BITS:
+            yield f"the input '{tensor.name}' declares no rank: any shape is accepted"
     if not model.operators:
         yield "it has no node: no provider will run anything"
     if model.has_control_flow:
-        yield "it has If, Loop or Scan: what their bodies compute is not in the memory estimate"
+        yield "it has If, Loop or Scan: tensors in their bodies are not in the memory estimate"
 
 
 def _too_new(model: Model) -> Iterator[str]:
-    """Compare with the installed ONNX Runtime, without importing it; say nothing of a release that was not tried."""
+    """Compare the versions with those of the installed ONNX Runtime; nothing for a release that is not in `_NEWEST`."""
     for name, version in wheels.runtimes().items():
         ir_version, opset = _NEWEST.get(".".join(version.split(".")[:2]), (None, None))
         if ir_version is not None and model.ir_version > ir_version:
@@ -258,5 +259,6 @@ def _too_new(model: Model) -> Iterator[str]:
             yield f"opset {model.opsets['ai.onnx']} is newer than {name} {version} loads ({opset})"
 
 
-def _tensor_json(one: TensorInfo) -> dict[str, object]:
-    return {"name": one.name, "dtype": one.dtype, "shape": None if one.shape is None else list(one.shape)}
+def _tensor_json(tensor: TensorInfo) -> dict[str, object]:
+    shape = None if tensor.shape is None else list(tensor.shape)
+    return {"name": tensor.name, "dtype": tensor.dtype, "shape": shape}

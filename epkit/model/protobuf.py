@@ -1,14 +1,14 @@
-"""How is a protobuf message read without protobuf, and without reading its bulk?
+"""Read protobuf messages without the protobuf package, and without reading their large fields.
 
-A message is a row of fields: a key (field number and wire type), then a value. A long value says its length first, so
-gigabytes of weights are stepped over; nothing is copied before `text` asks for it.
+A message is a sequence of fields: a key (field number and wire type), then a value. A value of bytes begins with its
+length, so gigabytes of weights are skipped; bytes are copied only by `text`.
 
     for field in Message(buffer):
         match field:
             case 1, int(version): ...
             case 7, Message() as graph: ...
 
-A field of another wire type than expected matches no case, and is ignored as an unknown one. That is protobuf's rule.
+A field with an unexpected wire type matches no case, and is ignored like an unknown one: that is protobuf's rule.
 The encoding: https://protobuf.dev/programming-guides/encoding/
 """
 
@@ -34,14 +34,14 @@ class TruncatedError(WireError):
 
 
 class Message:
-    """A stretch of a buffer that holds fields, text or packed numbers: the schema knows which."""
+    """A range of a buffer that holds fields, text or packed numbers; the schema decides which."""
 
     __slots__ = ("_base", "_ends", "buffer", "start", "stop")
 
     def __init__(
         self, buffer: Buffer, start: int = 0, stop: int | None = None, *, base: int = 0, ends: bool = True
     ) -> None:
-        """`base` is where the buffer begins in the whole, and `ends` whether it goes to the end of that."""
+        """`base` is the offset of the buffer in the file, and `ends` whether it reaches the end of the file."""
         self.buffer = buffer
         self.start = start
         self.stop = len(buffer) if stop is None else stop
@@ -52,8 +52,8 @@ class Message:
         return self.stop - self.start
 
     def __iter__(self) -> Iterator[tuple[int, int | Message]]:
-        """Yield field number and value: a varint as an int, bytes as a Message. Fixed-width numbers are passed over."""
-        self._take()
+        """Yield field number and value: a varint as an int, bytes as a Message. Fixed-width numbers are skipped."""
+        self._copy_small()
         at = self.start
         while at < self.stop:
             key, at = self._varint(at)
@@ -74,7 +74,7 @@ class Message:
                     raise WireError(f"wire type {kind} before byte {self._base + at:,}")
 
     def text(self) -> str:
-        """Decode as UTF-8; what is not UTF-8 becomes the replacement character."""
+        """Decode as UTF-8; invalid bytes become the replacement character."""
         return self.buffer[self.start : self.stop].decode("utf-8", "replace")
 
     def integers(self) -> Iterator[int]:
@@ -86,7 +86,9 @@ class Message:
 
     def _end(self, at: int, size: int) -> int:
         if size > self.stop - at:
-            raise self._cut(f"{size:,} bytes are announced at byte {self._base + at:,}, {self.stop - at:,} are there")
+            raise self._cut_off(
+                f"{size:,} bytes are announced at byte {self._base + at:,}, {self.stop - at:,} are there"
+            )
         return at + size
 
     def _varint(self, at: int) -> tuple[int, int]:
@@ -100,14 +102,14 @@ class Message:
             shift += 7
             if shift == 70:
                 raise WireError(f"a number of more than ten bytes before byte {self._base + at:,}")
-        raise self._cut(f"a number is cut off at byte {self._base + at:,}")
+        raise self._cut_off(f"a number is cut off at byte {self._base + at:,}")
 
-    def _cut(self, what: str) -> WireError:
-        """Tell a buffer that ends too early from a field that is longer than the message around it."""
+    def _cut_off(self, what: str) -> WireError:
+        """Return TruncatedError if the file ends too early, WireError if a field is longer than its message."""
         return TruncatedError(what) if self._ends and self.stop == len(self.buffer) else WireError(what)
 
-    def _take(self) -> None:
-        """Take a small message out of a file that is read by pages: what is in it is looked at byte by byte."""
+    def _copy_small(self) -> None:
+        """Copy a small message of a file that is read in pages: its fields are read byte by byte."""
         if isinstance(self.buffer, Pages) and len(self) <= PAGE:
             self._ends = self.stop == len(self.buffer)
             self.buffer, self._base = self.buffer[self.start : self.stop], self.start
@@ -115,5 +117,5 @@ class Message:
 
 
 def signed(value: int) -> int:
-    """Read a varint as int64: negative numbers come as their two's complement."""
+    """Interpret a varint as int64, in two's complement."""
     return value - 2**64 if value >= 2**63 else value

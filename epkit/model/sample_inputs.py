@@ -1,4 +1,4 @@
-"""Which inputs does a model accept, where nobody gives any?"""
+"""Generate inputs for a model: choose shapes, and fill them with numbers."""
 
 from __future__ import annotations
 
@@ -10,128 +10,136 @@ from dataclasses import dataclass
 import numpy as np
 
 from epkit._system.platform import free_memory
-from epkit._system.units import size as size_text
+from epkit._system.text import format_bytes
 from epkit.errors import InputError
-from epkit.model.dimensions import bound, named
 from epkit.model.dtypes import numpy_dtype
-from epkit.model.file import TensorInfo
+from epkit.model.shapes import infer_sizes, name_dimensions
+from epkit.model.types import TensorInfo
 
 
 @dataclass(frozen=True, slots=True)
-class Sized:
-    """A shape for each input, and the dimensions whose size was guessed."""
+class SampleShapes:
+    """A shape for each input, and the dimensions whose size was assumed."""
 
     shapes: Mapping[str, tuple[int, ...]]
-    guessed: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class StandIn:
-    """Inputs that stand in for those that nobody gave, and the dimensions whose size was guessed."""
+class SampleInputs:
+    """Generated inputs, and the dimensions whose size was assumed."""
 
     feed: Mapping[str, object]
-    guessed: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
 
 
-def sized(
+def choose_shapes(
     inputs: Sequence[TensorInfo],
     shapes: Mapping[str, Sequence[int]] | None = None,
     dimensions: Mapping[str, int] | None = None,
     *,
     optional: bool = False,
-) -> Sized:
-    """Choose a shape for each input: the one given, else the declared one, with 1 for dimensions that nobody says.
+) -> SampleShapes:
+    """Choose a shape for each input: from `shapes`, or the declared one, with `dimensions` or 1 for dynamic sizes.
 
-    A dimension that a given shape settles has that size in the other inputs too. Inputs that are optional are left out
-    unless `optional`; for a sequence it is the shape of its one element. Raises InputError for an input that cannot be
-    made up.
+    A dimension that one of `shapes` determines has that size in all inputs. Optional inputs are left out unless
+    `optional`; a sequence gets the shape of its one element. Raises InputError for an input that cannot be generated.
     """
     shapes = shapes or {}
-    sizes = bound(inputs, shapes) | dict(dimensions or {})
-    guessed: dict[str, None] = {}
+    sizes = infer_sizes(inputs, shapes) | dict(dimensions or {})
+    assumed: dict[str, None] = {}
     found: dict[str, tuple[int, ...]] = {}
-    for wanted in inputs:
-        plain = _required(wanted.dtype)
-        inner = _inner(plain)
-        if plain != wanted.dtype and ("(" in inner or not (optional or shapes.get(wanted.name))):
+    for tensor in inputs:
+        required = _required(tensor.dtype)
+        inner = _inner(required)
+        if required != tensor.dtype and ("(" in inner or not (optional or shapes.get(tensor.name))):
             continue
         if "(" in inner:
-            hint = f"give it: --input {wanted.name}=FILE.json" if inner.startswith("map(") else "give it"
-            raise InputError(f"input {wanted.name!r} is {wanted.dtype}, which cannot be made up", hint=hint)
-        if shapes.get(wanted.name):
-            found[wanted.name] = tuple(shapes[wanted.name])
+            hint = f"give it: --input {tensor.name}=FILE.json" if inner.startswith("map(") else "give it"
+            raise InputError(f"input {tensor.name!r} is {tensor.dtype}, which cannot be generated", hint=hint)
+        if shapes.get(tensor.name):
+            found[tensor.name] = tuple(shapes[tensor.name])
             continue
-        if wanted.shape is None and inner != plain:
-            guessed[f"the rank of {wanted.name}"] = None
-            found[wanted.name] = (1,)  # a sequence of scalars suits few operators
+        if tensor.shape is None and inner != required:
+            assumed[f"the rank of {tensor.name}"] = None
+            found[tensor.name] = (1,)  # few operators take a sequence of scalars
             continue
-        guessed |= dict.fromkeys(size for size in named(wanted) if isinstance(size, str) and size not in sizes)
-        found[wanted.name] = tuple(size if isinstance(size, int) else sizes.get(size, 1) for size in named(wanted))
-    return Sized(found, tuple(guessed))
+        assumed |= dict.fromkeys(
+            size for size in name_dimensions(tensor) if isinstance(size, str) and size not in sizes
+        )
+        found[tensor.name] = tuple(
+            size if isinstance(size, int) else sizes.get(size, 1) for size in name_dimensions(tensor)
+        )
+    return SampleShapes(found, tuple(assumed))
 
 
-def filled(inputs: Sequence[TensorInfo], shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, object]:
-    """Make inputs of these shapes: seeded numbers in [0, 1) for floats, 1 for integers, "a" for text.
+def generate_inputs(
+    inputs: Sequence[TensorInfo], shapes: Mapping[str, tuple[int, ...]], seed: int = 0
+) -> dict[str, object]:
+    """Generate inputs of these shapes: random numbers in [0, 1) for floats, 1 for integers, "a" for strings.
 
-    Integers are 1, since 0 may be divided by and anything larger may be past the end of a table. Raises InputError for
-    inputs that would not fit into the memory.
+    Integers are 1, since 0 may be a divisor and a larger one may be out of a table's range. Raises InputError if the
+    inputs do not fit into memory.
     """
-    check_room(inputs, shapes)
+    check_memory(inputs, shapes)
     random = np.random.default_rng(seed)
     feed: dict[str, object] = {}
-    for wanted in inputs:
-        if wanted.name in shapes:
-            plain = _required(wanted.dtype)
-            inner = _inner(plain)
+    for tensor in inputs:
+        if tensor.name in shapes:
+            required = _required(tensor.dtype)
+            inner = _inner(required)
             try:
-                value = _array(inner, shapes[wanted.name], random)
+                value = _array(inner, shapes[tensor.name], random)
             except MemoryError as error:
-                told = f"input {wanted.name!r} of shape {list(shapes[wanted.name])} cannot be generated: {error}"
-                raise InputError(told, hint="give it itself, or smaller sizes for its dynamic dimensions") from error
-            feed[wanted.name] = value if inner == plain else [value]
+                problem = f"input {tensor.name!r} of shape {list(shapes[tensor.name])} cannot be generated: {error}"
+                raise InputError(problem, hint="give it itself, or smaller sizes for its dynamic dimensions") from error
+            feed[tensor.name] = value if inner == required else [value]
     return feed
 
 
-def check_room(inputs: Sequence[TensorInfo], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Hold the bytes of generated inputs to the free memory, before any is asked for; raises InputError.
+def check_memory(inputs: Sequence[TensorInfo], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Check the size of generated inputs against the free memory, before any is allocated; raises InputError.
 
-    A model of a few bytes may declare any size. Half of the memory is left for what the model makes of them.
+    A model of a few bytes may declare any size. Half of the memory is left for running the model.
     """
-    bytes_of = {
-        one.name: math.prod(shapes[one.name]) * _itemsize(_inner(_required(one.dtype)))
-        for one in inputs
-        if one.name in shapes
+    sizes = {
+        tensor.name: math.prod(shapes[tensor.name]) * _itemsize(_inner(_required(tensor.dtype)))
+        for tensor in inputs
+        if tensor.name in shapes
     }
-    free, wanted = free_memory(), sum(bytes_of.values())
-    if wanted > (sys.maxsize if free is None else free // 2):
-        largest = max(bytes_of, key=bytes_of.__getitem__)
-        told = f"generated inputs would take {size_text(wanted)}, {largest!r} alone {size_text(bytes_of[largest])}"
-        has = "" if free is None else f", and {size_text(free)} of memory are free"
-        raise InputError(told + has, hint=f"give {largest!r} itself, or smaller sizes for its dynamic dimensions")
+    free, total = free_memory(), sum(sizes.values())
+    if total > (sys.maxsize if free is None else free // 2):
+        largest = max(sizes, key=sizes.__getitem__)
+        problem = f"generated inputs would take {format_bytes(total)}, {largest!r} alone {format_bytes(sizes[largest])}"
+        available = "" if free is None else f", and {format_bytes(free)} of memory are free"
+        raise InputError(
+            problem + available, hint=f"give {largest!r} itself, or smaller sizes for its dynamic dimensions"
+        )
 
 
-def stand_in(
+def make_sample_inputs(
     inputs: Sequence[TensorInfo],
     shapes: Mapping[str, Sequence[int]] | None = None,
     dimensions: Mapping[str, int] | None = None,
     seed: int = 0,
-) -> StandIn:
-    """Choose shapes and fill them; odd seeds leave optional inputs out. Raises InputError as `sized` does."""
-    chosen = sized(inputs, shapes, dimensions, optional=seed % 2 == 0)
-    return StandIn(filled(inputs, chosen.shapes, seed), chosen.guessed)
+) -> SampleInputs:
+    """Choose shapes and generate inputs; an odd seed leaves optional inputs out. Raises InputError."""
+    chosen = choose_shapes(inputs, shapes, dimensions, optional=seed % 2 == 0)
+    return SampleInputs(generate_inputs(inputs, chosen.shapes, seed), chosen.assumed)
 
 
 def _required(dtype: str) -> str:
-    """Return what an optional type holds, any other type itself."""
+    """Return the element type of an optional, or any other type itself."""
     return dtype.removeprefix("optional(").removesuffix(")") if dtype.startswith("optional(") else dtype
 
 
 def _inner(dtype: str) -> str:
+    """Return the element type of a sequence, or any other type itself."""
     return dtype.removeprefix("sequence(").removesuffix(")")
 
 
 def _itemsize(dtype: str) -> int:
-    """Return what an element takes while it is made: a float is made as a float32 first, a text is a pointer."""
+    """Return the bytes of an element during generation: floats are generated as float32, a string is a pointer."""
     if dtype == "string":
         return 8
     kind = numpy_dtype(dtype)

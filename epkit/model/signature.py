@@ -1,11 +1,11 @@
-"""What is a file that is not ONNX, judged by its first bytes?"""
+"""Identify a file that is not ONNX by its first bytes."""
 
 from __future__ import annotations
 
 from codecs import getincrementaldecoder
 
-HEAD = 512
-"""How many bytes `identify` wants to see."""
+HEAD_BYTES = 512
+"""How many bytes `identify` needs."""
 
 _EXPORT = "export the model to ONNX, from PyTorch with torch.onnx.export"
 _KERAS = "convert it with tf2onnx"
@@ -27,9 +27,9 @@ _SIGNATURES = (
 
 
 def identify(head: bytes) -> tuple[str, str]:
-    """Return what a file beginning with `head` is, and what to do with it; two empty texts when unknown."""
-    for place, signature, kind, hint in _SIGNATURES:
-        if head.startswith(signature, place):
+    """Return what a file that begins with `head` is, and what to do with it; two empty strings if unknown."""
+    for offset, signature, kind, hint in _SIGNATURES:
+        if head.startswith(signature, offset):
             return kind, hint
     start = head.lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html")):
@@ -39,7 +39,7 @@ def identify(head: bytes) -> tuple[str, str]:
 
 def _is_text(head: bytes) -> bool:
     try:
-        # the last character may be cut in two
+        # incremental, since the last character may be cut off
         text = getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError:
         return False

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from epkit._system.arguments import names, whole
-from epkit._system.scratch import scratch, write
+from epkit._system.arguments import check_integer, check_names
+from epkit._system.folders import make_scratch_folder, write_scratch
 from epkit.config.file import ConfigSource, load
 from epkit.config.target import read as read_target
 from epkit.discovery.registry import discover
 from epkit.errors import ConfigError
-from epkit.model.assumed_sizes import told as assumptions
-from epkit.model.file import Model, Source, digest
-from epkit.model.file import read as read_model
+from epkit.model.assumed_sizes import describe_assumed
+from epkit.model.digest import digest_model
+from epkit.model.file import Model, Source, read_model
 from epkit.parity.agreement import Agreement, agreement, incomparable, judged
 from epkit.parity.conditioning import Conditioning, conditioning
 from epkit.parity.divergence import Divergence, Tensors, tensors, trace
@@ -56,10 +56,10 @@ def compare(
     inputs': ModelError, RunError, ConfigError.
     """
     within = tolerance_of(tolerance)
-    targets = names(targets, "targets", "-t cpu -t openvino")
+    targets = check_names(targets, "targets", "-t cpu -t openvino")
     if len(targets) < 2:
         raise ConfigError(f"a comparison takes two targets or more, not {len(targets)}", hint="-t cpu -t openvino")
-    whole(seeds, "the number of seeds", "give a number from 1 on: --seeds 5")
+    check_integer(seeds, "the number of seeds", "give a number from 1 on: --seeds 5")
     written, registry = load(config), discover()
     wanted = chosen(targets, written, registry)
     folder_of_weights = next((one for one in map(external_folder, wanted) if one), None)
@@ -67,9 +67,9 @@ def compare(
     for target in wanted:
         check_fit(contents, target)
     given = feed({} if inputs is None else inputs, wanted, contents, dimensions or {})
-    sha256 = digest(contents)
+    sha256 = digest_model(contents)
     candidates = planned(wanted, registry, refresh=refresh)
-    with scratch() as folder:
+    with make_scratch_folder() as folder:
         task = Task(
             *_file(contents, folder),
             weights=_weights(contents, folder_of_weights),
@@ -112,7 +112,7 @@ def _file(contents: Model, folder: Path) -> tuple[Path, bool]:
     if not isinstance(contents.source, bytes):
         return contents.source, False
     file = folder / "model"
-    write(file, contents.source)
+    write_scratch(file, contents.source)
     return file, True
 
 
@@ -133,7 +133,7 @@ def _weights(contents: Model, named: str | None) -> str:
 def _notes(ran: Ran, seeds: int, contents: Model) -> list[str]:
     notes = []
     if ran.assumed:
-        notes.append(assumptions(ran.assumed, contents.inputs))
+        notes.append(describe_assumed(ran.assumed, contents.inputs))
     made_up = [str(one["name"]) for one in ran.inputs if one["origin"] == "made up"]
     if made_up and len(ran.runs) < seeds:
         sets = "only one set was" if len(ran.runs) == 1 else f"only {len(ran.runs)} sets were"
@@ -224,7 +224,7 @@ class _Looking:
         self, candidate: Candidate, wrong: Judgement
     ) -> tuple[Divergence | None, Conditioning | None, tuple[str, ...]]:
         """Find where a candidate and the reference part, and how far rounding moves the outputs; notes say why not."""
-        if not self._contents.tells or self._contents.compiled_for:
+        if not self._contents.is_parsed or self._contents.compiled_for:
             return None, None, ("the model cannot be looked into: it is not plain ONNX",)
         task = replace(self._task, seeds=(wrong.seed or 0,))
         if self._cpu is None or self._tensors is None:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from epkit.model.edit import STEPS, exposed, shaken
+from epkit.model.edit import ROUNDING_STEPS, add_outputs, add_rounding_noise
 from epkit.parity.agreement import measured
 from epkit.parity.divergence import Tensors, changed
 from epkit.parity.outputs import read
@@ -50,9 +50,9 @@ class Conditioning:
 def conditioning(found: Tensors, cpu: Candidate, task: Task, extra: Sequence[str] = ()) -> Conditioning | Fault:
     """Measure how far rounding moves the outputs, and the tensors named in `extra`, for the first seed of the task."""
     dtypes = {name: one["dtype"] for name, one in found.described.items() if name in found.makers}
-    moving = {name: dtype for name, dtype in dtypes.items() if dtype in STEPS}
+    moving = {name: dtype for name, dtype in dtypes.items() if dtype in ROUNDING_STEPS}
     named = [name for name in extra if name not in found.outputs]
-    contents = exposed(shaken(found.contents, moving, task.seeds[0]), named)
+    contents = add_outputs(add_rounding_noise(found.contents, moving, task.seeds[0]), named)
     with changed(task, contents, seeds=task.seeds[:1] * DRAWS, repeats=True) as drawing:
         ran = run(cpu, drawing)
         if not isinstance(ran, Ran):
@@ -64,7 +64,7 @@ def conditioning(found: Tensors, cpu: Candidate, task: Task, extra: Sequence[str
             before = moved.get(metrics.output, 0.0)
             lost = before is None or metrics.misplaced or (metrics.share is None and metrics.misplaced is not None)
             moved[metrics.output] = None if lost else max(before or 0.0, metrics.share or 0.0)
-    step = max((STEPS[dtype] for dtype in moving.values()), default=0.0)
+    step = max((ROUNDING_STEPS[dtype] for dtype in moving.values()), default=0.0)
     outputs = [name for name in moved if name not in named]
     most = max(outputs, key=lambda name: math.inf if moved[name] is None else moved[name] or 0.0, default="")
     amplified = (moved[most] or 0.0) / step if most and moved[most] is not None and step else None

@@ -15,10 +15,10 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from epkit._system.scratch import write
-from epkit.model.edit import ALIASES, Node, exposed, nodes
+from epkit._system.folders import write_scratch
+from epkit.model.edit import ALIASES, GraphNode, add_outputs, find_dependent_nodes
 from epkit.model.file import Model
-from epkit.model.onnx import BITS
+from epkit.model.types import BITS
 from epkit.parity.agreement import measured
 from epkit.parity.metrics import Metrics, measure
 from epkit.parity.outputs import Outputs, read
@@ -65,7 +65,7 @@ class Tensors:
     """The tensors that can be compared, in the order of the graph: what makes them, and what is known of them."""
 
     contents: bytes
-    makers: Mapping[str, Node]
+    makers: Mapping[str, GraphNode]
     outputs: frozenset[str]
     described: Mapping[str, Mapping[str, Any]]
     """Name, dtype and shape, of those that ONNX Runtime knows."""
@@ -82,13 +82,13 @@ class Tensors:
 def tensors(model: Model, candidate: Candidate, task: Task) -> Tensors:
     """Find the tensors of a model, and ask ONNX Runtime on a target what they are, without running it."""
     contents = model.source if isinstance(model.source, bytes) else model.source.read_bytes()
-    found = nodes(contents, [one.name for one in model.inputs])
-    used = {name for node in found for name in node.reads}
+    found = find_dependent_nodes(contents, [one.name for one in model.inputs])
+    used = {name for node in found for name in node.inputs}
     outputs = frozenset(one.name for one in model.outputs)
     # What nobody reads is an output that was left out, or a mask that only training wants.
-    wanted = [name for node in found for name in node.makes if node.operator not in ALIASES and name in used]
-    makers = {name: node for node in found for name in node.makes if name in outputs or name in wanted}
-    with changed(task, exposed(contents, [one for one in wanted if one not in outputs]), seeds=()) as opening:
+    wanted = [name for node in found for name in node.outputs if node.operator not in ALIASES and name in used]
+    makers = {name: node for node in found for name in node.outputs if name in outputs or name in wanted}
+    with changed(task, add_outputs(contents, [one for one in wanted if one not in outputs]), seeds=()) as opening:
         asked = run(candidate, opening)
     described = {one["name"]: one for one in asked.outputs} if isinstance(asked, Ran) else {}
     return Tensors(contents, makers, outputs, described)
@@ -99,7 +99,7 @@ def changed(task: Task, contents: bytes, **changes: Any) -> Iterator[Task]:
     """Give the task for a model that was changed; its files are gone afterwards."""
     with tempfile.TemporaryDirectory(dir=task.folder) as folder:
         file = Path(folder) / "changed.onnx"
-        write(file, contents)
+        write_scratch(file, contents)
         yield replace(task, model=file, in_memory=True, altered=True, folder=Path(folder), **changes)
 
 
@@ -132,8 +132,8 @@ def trace(found: Tensors, sides: Sequence[Candidate], task: Task, tolerance: Tol
             told += ", nor do the outputs once these are outputs too: the difference comes of fusing nodes"
         return Divergence(compared, reproduced, told, skipped=skipped)
     node = found.makers[first.output]
-    reads = {name: shares[name] for name in node.reads if name in shares and name != first.output}
-    told = f"the first tensor that differs is {first.output}, of {node.told}"
+    reads = {name: shares[name] for name in node.inputs if name in shares and name != first.output}
+    told = f"the first tensor that differs is {first.output}, of {node.label}"
     if first.share is not None:
         told += f", by {of_largest(first.share)}"
     told += f"; what it reads differs by {max(reads.values()):.1e} at most" if reads else "; what it reads is the same"
@@ -175,7 +175,7 @@ class _Exposing:
             self.skipped.extend(names)
             return Outputs({}, {}, {})
         self._openings += 1
-        with changed(self._task, exposed(self._contents, names)) as task:
+        with changed(self._task, add_outputs(self._contents, names)) as task:
             found = run(self._candidate, task)
             if isinstance(found, Ran):
                 return read(found.runs[0].file)

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from epkit._system.arguments import mapping
+from epkit._system.arguments import check_mapping
 from epkit.config.target import Target
 from epkit.errors import ConfigError
 from epkit.model import array_files
-from epkit.model.assumed_sizes import Clues, clues
-from epkit.model.dimensions import batch_dimensions, check_sizes
-from epkit.model.file import UNTOLD, Model, TensorInfo
+from epkit.model.assumed_sizes import ImageHints, read_image_hints
+from epkit.model.file import ORT_UNKNOWN, Model, TensorInfo
+from epkit.model.shapes import batch_dimensions, check_sizes
 from epkit.runtime import size_search
 from epkit.runtime.inputs import Inputs
 from epkit.session.session import Session
@@ -38,7 +38,7 @@ class Feed:
 def read(files: Mapping[str, str], inputs: Sequence[TensorInfo]) -> dict[str, object]:
     """Read the file of each input; raises InputError."""
     dtypes = {one.name: one.dtype for one in inputs}
-    return {name: array_files.read(Path(file), dtypes.get(name, "")) for name, file in files.items()}
+    return {name: array_files.read_input(Path(file), dtypes.get(name, "")) for name, file in files.items()}
 
 
 def feed(
@@ -48,22 +48,22 @@ def feed(
 
     A size comes from `sizes`, else from the first target that says one. Raises InputError, ConfigError.
     """
-    if model.tells:
+    if model.is_parsed:
         check_sizes(model.inputs, sizes)
-    paths = mapping(files, "inputs", "give a mapping from the names of inputs to .npy files").values()
+    paths = check_mapping(files, "inputs", "give a mapping from the names of inputs to .npy files").values()
     if not all(isinstance(one, str | os.PathLike) for one in paths):
         raise ConfigError("inputs holds what is no path", hint="write the array with numpy.save, and give the file")
     given = read(files, model.inputs)
-    if model.tells:
+    if model.is_parsed:
         wanted = [one for one in model.inputs if one.name in given]
         known = wanted if len(wanted) == len(given) else model.inputs
         Inputs(known, cast=any(target.cast for target in targets)).feed(given)
     dimensions: dict[str, int] = {}
     for target in reversed(targets):
         said = target.session_options.free_dimension_overrides | target.warmup.dimensions
-        if target.warmup.batches and not model.tells:
+        if target.warmup.batches and not model.is_parsed:
             raise ConfigError(
-                f"target {target.name!r} names batch sizes, but {UNTOLD}", hint="name dimensions or shapes"
+                f"target {target.name!r} names batch sizes, but {ORT_UNKNOWN}", hint="name dimensions or shapes"
             )
         if target.warmup.batches:
             said |= dict.fromkeys(batch_dimensions(model.inputs, said), target.warmup.batches[0])
@@ -72,14 +72,16 @@ def feed(
     return Feed(dict(files), shapes, dimensions | dict(sizes))
 
 
-def made(inputs: Sequence[TensorInfo], wanted: Feed, known: Clues | None = None, seed: int = 0) -> size_search.Made:
+def made(
+    inputs: Sequence[TensorInfo], wanted: Feed, known: ImageHints | None = None, seed: int = 0
+) -> size_search.Made:
     """Read the inputs that were given, and make up the others; the same seed makes them the same everywhere."""
     return size_search.make(inputs, wanted.given(inputs), known, wanted.assumed or {}, seed)
 
 
 def settled(session: Session, model: Model, wanted: Feed) -> Feed:
     """Find sizes with which a session runs, for dimensions that nobody gave; raises RunError where there are none."""
-    known = clues(model)
+    known = read_image_hints(model)
     if wanted.assumed is not None:
         return wanted
     found = size_search.first_run(session.run, session.inputs, wanted.given(session.inputs), known)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from epkit.model.dtypes import Array, is_foreign, name_of
+from epkit.model.dtypes import Array, is_ml_dtype, onnx_name
 from epkit.parity.metrics import NONE
 
 NOTHING = "all outputs are without a value, empty, or NaN and infinities"
@@ -105,4 +105,4 @@ def _plain(array: Array) -> tuple[Array, str]:
     if array.dtype.kind == "O":
         return array.astype(str), "string"
     # float32 holds every one of them exactly: bfloat16, float8, 4 and 2 bits.
-    return array.astype(np.float32) if is_foreign(array.dtype) else array, name_of(array.dtype)
+    return array.astype(np.float32) if is_ml_dtype(array.dtype) else array, onnx_name(array.dtype)

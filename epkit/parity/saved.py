@@ -9,7 +9,7 @@ import json
 import os
 from pathlib import Path
 
-from epkit._system.nesting import DEEPEST, is_deeper
+from epkit._system.nesting import MAX_DEPTH, is_deeper
 from epkit.errors import ConfigError, InputError
 from epkit.model import array_files
 from epkit.parity.agreement import agreement, incomparable
@@ -50,16 +50,16 @@ def read_folder(folder: Path) -> Outputs:
 
 def _shallow(value: object) -> object:
     if is_deeper(value):
-        raise ValueError(f"it is nested deeper than {DEEPEST}")
+        raise ValueError(f"it is nested deeper than {MAX_DEPTH}")
     return value
 
 
 def _read(file: Path) -> object:
     if file.suffix == ".npy":
-        return array_files.read(file)
+        return array_files.read_input(file)
     try:
         if file.suffix == ".json":
             return _shallow(json.loads(file.read_text(encoding="utf-8")))
-        return array_files.read_several(file)
+        return array_files.read_npz(file)
     except array_files.UNREADABLE as error:
         raise InputError(f"{file} cannot be read: {error}", hint="write the outputs again") from error

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from epkit._system.arguments import kind_of
+from epkit._system.arguments import type_name
 from epkit.errors import ConfigError, nearest
 from epkit.parity.metrics import COMPLEX, FLOATS, NONE, Metrics
 
@@ -79,7 +79,7 @@ def tolerance_of(said: str | float) -> Tolerance:
         share = float(said)
     except (TypeError, ValueError, OverflowError):
         hint = nearest(str(said), PRESETS, "presets") + "; or a share, as in 0.001"
-        shown = repr(said) if isinstance(said, str) else kind_of(said)
+        shown = repr(said) if isinstance(said, str) else type_name(said)
         raise ConfigError(f"no tolerance is named {shown}", hint=hint) from None
     if not 0 <= share < math.inf:
         raise ConfigError(f"the tolerance is {said!r}", hint="give a share of the largest magnitude from 0 on: 0.001")

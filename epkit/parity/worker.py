@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from epkit._system.process import answer_one
+from epkit._system.process import serve_one
 
 if TYPE_CHECKING:
     from epkit.model.file import TensorInfo
@@ -22,8 +22,8 @@ def run(request: Mapping[str, Any]) -> dict[str, object]:
     A seed that makes no other inputs than one before is left out, unless runs are to be repeated. Without a seed, the
     model is only opened, for what it says of its outputs.
     """
-    from epkit.model.assumed_sizes import clues
-    from epkit.model.dimensions import bound
+    from epkit.model.assumed_sizes import read_image_hints
+    from epkit.model.shapes import infer_sizes
     from epkit.parity.feed import Feed, made, settled
     from epkit.parity.outputs import described, digest, flat, write
     from epkit.session.open import EXTERNAL_FOLDER, open_plan
@@ -40,7 +40,7 @@ def run(request: Mapping[str, Any]) -> dict[str, object]:
         wanted = Feed(**request["feed"])
         if request["seeds"]:
             wanted = settled(session, model, wanted)
-        known = clues(model)
+        known = read_image_hints(model)
         inputs = made(session.inputs, wanted, known)
         for seed in request["seeds"]:
             feed = made(session.inputs, wanted, known, seed).feed
@@ -50,7 +50,7 @@ def run(request: Mapping[str, Any]) -> dict[str, object]:
             file = Path(request["into"]) / f"{len(runs)}.npz"
             write(flat(session.run(feed)), file)
             runs.append({"seed": seed, "inputs_sha256": sha256, "file": str(file)})
-        sizes = bound(session.inputs, {name: getattr(value, "shape", ()) for name, value in inputs.feed.items()})
+        sizes = infer_sizes(session.inputs, {name: getattr(value, "shape", ()) for name, value in inputs.feed.items()})
         return {
             "provider": session.report.provider,
             "summary": session.report.summary(),
@@ -69,4 +69,4 @@ def _described(one: TensorInfo, sizes: Mapping[str, int]) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    answer_one(run)
+    serve_one(run)

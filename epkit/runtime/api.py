@@ -18,8 +18,8 @@ from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from epkit._system import fork, telemetry
-from epkit._system.cause import cause
-from epkit._system.streams import hushed
+from epkit._system.streams import silence
+from epkit._system.text import describe_error
 from epkit.errors import ConfigError, RuntimeMissing
 from epkit.provider import Device, FoundDevice, Provider
 from epkit.runtime.concurrency import PROCESS
@@ -40,7 +40,7 @@ ENUMS = {
 }
 """The properties of SessionOptions that are enums, and the enums' names."""
 
-_lock = fork.lock()
+_lock = fork.make_lock()
 _prepared: set[str] = set()
 _registered: set[Path] = set()
 _silence = True
@@ -90,14 +90,14 @@ def load() -> ModuleType:
     """
     global _silence
     try:
-        with telemetry.importing():
+        with telemetry.guard_import():
             import onnxruntime
     except ImportError as error:
         told = MISSING if not installed() else f"ONNX Runtime cannot be imported: {error}"
         raise RuntimeMissing(told, hint=MISSING_HINT if not installed() else "epkit doctor") from error
     if not hasattr(onnxruntime, "InferenceSession"):
         raise RuntimeMissing(f"the onnxruntime found at {list(onnxruntime.__path__)} is damaged", hint="epkit doctor")
-    telemetry.loaded(onnxruntime)
+    telemetry.disable_after_import(onnxruntime)
     if _silence:
         onnxruntime.set_default_logger_severity(4)
         _silence = False
@@ -126,7 +126,7 @@ def prepare(provider: Provider) -> None:
         if provider.name in _prepared:
             return
         # Some preparations print (`preload_dlls` does); nobody asked for that.
-        with hushed("stdout", "stderr"):
+        with silence("stdout", "stderr"):
             asked(provider.prepare, runtime)
             for needed in asked(provider.preload):
                 ctypes.CDLL(str(needed))
@@ -180,7 +180,7 @@ def create(
     except OpenFault:
         raise
     except Exception as error:
-        raise OpenFault(cause(error)) from error
+        raise OpenFault(describe_error(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +221,7 @@ def _opened_by(candidate: Candidate, model: str | bytes, create: Callable[[], An
     except Exception as error:
         if failed:
             raise
-        raise OpenFault(cause(error), candidate) from error
+        raise OpenFault(describe_error(error), candidate) from error
     if session is None:
         told = f"{type(candidate.provider).__name__}.open returned None where a session belongs"
         raise OpenFault(told, candidate, "return what create() returns")
@@ -236,7 +236,7 @@ def compile_to(model: str | bytes, candidates: Sequence[Candidate], settings: Se
         nothing = runtime.OrtCompileApiFlags.ERROR_IF_NO_NODES_COMPILED
         runtime.ModelCompiler(options, model, flags=nothing).compile_to_file(str(file))
     except Exception as error:
-        raise OpenFault(cause(error)) from error
+        raise OpenFault(describe_error(error)) from error
 
 
 def compatibility(model: str | bytes, candidate: Candidate) -> str:
@@ -288,7 +288,7 @@ def _session_options(runtime: ModuleType, settings: Settings) -> Any:
         try:
             options.register_custom_ops_library(library)
         except Exception as error:
-            told = f"custom_ops_libraries names {library!r}, which cannot be loaded: {cause(error)}"
+            told = f"custom_ops_libraries names {library!r}, which cannot be loaded: {describe_error(error)}"
             raise ConfigError(told, hint="check the path, and what the library needs: ldd") from error
     return options
 
@@ -307,7 +307,7 @@ def _given(
         try:
             _add(runtime, options, candidate, dict(sent.get(candidate.name) or candidate.sent))
         except Exception as error:
-            raise OpenFault(cause(error), candidate, getattr(error, "hint", "")) from error
+            raise OpenFault(describe_error(error), candidate, getattr(error, "hint", "")) from error
     return options
 
 

@@ -34,7 +34,7 @@ class Shrink:
         """
         self._above = above
         self._arenas = ";".join(arenas)
-        self._lock = fork.lock()
+        self._lock = fork.make_lock()
         self._kept: list[weakref.ref[Any]] = []
 
     def wanted(self, feed: Mapping[str, Any]) -> bool:

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from epkit._system import fork
-from epkit._system.arguments import kind_of
-from epkit._system.cause import cause
+from epkit._system.arguments import type_name
+from epkit._system.text import describe_error
 from epkit.errors import InputError, RunError
 from epkit.model.file import parse_ort_type
-from epkit.model.shapes import OTHER_SHAPE
+from epkit.model.shapes import SHAPE_MISMATCH
 from epkit.runtime.bindable import Bindable, Steady
 from epkit.runtime.bound_buffers import Bound
 from epkit.runtime.bound_inputs import OnDevice
@@ -82,9 +82,9 @@ class Binding:
             try:
                 run_bound(binding)
             except Exception as error:
-                if OTHER_SHAPE in str(error):
+                if SHAPE_MISMATCH in str(error):
                     return self._run(inputs)
-                raise RunError(f"the run failed: {cause(error)}") from error
+                raise RunError(f"the run failed: {describe_error(error)}") from error
             return fixed.copy()
         finally:
             self._free = None
@@ -123,7 +123,7 @@ class Binding:
         """Take it, in a forked process, from a thread that is not there and may have left it half filled."""
         self._steady = None
         if not survives:
-            fork.keep_for_ever((self._bound, dict(self._graphs)))
+            fork.never_free((self._bound, dict(self._graphs)))
             self._bound = None
             self._graphs.clear()
         if not survives or (not hasattr(self, "_free") and not self._under_way_here()):
@@ -248,7 +248,7 @@ class Binding:
             raise InputError(told, hint=f"copy it to the CPU first, or bind on {place}")
         held = taken(self._caller.runtime, self._caller.session, value, name)
         dtype, shape = parse_ort_type(held.data_type()), tuple(held.shape())
-        self._model.inputs.check(name, dtype, shape, f"{kind_of(value)} on {self.device}")
+        self._model.inputs.check(name, dtype, shape, f"{type_name(value)} on {self.device}")
         return OnDevice(value, held, np.dtype(dtype), shape, held.tensor_size_in_bytes())
 
     def _plain(self, inputs: object) -> dict[str, Result]:

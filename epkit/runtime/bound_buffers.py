@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from epkit._system.cause import cause
+from epkit._system.text import describe_error
 from epkit.errors import RunError
 from epkit.model.dtypes import Array
-from epkit.model.shapes import OTHER_SHAPE, settled
+from epkit.model.shapes import SHAPE_MISMATCH, can_preallocate
 from epkit.runtime.bindable import Bindable, Steady
 from epkit.runtime.bound_inputs import Feeds, OnDevice
 from epkit.runtime.bound_outputs import Result, Results
@@ -25,7 +25,7 @@ class Bound:
         self._uncaptured = caller.graphs.uncaptured if caller.graphs else None
         trusts = caller.writes_in_place(model.place) and model.place in (CPU, model.runs_at)
         # Buffers for the outputs, once their shapes are known; until then, ONNX Runtime makes new ones in each run.
-        self._fixes = captures or (trusts and settled(model.wanted, model.outputs))
+        self._fixes = captures or (trusts and can_preallocate(model.wanted, model.outputs))
         self.results = Results(
             session,
             self.binding,
@@ -69,7 +69,7 @@ class Bound:
         try:
             self.run_bound(self.binding)
         except RuntimeError as error:
-            if OTHER_SHAPE not in str(error):
+            if SHAPE_MISMATCH not in str(error):
                 raise self._misfit(error) from error
             # The model declares a shape that follows from the inputs', and it does not.
         else:
@@ -99,7 +99,7 @@ class Bound:
         return dict(fixed)
 
     def _misfit(self, error: RuntimeError) -> RunError:
-        if self.results.given and OTHER_SHAPE in str(error):
-            told = f"an output has not the shape of the buffer that was given for it: {cause(error)}"
+        if self.results.given and SHAPE_MISMATCH in str(error):
+            told = f"an output has not the shape of the buffer that was given for it: {describe_error(error)}"
             return RunError(told, hint="give a buffer of that shape, or none")
-        return RunError(f"the run failed: {cause(error)}")
+        return RunError(f"the run failed: {describe_error(error)}")

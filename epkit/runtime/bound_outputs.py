@@ -14,7 +14,7 @@ import numpy as np
 from epkit.errors import RunError
 from epkit.model.dtypes import Array
 from epkit.model.file import TensorInfo
-from epkit.model.shapes import as_declared
+from epkit.model.shapes import matches_declared
 from epkit.runtime.bound_inputs import allocated
 from epkit.runtime.copies import Copy
 from epkit.runtime.device_array import CPU, DeviceArray, overlap, parts
@@ -107,7 +107,7 @@ class Results:
         """Whether the model declares the shapes of these results: into buffers of any other, no run would write."""
         own = [one for one in self._outputs if one.name not in self._targets]
         return all(target.declared for target in self._targets.values()) and all(
-            as_declared(one, results[one.name].shape) for one in own
+            matches_declared(one, results[one.name].shape) for one in own
         )
 
     def fix(self, results: Mapping[str, Result]) -> dict[str, Result]:

@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from epkit._system import fork
 
-PROCESS = fork.lock()
+PROCESS = fork.make_lock()
 """Held by whoever opens, runs or closes a session of such a provider."""

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from epkit._system.arguments import kind_of
-from epkit.model.dtypes import Array, DType, is_foreign, name_of
+from epkit._system.arguments import type_name
+from epkit.model.dtypes import Array, DType, is_ml_dtype, onnx_name
 from epkit.runtime.device_array import DeviceArray
 
 _PYTHON = (int, float, str, list, tuple)
@@ -72,7 +72,7 @@ def _read(value: object) -> Array:
     if isinstance(value, DeviceArray):
         return value.numpy()
     kind = type(value)
-    name = kind_of(value)
+    name = type_name(value)
     if not any(hasattr(kind, one) for one in ("__array__", "__array_interface__", "__dlpack__")):
         raise Unfit(name)
     try:
@@ -93,7 +93,7 @@ def _read(value: object) -> Array:
 
 
 def _described(array: Array) -> str:
-    return sized("structured" if array.dtype.names else name_of(array.dtype), array.shape)
+    return sized("structured" if array.dtype.names else onnx_name(array.dtype), array.shape)
 
 
 def _converted(array: Array, wanted: DType, cast: bool) -> Array:
@@ -109,13 +109,13 @@ def _converted(array: Array, wanted: DType, cast: bool) -> Array:
         return result
     lost = _lost(array, result)
     if lost.any():
-        raise Unfit(f"{_described(array)} with {array[lost].flat[0]} in it, which {name_of(wanted)} cannot hold")
+        raise Unfit(f"{_described(array)} with {array[lost].flat[0]} in it, which {onnx_name(wanted)} cannot hold")
     return result
 
 
 def _is_safe(source: DType, wanted: DType) -> bool:
     """Whether the types say that nothing is lost."""
-    if is_foreign(wanted):
+    if is_ml_dtype(wanted):
         # What ml_dtypes tells NumPy of conversions to its own types is not true: int8 to float8 would be safe.
         return source == wanted
     return bool(_kind(source)) and bool(_kind(wanted)) and np.can_cast(source, wanted, "safe")
@@ -132,22 +132,22 @@ def _may_be_bits(source: DType, wanted: DType) -> bool:
 
     Unsigned integers and NumPy's files hold nothing else as a rule; signed integers may.
     """
-    carries = source.kind in "ui" or (source.kind == "V" and not source.names and not is_foreign(source))
-    return is_foreign(wanted) and _kind(wanted) == "f" and carries and source.itemsize == wanted.itemsize
+    carries = source.kind in "ui" or (source.kind == "V" and not source.names and not is_ml_dtype(source))
+    return is_ml_dtype(wanted) and _kind(wanted) == "f" and carries and source.itemsize == wanted.itemsize
 
 
 def _kind(dtype: DType) -> str:
     """Return b, u, i or f; empty for what is no real number (complex, dates, texts, objects, records)."""
-    if is_foreign(dtype):
+    if is_ml_dtype(dtype):
         return "f" if "float" in dtype.name else dtype.name[0]
     return dtype.kind if dtype.kind in _KINDS else ""
 
 
 def _advice(source: DType, wanted: DType) -> str:
-    name = f"ml_dtypes.{wanted.name}" if is_foreign(wanted) else repr(wanted.name)
+    name = f"ml_dtypes.{wanted.name}" if is_ml_dtype(wanted) else repr(wanted.name)
     by_hand = f"convert it with .astype({name})"
     if _may_be_bits(source, wanted):
-        by_hand = f"if it holds the bits of {name_of(wanted)}, give it as .view({name})"
+        by_hand = f"if it holds the bits of {onnx_name(wanted)}, give it as .view({name})"
         by_hand += "" if source.kind == "V" else f"; if it holds numbers, as .astype({name})"
     return f"{by_hand}, or set `cast = true` in the target" if _is_same_kind(source, wanted) else by_hand
 
@@ -155,7 +155,7 @@ def _advice(source: DType, wanted: DType) -> str:
 def _lost(before: Array, after: Array) -> Array:
     """Mark the numbers that did not arrive: integers that are others now, floats that are infinite now."""
     if _kind(after.dtype) != "f":
-        return np.asarray(before != (after.astype(np.int64) if is_foreign(after.dtype) else after))
+        return np.asarray(before != (after.astype(np.int64) if is_ml_dtype(after.dtype) else after))
     if after.dtype == np.float64 and before.dtype.kind in "iu":
         return np.asarray((before > _EXACT_IN_FLOAT64) | (before < -_EXACT_IN_FLOAT64))
     return _overflowed(before, after)
@@ -191,9 +191,9 @@ def _from_python(value: object, wanted: DType, cast: bool) -> Array:
     for kind in set(map(type, items)):
         given = np.dtype(kind) if issubclass(kind, np.generic) else None
         if given is not None and not (_is_safe(given, wanted) or (cast and _is_same_kind(given, wanted))):
-            raise Unfit(f"{name_of(given)} in a list", _advice(given, wanted))
+            raise Unfit(f"{onnx_name(given)} in a list", _advice(given, wanted))
         if given is None and not issubclass(kind, bool | int | float):
-            found = kind_of(value) if items[0] is value else f"{kind.__qualname__} in a list"
+            found = type_name(value) if items[0] is value else f"{kind.__qualname__} in a list"
             raise Unfit(found, "put arrays together with numpy.stack" if issubclass(kind, np.ndarray) else "")
     numbers = [one.item() if isinstance(one, np.generic) else one for one in items]
     array = _floats(numbers, wanted, cast) if _kind(wanted) == "f" else _integers(numbers, wanted)
@@ -221,13 +221,13 @@ def _integers(numbers: Sequence[float], wanted: DType) -> Array:
     low, high = _range(wanted)
     for number in numbers:
         if not low <= number <= high or number != int(number):
-            raise Unfit(f"{_shown(number)}, which {name_of(wanted)} cannot hold")
+            raise Unfit(f"{_shown(number)}, which {onnx_name(wanted)} cannot hold")
     whole = [int(number) for number in numbers]
-    return np.array(whole, dtype=np.int8).astype(wanted) if is_foreign(wanted) else np.array(whole, dtype=wanted)
+    return np.array(whole, dtype=np.int8).astype(wanted) if is_ml_dtype(wanted) else np.array(whole, dtype=wanted)
 
 
 def _range(wanted: DType) -> tuple[int, int]:
-    if is_foreign(wanted):
+    if is_ml_dtype(wanted):
         width = int(wanted.name[-1])  # int4, uint2
         return (0, 2**width - 1) if _kind(wanted) == "u" else (-(2 ** (width - 1)), 2 ** (width - 1) - 1)
     if wanted.kind == "b":
@@ -241,17 +241,17 @@ def _floats(numbers: Sequence[float], wanted: DType, cast: bool) -> Array:
         wide = np.array(numbers, dtype=np.float64)
     except OverflowError as error:
         largest = max((one for one in numbers if isinstance(one, int)), key=abs)
-        raise Unfit(f"{_shown(largest)}, which {name_of(wanted)} cannot hold") from error
+        raise Unfit(f"{_shown(largest)}, which {onnx_name(wanted)} cannot hold") from error
     with np.errstate(all="ignore"):
         result = wide.astype(wanted)
     lost = _overflowed(wide, result)
     if lost.any():
-        raise Unfit(f"{wide[lost][0]}, which {name_of(wanted)} cannot hold")
+        raise Unfit(f"{wide[lost][0]}, which {onnx_name(wanted)} cannot hold")
     if not cast:
         for number, arrived in zip(numbers, result.astype(np.float64).tolist(), strict=True):
             if isinstance(number, int) and number != arrived:
                 hint = "write it with a decimal point if it may be rounded"
-                raise Unfit(f"{_shown(number)}, which {name_of(wanted)} cannot hold exactly", hint)
+                raise Unfit(f"{_shown(number)}, which {onnx_name(wanted)} cannot hold exactly", hint)
     return result
 
 

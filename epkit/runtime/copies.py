@@ -9,8 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from epkit._system.arguments import kind_of
-from epkit.model.dtypes import name_of
+from epkit._system.arguments import type_name
+from epkit.model.dtypes import onnx_name
 from epkit.runtime.convert import sized
 
 
@@ -51,7 +51,7 @@ def conversion(given: object, array: object) -> str:
 
 def _described(value: object) -> str:
     if not isinstance(value, np.ndarray):
-        return kind_of(value)
+        return type_name(value)
     layout = "" if value.flags.c_contiguous else ", not C-contiguous"
     order = "" if value.dtype.isnative else ", big-endian"
-    return f"{sized(name_of(value.dtype), value.shape)}{order}{layout}"
+    return f"{sized(onnx_name(value.dtype), value.shape)}{order}{layout}"

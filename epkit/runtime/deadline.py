@@ -18,7 +18,7 @@ class Deadline:
 
     def __init__(self, seconds: float) -> None:
         self.passed = False
-        self._lock = fork.lock()
+        self._lock = fork.make_lock()
         self._options: Any = None
         self._timer = threading.Timer(seconds, self._pass)
         self._timer.daemon = True

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeAlias, TypeVar
 
-from epkit._system.cause import cause
+from epkit._system.text import describe_error
 from epkit.runtime.session_wrapper import Wrapped
 
 Result = TypeVar("Result")
@@ -186,7 +186,7 @@ class Watched(Wrapped):
         try:
             return run()
         except BaseException as fault:
-            error = cause(fault) if isinstance(fault, Exception) else type(fault).__name__
+            error = describe_error(fault) if isinstance(fault, Exception) else type(fault).__name__
             raise
         finally:
             tell(Ran(self.number, self._provider, time.perf_counter() - started, error))

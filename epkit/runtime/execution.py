@@ -11,10 +11,10 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 from epkit._system import fork
-from epkit._system.cause import cause
-from epkit._system.platform import trim
+from epkit._system.platform import trim_heap
+from epkit._system.text import describe_error
 from epkit.errors import EpkitError, RunError, SessionClosed
-from epkit.model.dtypes import is_exotic
+from epkit.model.dtypes import needs_ml_dtypes
 from epkit.model.file import TensorInfo
 from epkit.provider import Concurrency
 from epkit.runtime.arena import Shrink
@@ -66,7 +66,7 @@ class UnderWay:
         except Exception as error:
             if self.let_go:  # by this very thread, in the middle of the run
                 self.check()
-            raise RunError(f"the run failed: {cause(error)}") from error
+            raise RunError(f"the run failed: {describe_error(error)}") from error
         finally:
             running.pop()
 
@@ -132,14 +132,14 @@ class Caller:
         self.graphs = graphs
         self._shrink = shrink
         self._unforkable = unforkable
-        turns: dict[Concurrency, Any] = {"free": None, "per-session": fork.lock(), "per-process": PROCESS}
+        turns: dict[Concurrency, Any] = {"free": None, "per-session": fork.make_lock(), "per-process": PROCESS}
         self.turn: AbstractContextManager[Any] = turns[concurrency] or nullcontext()
         self.free = concurrency == "free"
         """Whether any number of runs may be under way."""
         self.under_way = UnderWay(turns[concurrency])
         self._outputs = {one.name: one for one in outputs}
         self._names = tuple(self._outputs)
-        self._raw = exotic or any(is_exotic(one.dtype) for one in outputs)
+        self._raw = exotic or any(needs_ml_dtypes(one.dtype) for one in outputs)
         self.bindings: weakref.WeakSet[Any] = weakref.WeakSet()
         """What `close` closes too."""
         self._leases: Leases | None = None
@@ -148,7 +148,7 @@ class Caller:
         if lends and validates_output_shape and self.in_place(CPU) and not self._raw and self.free:
             self._leases = Leases(session, inputs, outputs, self.under_way.running)
             self.lent = self._leases.run if shrink is None else self._lent_unless_owed
-        fork.inherit(self)
+        fork.register(self)
 
     def run(
         self, feed: Mapping[str, Any], names: Sequence[str] | None = None, options: object | None = None
@@ -186,7 +186,7 @@ class Caller:
             shrink.tell(options)
         results = self._run(feed, wanted, options)
         if gives_back:
-            trim()
+            trim_heap()
         shrink.returned(results)
         return results
 
@@ -244,7 +244,7 @@ class Caller:
         ONNX Runtime would wait for its own threads when the session is freed, and a device be asked for what it never
         gave to this process: so the session stays, at exit too.
         """
-        fork.keep_for_ever(self.session)
+        fork.never_free(self.session)
         self.under_way.after_fork(self._own())
         for binding in tuple(self.bindings):
             binding.after_fork(survives=not self._unforkable)

@@ -12,11 +12,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from epkit._system.cause import cause
+from epkit._system.text import describe_error
 from epkit.errors import RunError
 from epkit.model.dtypes import Array, DType, numpy_dtype
 from epkit.model.file import TensorInfo
-from epkit.model.shapes import OTHER_SHAPE, as_declared, settled
+from epkit.model.shapes import SHAPE_MISMATCH, can_preallocate, matches_declared
 
 _NDARRAY = np.ndarray  # looked up once
 Key: TypeAlias = tuple[Any, ...]
@@ -73,7 +73,7 @@ class Leases:
         self._running = running
         self._outputs = outputs
         self._idle: dict[Key, list[Lease]] = {}
-        self._lends = bool(inputs) and settled(inputs, outputs)
+        self._lends = bool(inputs) and can_preallocate(inputs, outputs)
         dtypes = [(one.name, numpy_dtype(one.dtype)) for one in inputs] if self._lends else []
         only: tuple[str, DType | None] = dtypes[0] if len(dtypes) == 1 else ("", None)
         self._only, self._dtype = only
@@ -120,8 +120,8 @@ class Leases:
         try:
             self._run_bound(lease.binding)
         except Exception as error:
-            if OTHER_SHAPE not in str(error):
-                raise RunError(f"the run failed: {cause(error)}") from error
+            if SHAPE_MISMATCH not in str(error):
+                raise RunError(f"the run failed: {describe_error(error)}") from error
             # The model declares a shape that follows from the inputs', and it does not.
             self.stop()
             return None
@@ -152,7 +152,7 @@ class Leases:
             if len(known) >= MOST_SHAPES:
                 known.pop(next(iter(tuple(known))), None)
             known.setdefault(key, [])
-        elif len(idle) < MOST_IDLE and all(as_declared(one, results[one.name].shape) for one in self._outputs):
+        elif len(idle) < MOST_IDLE and all(matches_declared(one, results[one.name].shape) for one in self._outputs):
             idle.append(Lease(self._session, feed, results))
 
     def stop(self) -> None:

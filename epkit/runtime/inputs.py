@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from epkit._system.arguments import kind_of
+from epkit._system.arguments import type_name
 from epkit.errors import InputError, nearest
-from epkit.model.dtypes import Array, DType, is_exotic, numpy_dtype
+from epkit.model.dtypes import Array, DType, needs_ml_dtypes, numpy_dtype
 from epkit.runtime.convert import Unfit, sized, tensor
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Inputs:
     def __init__(
         self, wanted: Sequence[TensorInfo], *, cast: bool = False, overridable: Sequence[TensorInfo] = ()
     ) -> None:
-        self.exotic = any(is_exotic(one.dtype) for one in (*wanted, *overridable))
+        self.exotic = any(needs_ml_dtypes(one.dtype) for one in (*wanted, *overridable))
         """Whether there is a type that ONNX Runtime's plain `run` cannot carry: bfloat16, float8, 4 or 2 bits."""
         self._wanted = tuple(_Input(one) for one in wanted)
         self._by_name = {one.name: one for one in self._wanted}
@@ -71,7 +71,7 @@ class Inputs:
         """
         if not isinstance(inputs, Mapping):
             if len(self._wanted) != 1:
-                message = f"the model has {len(self._wanted)} inputs, got {kind_of(inputs)}"
+                message = f"the model has {len(self._wanted)} inputs, got {type_name(inputs)}"
                 raise InputError(message, hint=f"give a mapping from names to values; {self._listed()}")
             inputs = {self._wanted[0].name: inputs}
         self._check_names(inputs, some)
@@ -171,9 +171,9 @@ class _Input:
 
     def _sequence(self, given: object, cast: bool) -> list[object]:
         if "(" in self.element:
-            raise Unfit(kind_of(given), "ONNX Runtime's Python interface takes sequences of tensors only")
+            raise Unfit(type_name(given), "ONNX Runtime's Python interface takes sequences of tensors only")
         if not isinstance(given, list | tuple):
-            raise Unfit(kind_of(given), "give a list of arrays")
+            raise Unfit(type_name(given), "give a list of arrays")
         arrays: list[object] = []
         for place, one in enumerate(given):
             try:
@@ -184,9 +184,9 @@ class _Input:
 
     def _map(self, given: object) -> dict[object, object]:
         if self.element != "float32":
-            raise Unfit(kind_of(given), "ONNX Runtime's Python interface takes maps to float32 only")
+            raise Unfit(type_name(given), "ONNX Runtime's Python interface takes maps to float32 only")
         if not isinstance(given, Mapping):
-            raise Unfit(kind_of(given), "give a dict")
+            raise Unfit(type_name(given), "give a dict")
         if not given:
             raise Unfit("an empty map", "ONNX Runtime takes none")
         key_dtype, dtype = numpy_dtype(self._key), np.dtype(np.float32)
@@ -199,7 +199,7 @@ def _single(value: object, dtype: DType) -> object:
     except Unfit as unfit:
         raise Unfit(f"{unfit.got} in the map", unfit.hint) from unfit
     if array.ndim:
-        raise Unfit(f"{kind_of(value)} in the map", "give single keys and numbers")
+        raise Unfit(f"{type_name(value)} in the map", "give single keys and numbers")
     single: object = array.item()
     return single
 

@@ -40,7 +40,7 @@ class JsonLines:
 
 
 _begun: dict[str, events.Observation] = {}
-_lock = fork.lock()
+_lock = fork.make_lock()
 
 
 def begin(environ: Mapping[str, str] | None = None) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from epkit._system.arguments import kind_of
+from epkit._system.arguments import type_name
 from epkit.errors import InputError
-from epkit.model.dtypes import Array, name_of, numpy_dtype
+from epkit.model.dtypes import Array, numpy_dtype, onnx_name
 from epkit.model.file import TensorInfo, parse_ort_type
-from epkit.model.shapes import PLAIN, as_declared
+from epkit.model.shapes import BINDABLE_DTYPES, matches_declared
 from epkit.runtime.convert import sized
 from epkit.runtime.device_array import CPU, DeviceArray, dlpack_place, overlap, taken
 
@@ -70,18 +70,18 @@ def targets_of(
 
 def check(output: TensorInfo, given: object, place: str, runtime: Any, session: Any) -> Target:
     """Return the target for an output; raises InputError for a buffer that a result cannot be written into."""
-    if output.dtype not in PLAIN:
+    if output.dtype not in BINDABLE_DTYPES:
         told = f"output {output.name!r} is {output.dtype}, which cannot be written into a buffer"
         raise InputError(told, hint="leave it out of outputs")
     target = _on_cpu(output, given, runtime) if place == CPU else _on_device(output, given, place, runtime, session)
     if target.value is not None:
         dtype, shape = parse_ort_type(target.value.data_type()), tuple(target.value.shape())
     else:
-        dtype, shape = name_of(target.array.dtype), target.array.shape
+        dtype, shape = onnx_name(target.array.dtype), target.array.shape
     if dtype != output.dtype or (output.shape is not None and len(shape) != len(output.shape)):
         told = f"output {output.name!r} is {sized(output.dtype, output.shape)}, its buffer {sized(dtype, shape)}"
         raise InputError(told, hint="give a buffer of that type and shape, or none")
-    return replace(target, declared=as_declared(output, shape))
+    return replace(target, declared=matches_declared(output, shape))
 
 
 def _on_cpu(output: TensorInfo, given: object, runtime: Any) -> Target:
@@ -97,7 +97,7 @@ def _on_cpu(output: TensorInfo, given: object, runtime: Any) -> Target:
                 # NumPy takes whatever comes through DLPack 0 for read-only; ONNX Runtime does not, and refuses bool.
                 array = runtime.OrtValue.from_dlpack(given).numpy()
         except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as error:
-            told = f"the buffer of output {output.name!r} is {kind_of(given)}, which NumPy cannot see"
+            told = f"the buffer of output {output.name!r} is {type_name(given)}, which NumPy cannot see"
             raise InputError(told, hint="give a NumPy array") from error
     for fault, found in (
         ("is read-only", not array.flags.writeable),

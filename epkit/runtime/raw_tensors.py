@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from epkit.errors import RunError
-from epkit.model.dtypes import Array, bits, from_raw, is_exotic, name_of, onnx_type_number
+from epkit.model.dtypes import Array, from_raw, needs_ml_dtypes, onnx_name, onnx_type_number, to_raw
 from epkit.model.file import TensorInfo, parse_ort_type
 
 
@@ -22,7 +22,7 @@ def run_raw(
 ) -> list[Any]:
     """Run a session for the outputs `wanted`; raises RunError for what cannot go beside such an output."""
     names = [one.name for one in wanted]
-    if any(is_exotic(one.dtype) for one in wanted):
+    if any(needs_ml_dtypes(one.dtype) for one in wanted):
         return _run_bound(session, names, feed, options)
     values = {name: _allocated(session, value) if _exotic(value) else value for name, value in feed.items()}
     return list(session.run(names, values, options))
@@ -38,7 +38,7 @@ def _run_bound(session: Any, names: Sequence[str], feed: Mapping[str, object], o
         if not _exotic(value):
             binding.bind_cpu_input(name, value)
             continue
-        memory = bits(value)
+        memory = to_raw(value)
         kept.append(memory)
         binding.bind_input(name, "cpu", 0, _number(value), value.shape, memory.ctypes.data)
     for name in names:
@@ -53,16 +53,16 @@ _KINDS = "bfloat16, float8 or fewer bits"
 
 
 def _exotic(value: object) -> bool:
-    return isinstance(value, np.ndarray) and is_exotic(name_of(value.dtype))
+    return isinstance(value, np.ndarray) and needs_ml_dtypes(onnx_name(value.dtype))
 
 
 def _number(array: Array) -> int:
-    return onnx_type_number(name_of(array.dtype))
+    return onnx_type_number(onnx_name(array.dtype))
 
 
 def _allocated(session: Any, array: Any) -> Any:
     value = session.create_ortvalue_from_shape_and_type(list(array.shape), _number(array), "cpu", 0)
-    memory = bits(array)
+    memory = to_raw(array)
     if memory.size:
         ctypes.memmove(value.data_ptr(), memory.ctypes.data, memory.nbytes)
     return value
@@ -75,4 +75,4 @@ def _read(name: str, value: Any) -> Any:
         told = f"output {name!r} is no tensor, which ONNX Runtime gives beside no output of {_KINDS}"
         raise RunError(told, hint=f"ask for it alone: session.run(inputs, [{name!r}])")
     dtype = parse_ort_type(value.data_type())
-    return from_raw(value.data_ptr(), value.shape(), dtype) if is_exotic(dtype) else value.numpy().copy()
+    return from_raw(value.data_ptr(), value.shape(), dtype) if needs_ml_dtypes(dtype) else value.numpy().copy()

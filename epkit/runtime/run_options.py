@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from epkit._system import fork
-from epkit._system.cause import cause
+from epkit._system.text import describe_error
 from epkit.errors import ConfigError, RunCancelled, RunError
 
 LOUDEST, QUIETEST = 0, 4
@@ -47,7 +47,7 @@ class RunOptions:
             if not file.is_file():
                 raise ConfigError(f"the adapter '{file}' is not a file", hint="check the path")
         self._adapters: list[Any] = []
-        self._lock = fork.lock()  # `cancel` may come in a signal handler, in the middle of this
+        self._lock = fork.make_lock()  # `cancel` may come in a signal handler, in the middle of this
         self._under_way: list[Any] = []
         self._cancelled = False
 
@@ -101,7 +101,9 @@ def _load(file: Path, new: Callable[[], Any]) -> Any:
         adapter.Load(str(file))
     except Exception as error:
         hint = "write it with onnxruntime.AdapterFormat, or export it with Olive"
-        raise ConfigError(f"'{file}' is no adapter that ONNX Runtime can load: {cause(error)}", hint=hint) from error
+        raise ConfigError(
+            f"'{file}' is no adapter that ONNX Runtime can load: {describe_error(error)}", hint=hint
+        ) from error
     return adapter
 
 

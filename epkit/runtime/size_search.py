@@ -16,10 +16,17 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from epkit.errors import RunError, RunTimeout, SessionClosed
-from epkit.model.assumed_sizes import RANK, Clues, Role, assumed, free, told
-from epkit.model.dimensions import bound
+from epkit.model.assumed_sizes import (
+    RANK_PREFIX,
+    ImageHints,
+    Role,
+    assume_sizes,
+    describe_assumed,
+    find_open_dimensions,
+)
 from epkit.model.file import TensorInfo
-from epkit.model.sample_inputs import sized, stand_in
+from epkit.model.sample_inputs import choose_shapes, make_sample_inputs
+from epkit.model.shapes import infer_sizes
 from epkit.runtime.run_options import RunOptions
 
 T = TypeVar("T")
@@ -52,7 +59,7 @@ class Given:
     def sizes(self, inputs: Sequence[TensorInfo]) -> Sizes:
         """Return the sizes that are settled: those said, then those of the arrays and shapes."""
         shapes = {name: value.shape for name, value in self.feed.items() if isinstance(value, np.ndarray)}
-        return bound(inputs, {**self.shapes, **shapes}) | dict(self.dimensions)
+        return infer_sizes(inputs, {**self.shapes, **shapes}) | dict(self.dimensions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,20 +84,22 @@ class Ran(Generic[T]):
 def make(
     inputs: Sequence[TensorInfo],
     given: Given,
-    known: Clues | None = None,
+    known: ImageHints | None = None,
     others: Mapping[str, int] = _NONE,
     seed: int = 0,
 ) -> Made:
     """Make up the inputs that are not given, with the sizes of `others`, else such as the model tells."""
     missing = [wanted for wanted in inputs if wanted.name not in given.feed]
     said = given.sizes(inputs)
-    sizes = assumed(missing, said, known, others)
-    made = stand_in(missing, given.shapes, sizes | said, seed)
-    ranks = dict.fromkeys((name for name in made.guessed if name.startswith(RANK)), 1)
+    sizes = assume_sizes(missing, said, known, others)
+    made = make_sample_inputs(missing, given.shapes, sizes | said, seed)
+    ranks = dict.fromkeys((name for name in made.assumed if name.startswith(RANK_PREFIX)), 1)
     return Made({**made.feed, **given.feed}, tuple(made.feed), {**sizes, **ranks})
 
 
-def first_run(run: Callable[..., T], inputs: Sequence[TensorInfo], given: Given, known: Clues | None = None) -> Ran[T]:
+def first_run(
+    run: Callable[..., T], inputs: Sequence[TensorInfo], given: Given, known: ImageHints | None = None
+) -> Ran[T]:
     """Run a model on inputs of which some are made up, with the first sizes that it takes.
 
     `run` takes them, and `options`, since nobody wants to read of runs that fail on the way.
@@ -111,7 +120,7 @@ def first_run(run: Callable[..., T], inputs: Sequence[TensorInfo], given: Given,
 def advice(made: Made, inputs: Sequence[TensorInfo], failure: RunError | None = None) -> str:
     """Return what to do where made-up inputs do not suit the model."""
     if made.assumed:
-        return told(made.assumed, inputs)
+        return describe_assumed(made.assumed, inputs)
     if made.made_up:
         return f"{', '.join(made.made_up)} made up: give --input {made.made_up[0]}=FILE.npy"
     return failure.hint if failure is not None else ""
@@ -125,12 +134,12 @@ class _Search(Generic[T]):
         run: Callable[..., T],
         inputs: Sequence[TensorInfo],
         given: Given,
-        known: Clues | None,
+        known: ImageHints | None,
     ) -> None:
         self.found: Ran[T] | None = None
         self._run, self._inputs, self._given, self._known = run, inputs, given, known
         missing = [wanted for wanted in inputs if wanted.name not in given.feed]
-        self._free = free(missing, given.sizes(inputs))
+        self._free = find_open_dimensions(missing, given.sizes(inputs))
         self._seen: set[tuple[tuple[str, int], ...]] = set()
         self._until = time.monotonic() + MOST_SECONDS
 
@@ -164,7 +173,7 @@ class _Search(Generic[T]):
     def _made(self, others: Sizes) -> Made | None:
         missing = [wanted for wanted in self._inputs if wanted.name not in self._given.feed]
         said = self._given.sizes(self._inputs)
-        sizes = assumed(missing, said, self._known, others)
+        sizes = assume_sizes(missing, said, self._known, others)
         if tuple(sorted(sizes.items())) in self._seen or _bytes(missing, {**sizes, **said}) > MOST_BYTES:
             return None
         return make(self._inputs, self._given, self._known, others)
@@ -212,4 +221,4 @@ def _place(failure: RunError) -> object:
 
 
 def _bytes(inputs: Sequence[TensorInfo], sizes: Mapping[str, int]) -> int:
-    return sum(8 * int(np.prod(shape, dtype=object)) for shape in sized(inputs, None, sizes).shapes.values())
+    return sum(8 * int(np.prod(shape, dtype=object)) for shape in choose_shapes(inputs, None, sizes).shapes.values())

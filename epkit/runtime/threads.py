@@ -30,7 +30,7 @@ class Threads:
         self._threads: list[threading.Thread] = []
         self._closed = False
         _every.add(self)
-        fork.inherit(self)
+        fork.register(self)
 
     def begin(self, work: Work) -> None:
         """Do the work in another thread; raises RuntimeError where none can be started.

@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from epkit._system import fork
-from epkit._system.arguments import kind_of
+from epkit._system.arguments import type_name
 from epkit.errors import ConfigError, RunError, RunTimeout
 from epkit.runtime.execution import Caller
 from epkit.runtime.threads import Threads
@@ -46,7 +46,7 @@ class Background:
         self._jobs: set[_Job] = set()
         """The runs that have not ended."""
         self._gates: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
-        fork.inherit(self)
+        fork.register(self)
 
     def run(self, feed: Mapping[str, Any], names: Sequence[str] | None, seconds: float, options: Any = None) -> Results:
         """Run once, and wait `seconds` at most; raises RunTimeout, and what `Caller.run` raises.
@@ -209,5 +209,5 @@ def _limit(seconds: object) -> float:
     """Return for how long to wait; raises ConfigError."""
     if isinstance(seconds, int | float | np.floating) and not isinstance(seconds, bool) and seconds > 0:
         return float(min(seconds, _LONGEST_S))
-    shown = repr(seconds) if isinstance(seconds, int | float | str) else kind_of(seconds)
+    shown = repr(seconds) if isinstance(seconds, int | float | str) else type_name(seconds)
     raise ConfigError(f"timeout is {shown}", hint="give seconds above 0, or None for no limit")

@@ -72,7 +72,7 @@ def leave_out(opening: Opening, model: Model) -> None:
         if found is not None:
             told = f"it cannot carry {found.dtype} tensors, such as {found.name!r}"
             drop(opening, candidate, told, "failed to open")
-        elif candidate.provider.unsupported_types and not model.tells:
+        elif candidate.provider.unsupported_types and not model.is_parsed:
             lacking = ", ".join(candidate.provider.unsupported_types)
             told = f"it cannot carry tensors of {lacking}, and a model in ORT format does not tell whether it has any"
             drop(opening, candidate, told, "failed to open", _PLAIN)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from epkit.model.file import Model
-from epkit.model.shapes import PLAIN, unsettled
+from epkit.model.shapes import BINDABLE_DTYPES, find_unknown_outputs
 from epkit.runtime.configured import Candidate
 from epkit.runtime.convert import sized
 from epkit.session.plan import Plan
@@ -36,18 +36,18 @@ class Capture:
 def capture(model: Model, plan: Plan) -> Capture:
     """Check what can be known before a session is opened: the provider, control flow, types, and shapes."""
     first = plan.chain[0]
-    found = [] if model.tells else ["a model in ORT format tells neither its types nor its control flow"]
+    found = [] if model.is_parsed else ["a model in ORT format tells neither its types nor its control flow"]
     if first.provider.graph_option is None:
         found.append(f"{first.name} captures no graphs")
     if model.has_control_flow:
         found.append("the model has If, Loop or Scan, so that which kernels run depends on the data")
     for kind, one in [*(("input", one) for one in model.inputs), *(("output", one) for one in model.outputs)]:
-        if one.dtype not in PLAIN:
+        if one.dtype not in BINDABLE_DTYPES:
             found.append(f"{kind} {one.name!r} is {one.dtype}, which cannot be bound on a device")
     found += [
         f"output {one.name!r} is {sized(one.dtype, one.shape)}, whose shape does not follow from the inputs'"
-        for one in unsettled(model.inputs, model.outputs)
-        if one.dtype in PLAIN
+        for one in find_unknown_outputs(model.inputs, model.outputs)
+        if one.dtype in BINDABLE_DTYPES
     ]
     return Capture(plan.target.cuda_graph or first.captures, first.name, tuple(found))
 

@@ -15,8 +15,7 @@ from epkit.config.file import ConfigSource, load
 from epkit.config.target import read as read_target
 from epkit.discovery.registry import discover
 from epkit.errors import ConfigError, ModelError, ProviderDropped
-from epkit.model.file import Model
-from epkit.model.file import read as read_model
+from epkit.model.file import Model, read_model
 from epkit.runtime import api
 from epkit.runtime.api import OpenFault
 from epkit.runtime.plugin_calls import hint_for
@@ -144,7 +143,7 @@ def _moved(places: Mapping[Path, Path]) -> dict[str, int]:
     """Move files into place, the model last: where there is one, the files that it names are its own."""
     try:
         for one, place in places.items():
-            disk.inherit(one, place)
+            disk.copy_owner_and_mode(one, place)
         [*places.values()][-1].unlink(missing_ok=True)
         for one, place in places.items():
             one.replace(place)

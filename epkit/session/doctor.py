@@ -102,21 +102,21 @@ def _reinstall(installed: dict[str, str]) -> str:
 
 def _telemetry() -> Iterator[Finding]:
     """Say whether ONNX Runtime tells others what it sees, and what it has kept for that."""
-    wanted, origin = telemetry.wish(_asked())
+    wanted, origin = telemetry.decide(_asked())
     own = "off in epkit's own processes"
     if telemetry.state() == "late":
-        yield Finding("telemetry", "note", f"{own}; {telemetry.late()}", f"export {telemetry.VARIABLE}=1")
+        yield Finding("telemetry", "note", f"{own}; {telemetry.describe_late()}", f"export {telemetry.VARIABLE}=1")
     elif wanted == "on":
         yield Finding("telemetry", "note", f"{own}; on in programs that open models with epkit: {origin}")
     else:
         yield Finding("telemetry", "fine", f"{own}, and in programs that open models with epkit ({origin})")
-    if telemetry.VARIABLE in os.environ and telemetry.variable() is None:
+    if telemetry.VARIABLE in os.environ and telemetry.read_variable() is None:
         found = f"{telemetry.VARIABLE}={os.environ[telemetry.VARIABLE]} means nothing to ONNX Runtime"
         yield Finding("telemetry", "note", found, f"export {telemetry.VARIABLE}=1")
     kept = telemetry.folder()
     if kept.exists():
         found = f"{kept} holds an id of this device, and what other programs have not sent yet ({telemetry.PAGE})"
-        yield Finding("telemetry", "note", found, telemetry.removal())
+        yield Finding("telemetry", "note", found, telemetry.removal_command())
 
 
 def _asked() -> str:
@@ -149,7 +149,7 @@ def _config() -> Iterator[Finding]:
 
 def _cache() -> Iterator[Finding]:
     try:
-        yield Finding("cache", "fine", str(folders.directory("probe").parent))
+        yield Finding("cache", "fine", str(folders.make_cache_folder("probe").parent))
     except OSError as error:
         hint = "EPKIT_CACHE_DIR=/a/folder/that/can/be/written"
         yield Finding("cache", "problem", f"nothing can be remembered: {error}", hint)

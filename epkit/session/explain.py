@@ -11,9 +11,8 @@ from epkit._system import platform, telemetry
 from epkit.config.file import ConfigSource, load
 from epkit.config.target import read as read_target
 from epkit.discovery.registry import discover
-from epkit.model.assumed_sizes import clues
-from epkit.model.file import UNTOLD, Model
-from epkit.model.file import read as read_model
+from epkit.model.assumed_sizes import read_image_hints
+from epkit.model.file import ORT_UNKNOWN, Model, read_model
 from epkit.provider import Provider
 from epkit.runtime import api
 from epkit.runtime.configured import Candidate
@@ -90,16 +89,16 @@ def explain(
     given = effective(plan, platform.core_limit(), api.default_properties(), captures=captures)
     first = (plan.chain or wanted.chain)[0]
     device = asked(first.provider.memory_device, first.device)
-    planned = Course(why=UNTOLD)
-    if contents.tells:
+    planned = Course(why=ORT_UNKNOWN)
+    if contents.is_parsed:
         sizes = wanted.session_options.free_dimension_overrides
         shrinks = wanted.shrink_above is not None
         providers = [one.provider for one in plan.chain]
-        known = clues(contents)
+        known = read_image_hints(contents)
         planned = course(contents.inputs, wanted.warmup, providers, sizes, shrinks=shrinks, known=known)
     said = [] if refused else check_context(contents, plan)
-    if not contents.tells:
-        said.append(UNTOLD)
+    if not contents.is_parsed:
+        said.append(ORT_UNKNOWN)
     return Explanation(
         target=wanted.name,
         why=wanted.why,
@@ -110,7 +109,7 @@ def explain(
         copies=traffic(contents, device, plain=first.provider.ort_name == api.CPU_ORT_NAME),
         graph=graph,
         warmup=planned.runs,
-        warmup_why=planned.summary() if contents.tells else f"not known before: {UNTOLD}",
+        warmup_why=planned.summary() if contents.is_parsed else f"not known before: {ORT_UNKNOWN}",
         notes=(*wanted.notes, *meddling(wanted.chain), *probe_notes(answers), *planned.notes, *said),
         cache=_looked_up(contents, plan),
         script=script(contents, plan, given, captures=captures),
@@ -147,7 +146,7 @@ def script(model: Model, plan: Plan, given: Effective, *, captures: bool = False
 
 def _quiet(plan: Plan) -> list[str]:
     """Keep ONNX Runtime's telemetry off as epkit does; only before the import can it be."""
-    if telemetry.wish(plan.target.telemetry)[0] == "on":
+    if telemetry.decide(plan.target.telemetry)[0] == "on":
         return []
     return ["import os", "", f'os.environ["{telemetry.VARIABLE}"] = "1"  # its telemetry', ""]
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from epkit.errors import ConfigError, ModelError, ProviderDropped
-from epkit.model.file import Model, read
+from epkit.model.file import Model, read_model
 from epkit.runtime.api import OpenFault
 from epkit.runtime.configured import CPU, Candidate
 from epkit.runtime.placement import elsewhere
@@ -151,7 +151,7 @@ def _advice(cause: str, opening: Opening) -> str:
 def _reread(opening: Opening) -> Model | None:
     """Read the model's file once more, for what it says of itself; None where that cannot be."""
     with contextlib.suppress(ModelError, ConfigError):
-        return read(opening.model)
+        return read_model(opening.model)
     return None
 
 

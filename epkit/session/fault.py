@@ -40,8 +40,8 @@ def told(reply: Mapping[str, object]) -> Fault | None:
 
 def lost(child: Child, doing: str, target: str) -> Fault:
     """Return the fault of a process that gave no reply while it was doing something."""
-    ending = child.ending()
-    said = "" if child.timed_out else child.last_words()
+    ending = child.describe_end()
+    said = "" if child.timed_out else child.last_line()
     reason = f"its process {ending} while {doing}" + (f": {said}" if said else "")
     return Fault("failed", "", reason, f"epkit run MODEL -t {target}")
 

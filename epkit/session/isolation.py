@@ -87,7 +87,7 @@ class _Isolation:
                 if "chain" not in reply:
                     return self._ended(key, str(reply["error"]))
                 at = (tuple(cast("list[str]", reply["chain"])), bool(reply["captures"]))
-            ending, said = child.ending(), "" if child.timed_out else child.last_words()
+            ending, said = child.describe_end(), "" if child.timed_out else child.last_line()
         limit = f" (limit: {self._seconds:g} s)" if child.timed_out else ""
         told = f"opening it in a process of its own {ending}{limit}" + (f": {said}" if said else "")
         self._faults[at or key] = told

@@ -28,12 +28,12 @@ def main() -> None:
     if request is None:
         return
     told: Mapping[str, Any] = request
-    contents = parent.contents(told["bytes"])
-    parent.leave_with_parent()
+    contents = parent.receive_bytes(told["bytes"])
+    parent.exit_with_parent()
     os.environ.pop("EPKIT_EVENTS", None)  # what happens here is told by the parent
 
     def before(chain: Sequence[Candidate], captures: bool) -> None:
-        parent.limit(told["seconds"])
+        parent.set_time_limit(told["seconds"])
         parent.send({"chain": [one.name for one in chain], "captures": captures})
 
     error = ""
@@ -43,7 +43,7 @@ def main() -> None:
         traceback.print_exc()
         error = str(getattr(raised, "message", raised))
     parent.send({"error": error})
-    parent.leave()
+    parent.exit()
 
 
 def rehearse(request: Mapping[str, Any], contents: bytes, before: Before) -> None:
@@ -55,7 +55,7 @@ def rehearse(request: Mapping[str, Any], contents: bytes, before: Before) -> Non
     from epkit.config.target import read as read_target
     from epkit.discovery.probe import Answer
     from epkit.discovery.registry import discover
-    from epkit.model.file import read
+    from epkit.model.file import read_model
     from epkit.runtime import api
     from epkit.session.open import EXTERNAL_FOLDER, open_plan
     from epkit.session.plan import resolve
@@ -65,7 +65,7 @@ def rehearse(request: Mapping[str, Any], contents: bytes, before: Before) -> Non
     config = load({"targets": {NAME: request["table"]}}, environ={})
     target = replace(read_target(NAME, config, discover()), isolate_open=False, cache=request["cache"])
     folder = target.session_options.entries().get(EXTERNAL_FOLDER)
-    model = read(contents or Path(request["model"]), folder=folder)
+    model = read_model(contents or Path(request["model"]), folder=folder)
     answers = {name: Answer.from_json(one) for name, one in request["answers"].items()}
     plan = resolve(target, {name: answer.availability for name, answer in answers.items()})
     chain = request["chain"]

@@ -11,13 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from epkit._system.arguments import items, whole
+from epkit._system.arguments import check_integer, check_items
+from epkit._system.folders import make_scratch_folder, write_scratch
 from epkit._system.process import Child
-from epkit._system.scratch import scratch, write
 from epkit.errors import ConfigError, ProviderUnavailable
-from epkit.model.dimensions import batch_dimensions
-from epkit.model.inspect import Inspection, Measured
+from epkit.model.inspect import Inspection, MeasuredMemory
 from epkit.model.inspect import inspect as read_and_estimate
+from epkit.model.shapes import batch_dimensions
 from epkit.session.fault import Fault, lost, told
 
 if TYPE_CHECKING:
@@ -46,7 +46,10 @@ def inspect(
     Raises ModelError when the model cannot be read, ConfigError when it has no batch dimension, or the target is wrong,
     ProviderUnavailable when a provider that was required cannot be had. What fails in a process is a `fault` there.
     """
-    sizes = [whole(one, "a batch size", "--batch 1,4,16") for one in items(batches, "batches", "--batch 1,4,16")]
+    sizes = [
+        check_integer(one, "a batch size", "--batch 1,4,16")
+        for one in check_items(batches, "batches", "--batch 1,4,16")
+    ]
     found = read_and_estimate(model, tuple(dict.fromkeys(sizes)), dimensions or {})
     if target is None:
         return found
@@ -85,21 +88,21 @@ def _as_file(model: Source) -> Iterator[str]:
     if not isinstance(model, bytes):
         yield str(Path(model).absolute())
         return
-    with scratch() as folder:
+    with make_scratch_folder() as folder:
         file = folder / "model.onnx"
-        write(file, model)
+        write_scratch(file, model)
         yield str(file)
 
 
-def _measured(request: Mapping[str, object]) -> Measured:
+def _measured(request: Mapping[str, object]) -> MeasuredMemory:
     with Child(WORKER) as child:
         child.send(request)
         reply: Mapping[str, Any] | None = child.receive(LIMIT_S)
         if reply is None:
             return _faulty(lost(child, "it was measured", str(request["target"])))
     fault = told(reply)
-    return Measured(**reply) if fault is None else _faulty(fault)
+    return MeasuredMemory(**reply) if fault is None else _faulty(fault)
 
 
-def _faulty(fault: Fault) -> Measured:
-    return Measured(None, "", fault=fault.reason, hint=fault.hint)
+def _faulty(fault: Fault) -> MeasuredMemory:
+    return MeasuredMemory(None, "", fault=fault.reason, hint=fault.hint)

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from epkit._system.platform import peak_rss, reset_peak, rss
-from epkit._system.process import answer_one
+from epkit._system.platform import peak_rss, reset_peak_rss, rss
+from epkit._system.process import serve_one
 
 RUNS = 2
 """ONNX Runtime plans the memory of a shape with its first run and allocates by that plan from the second on."""
@@ -23,9 +23,9 @@ def measure(request: Mapping[str, Any]) -> dict[str, object]:
     from epkit.config.file import load
     from epkit.config.target import read as read_target
     from epkit.discovery.registry import discover
-    from epkit.model.assumed_sizes import clues
-    from epkit.model.dimensions import batch_dimensions
-    from epkit.model.file import read
+    from epkit.model.assumed_sizes import read_image_hints
+    from epkit.model.file import read_model
+    from epkit.model.shapes import batch_dimensions
     from epkit.runtime import api
     from epkit.runtime.size_search import Given, first_run
     from epkit.session.open import EXTERNAL_FOLDER, open_plan, plan_for
@@ -35,7 +35,7 @@ def measure(request: Mapping[str, Any]) -> dict[str, object]:
     wanted = replace(wanted, warmup=wanted.warmup.model_copy(update={"runs": 0}), isolate_open=False)
     path = Path(request["model"])
     source = path.read_bytes() if request["in_memory"] else path
-    model = read(source, folder=wanted.session_options.entries().get(EXTERNAL_FOLDER))
+    model = read_model(source, folder=wanted.session_options.entries().get(EXTERNAL_FOLDER))
     plan, answers = plan_for(wanted, registry)
     api.load()
     before = rss()
@@ -43,10 +43,10 @@ def measure(request: Mapping[str, Any]) -> dict[str, object]:
     opened = rss()
     dimensions = wanted.warmup.dimensions | request["dimensions"]
     sizes = dimensions | dict.fromkeys(batch_dimensions(session.inputs, dimensions), request["batch"])
-    ran = first_run(session.run, session.inputs, Given(dimensions=sizes), clues(model))
+    ran = first_run(session.run, session.inputs, Given(dimensions=sizes), read_image_hints(model))
     assumed, feed = ran.made.assumed, ran.made.feed
     del ran
-    reset_peak()  # of inputs that were tried in vain
+    reset_peak_rss()  # of inputs that were tried in vain
     for _ in range(RUNS):
         session.run(feed)
     peak = peak_rss()
@@ -67,4 +67,4 @@ def _more(after: int | None, before: int | None) -> int | None:
 
 
 if __name__ == "__main__":
-    answer_one(measure)
+    serve_one(measure)

@@ -22,8 +22,7 @@ from epkit.errors import (
     RuntimeMissing,
     nearest,
 )
-from epkit.model.file import Model, TensorInfo
-from epkit.model.file import read as read_model
+from epkit.model.file import Model, TensorInfo, read_model
 from epkit.provider import Usable
 from epkit.runtime import api, events, journal
 from epkit.runtime.configured import Candidate
@@ -90,7 +89,7 @@ def _portable(config: ConfigSource) -> ConfigSource:
 
 def check_fit(model: Model, target: Target) -> None:
     """Check what a target says of inputs and dimensions against those of the model; raises ConfigError."""
-    if not model.tells:
+    if not model.is_parsed:
         check_bytes(model, target)
         return  # its inputs are checked once it is open
     check_inputs(model.inputs, target)
@@ -137,7 +136,7 @@ def plan_for(target: Target, registry: Registry, *, refresh: bool = False) -> tu
     if not api.installed():
         raise RuntimeMissing(api.MISSING, hint=api.MISSING_HINT)
     journal.begin()
-    telemetry.ask(target.telemetry)
+    telemetry.request(target.telemetry)
     answers = probe.ask([(one.provider, one.device) for one in target.chain], registry, refresh=refresh)
     return resolve(target, {name: answer.availability for name, answer in answers.items()}), answers
 
@@ -170,7 +169,7 @@ def open_plan(
             capture=capture(model, plan),
             capturing=effective(plan, cores, captures=True).settings,
         )
-        under_way.unknown = "" if model.tells else UNRECORDED
+        under_way.unknown = "" if model.is_parsed else UNRECORDED
         under_way.before = before or isolation(under_way, model, answers)
         return _opened(model, under_way, answers)
 
@@ -182,7 +181,7 @@ def _opened(model: Model, under_way: Opening, answers: Mapping[str, probe.Answer
     warmup_seconds = 0.0
     while True:
         open_next(under_way)
-        if not model.tells:
+        if not model.is_parsed:
             said = [*check_opened(under_way)]
         watched = events.Watched(under_way.session) if events.observed() else None
         under_way.session = watched or under_way.session

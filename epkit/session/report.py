@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from epkit._system.text import format_count
 from epkit.runtime.placement import Share
 from epkit.session.cache.session_cache import Cached
 from epkit.session.capture import Capture
@@ -81,7 +82,7 @@ class Report:
         total = sum(share.nodes for share in self.placement.values())
         shares = [f"{name} {_percent(share)}" for name, share in self.placement.items() if name != self.provider]
         rest = f", {', '.join(shares)}" if shares else ""
-        return f"{self.provider} takes {_percent(self.placement[self.provider])} of {_nodes(total)}{rest}"
+        return f"{self.provider} takes {_percent(self.placement[self.provider])} of {format_count(total, 'node')}{rest}"
 
     def share(self, provider: str) -> str:
         """Return the share of one provider for a person: "98.4 %", or nothing."""
@@ -90,10 +91,6 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """Return everything as plain data."""
         return asdict(self)
-
-
-def _nodes(count: int) -> str:
-    return "1 node" if count == 1 else f"{count} nodes"
 
 
 def _percent(share: Share) -> str:
@@ -118,7 +115,7 @@ def tried(
             rows.append(dropped[name])
         elif name in placed:
             operators = ", ".join(list(placed[name].operators)[:6])
-            rows.append(Tried(name, "active", f"took {_nodes(placed[name].nodes)}: {operators}"))
+            rows.append(Tried(name, "active", f"took {format_count(placed[name].nodes, 'node')}: {operators}"))
         elif step.decision != "open":
             rows.append(passed_over(step))
         elif unknown:

@@ -18,8 +18,7 @@ from epkit.config.target import read as read_target
 from epkit.discovery.probe import Answer
 from epkit.discovery.registry import Registry, discover
 from epkit.errors import RunError
-from epkit.model.file import Model
-from epkit.model.file import read as read_model
+from epkit.model.file import Model, read_model
 from epkit.runtime.configured import CPU
 from epkit.session.fault import Fault, lost, told
 from epkit.session.open import EXTERNAL_FOLDER, plan_for
@@ -46,7 +45,7 @@ def chosen(names: Sequence[str] | None, config: Config, registry: Registry) -> l
 
     Raises ConfigError.
     """
-    if names is None or not (names := arguments.names(names, "targets", "-t cpu -t openvino")):
+    if names is None or not (names := arguments.check_names(names, "targets", "-t cpu -t openvino")):
         offered = registry.providers.values()
         names = [one.name for one in sorted(offered, key=lambda one: (one.name != CPU, one.rank, one.name))]
     return [strictly(read_target(name, config, registry)) for name in names]

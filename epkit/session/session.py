@@ -7,11 +7,11 @@ from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from epkit._system import platform
-from epkit._system.arguments import kind_of
+from epkit._system.arguments import type_name
 from epkit.config.target import arenas
 from epkit.errors import InputError, ModelError, nearest
 from epkit.model.file import Model, TensorInfo, parse_ort_type
-from epkit.model.shapes import unbindable
+from epkit.model.shapes import explain_unbindable
 from epkit.provider import Concurrency
 from epkit.runtime import api
 from epkit.runtime.arena import Shrink
@@ -162,11 +162,11 @@ class Session:
         place = self._place if device is None else device
         if not isinstance(place, str) or place not in ("cpu", self._place):
             also = "" if self._place == "cpu" else f", or {self._place!r}, where the provider runs"
-            shown = repr(device) if isinstance(device, str) else kind_of(device)
+            shown = repr(device) if isinstance(device, str) else type_name(device)
             raise InputError(f"device is {shown}", hint=f'device="cpu"{also}')
         known = {one.name: one for one in self.outputs}
         wanted = [known[name] for name in dict.fromkeys(names)]
-        why_not = unbindable((*self.inputs, *wanted))
+        why_not = explain_unbindable((*self.inputs, *wanted))
         if why_not:
             place = "cpu"  # where a run without a binding takes and leaves its tensors
         given = outputs if isinstance(outputs, Mapping) else {}
@@ -183,7 +183,7 @@ class Session:
         self._caller.refuse()
         self._background.close()
         self._caller.close()
-        platform.trim()
+        platform.trim_heap()
 
     def __reduce__(self) -> tuple[Callable[[], Session], tuple[()]]:
         """Pickle as the call that opened it: where it arrives, the model is opened again, on what is there."""
@@ -211,14 +211,14 @@ class Session:
         try:
             wanted = (outputs,) if isinstance(outputs, str) else tuple(outputs)
         except TypeError:
-            told = f"outputs is {kind_of(outputs)}, which holds no names"
+            told = f"outputs is {type_name(outputs)}, which holds no names"
             raise InputError(told, hint=f"outputs: {', '.join(self._names)}") from None
         if not wanted:
             raise InputError("no output is asked for", hint=f"outputs: {', '.join(self._names)}")
         known = self._names if len(wanted) < len(self._names) else frozenset(self._names)
         for name in wanted:
             if not isinstance(name, str):
-                told = f"outputs holds {kind_of(name)} where a name belongs"
+                told = f"outputs holds {type_name(name)} where a name belongs"
                 raise InputError(told, hint=f"outputs: {', '.join(self._names)}")
             if name not in known:
                 raise InputError(
@@ -268,7 +268,7 @@ def _strictest(chain: Sequence[Candidate], *, captures: bool) -> Concurrency:
 
 def _metadata(session: Any, model: Model) -> dict[str, str]:
     """Return a model's metadata; of one in ORT format, only ONNX Runtime reads it."""
-    return model.metadata if model.tells else dict(session.get_modelmeta().custom_metadata_map)
+    return model.metadata if model.is_parsed else dict(session.get_modelmeta().custom_metadata_map)
 
 
 def _described(nodes: Iterable[Any], declared: Mapping[str, TensorInfo]) -> tuple[TensorInfo, ...]:

@@ -37,7 +37,7 @@ def traffic(model: Model, place: str, *, plain: bool) -> tuple[Traffic, ...]:
             Traffic(run, lent, "copied out of lent buffers, else none"),
             Traffic(bind, own, "none: results view the buffers"),
         )
-    into, out = (_sum(model.inputs), _sum(model.outputs)) if model.tells else ("all inputs", "all outputs")
+    into, out = (_sum(model.inputs), _sum(model.outputs)) if model.is_parsed else ("all inputs", "all outputs")
     to, back = f"{into} copied to {place}", f"{out} copied back"
     there = f"; none where they are on {place}" if shares(place) else ""
     return (

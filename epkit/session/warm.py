@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from epkit.errors import InputError, RunError
-from epkit.model.assumed_sizes import clues
-from epkit.model.dimensions import bound
+from epkit.model.assumed_sizes import read_image_hints
 from epkit.model.file import Model
+from epkit.model.shapes import infer_sizes
 from epkit.runtime import api
 from epkit.runtime.configured import Candidate
 from epkit.runtime.deadline import Deadline
@@ -75,7 +75,9 @@ def _course(session: Session, opening: Opening, model: Model, others: Mapping[st
     target = opening.plan.target
     providers = [one.provider for one in opening.active]
     shrinks = target.shrink_above is not None
-    return course(session.inputs, target.warmup, providers, shrinks=shrinks, known=clues(model), others=others)
+    return course(
+        session.inputs, target.warmup, providers, shrinks=shrinks, known=read_image_hints(model), others=others
+    )
 
 
 def _reference(opening: Opening, session: Session) -> Caller | None:
@@ -102,7 +104,7 @@ def _others(
     """
     if reference is None or not planned.assumed:
         return None
-    said = bound(session.inputs, planned.runs[0].shapes)
+    said = infer_sizes(session.inputs, planned.runs[0].shapes)
     given = Given(dimensions={name: size for name, size in said.items() if name not in planned.assumed})
     with contextlib.suppress(RunError, InputError), Deadline(seconds) as deadline:
 
@@ -111,6 +113,6 @@ def _others(
             with options.applied(single, reference.runtime):
                 return reference.run(feed, None, single)
 
-        found = first_run(run, session.inputs, given, clues(model)).made.assumed
+        found = first_run(run, session.inputs, given, read_image_hints(model)).made.assumed
         return None if found == planned.assumed else found
     return None

@@ -15,13 +15,13 @@ from types import MappingProxyType
 import numpy as np
 
 from epkit._system.platform import peak_rss
+from epkit._system.text import format_count
 from epkit.config.schema import Warmup
 from epkit.errors import ConfigError, InputError, nearest
-from epkit.model.assumed_sizes import RANK, Clues, assumed
-from epkit.model.dimensions import batch_dimensions, bound, dynamic
+from epkit.model.assumed_sizes import RANK_PREFIX, ImageHints, assume_sizes
 from epkit.model.file import TensorInfo
-from epkit.model.sample_inputs import Sized, check_room, filled, sized
-from epkit.model.shapes import as_declared
+from epkit.model.sample_inputs import SampleShapes, check_memory, choose_shapes, generate_inputs
+from epkit.model.shapes import batch_dimensions, dynamic_dimensions, infer_sizes, matches_declared
 from epkit.provider import Provider, WarmupNeed
 from epkit.session.report import WarmedUp
 from epkit.session.steady import is_steady, no_longer_falls
@@ -74,10 +74,10 @@ class Course:
         if not self.runs:
             return f"none: {self.why or '; '.join(self.notes)}"
         counts = sorted({one.runs for one in self.runs})
-        each = f"{_many(counts[0], 'run')}{' each' if len(self.runs) > 1 else ''}"
+        each = f"{format_count(counts[0], 'run')}{' each' if len(self.runs) > 1 else ''}"
         if len(counts) > 1:
-            each = f"{counts[0]} to {_many(counts[-1], 'run')}"
-        return f"{_many(len(self.runs), 'shape')}, {each}: {self.why}"
+            each = f"{counts[0]} to {format_count(counts[-1], 'run')}"
+        return f"{format_count(len(self.runs), 'shape')}, {each}: {self.why}"
 
 
 def check_warmup(inputs: Sequence[TensorInfo], wanted: Warmup, sizes: Mapping[str, int]) -> None:
@@ -89,7 +89,7 @@ def check_warmup(inputs: Sequence[TensorInfo], wanted: Warmup, sizes: Mapping[st
         if key not in {one.name for one in inputs}:
             hint = nearest(key, [one.name for one in inputs], what="inputs")
             raise ConfigError(f"warmup.shapes names {key!r}, which is not an input of the model", hint=hint)
-    known = dynamic(inputs)
+    known = dynamic_dimensions(inputs)
     for key in wanted.dimensions:
         if key not in known:
             hint = nearest(key, known, what="dynamic dimensions")
@@ -105,7 +105,7 @@ def course(
     sizes: Mapping[str, int] | None = None,
     *,
     shrinks: bool = False,
-    known: Clues | None = None,
+    known: ImageHints | None = None,
     others: Mapping[str, int] = _NONE,
 ) -> Course:
     """Decide what to run, given the target's wishes and the providers that have nodes.
@@ -129,7 +129,7 @@ def course(
         return Course(notes=(f"not warmed up: {error.message}",))
     try:
         for one in shapes:
-            check_room(inputs, one.shapes)
+            check_memory(inputs, one.shapes)
     except InputError as error:
         if declared or wanted.dimensions:
             raise ConfigError(f"the warm-up cannot be run: {error.message}", hint=error.hint) from error
@@ -155,7 +155,7 @@ def warm_up(
     """Run the course; raises WarmupFault, and ConfigError for shapes that the model does not take."""
     done = []
     for one in planned.runs:
-        feed = filled(inputs, one.shapes)
+        feed = generate_inputs(inputs, one.shapes)
         before = peak_rss()
         seconds: list[float] = []
         while not enough(seconds, one.runs, one.most):
@@ -199,7 +199,7 @@ def misdeclared(result: Mapping[str, object], outputs: Sequence[TensorInfo]) -> 
     """Say which output has another shape than the model declares; empty when none has."""
     for wanted in outputs:
         value = result.get(wanted.name)
-        if isinstance(value, np.ndarray) and not as_declared(wanted, value.shape):
+        if isinstance(value, np.ndarray) and not matches_declared(wanted, value.shape):
             declared = list(wanted.shape or ())
             return f"output {wanted.name!r} has shape {list(value.shape)} where the model declares {declared}"
     return ""
@@ -216,9 +216,9 @@ def _shapes(
     inputs: Sequence[TensorInfo],
     wanted: Warmup,
     sizes: Mapping[str, int],
-    known: Clues | None,
+    known: ImageHints | None,
     others: Mapping[str, int],
-) -> tuple[list[Sized], dict[str, int]]:
+) -> tuple[list[SampleShapes], dict[str, int]]:
     """Return every shape that is wanted, once, and the sizes that were assumed; raises InputError and ConfigError."""
     dimensions = dict(sizes) | wanted.dimensions
     wishes: list[tuple[Mapping[str, Sequence[int]], dict[str, int]]]
@@ -226,18 +226,18 @@ def _shapes(
         batch = _batch(inputs, wanted, sizes)
         wishes = [({}, dimensions | dict.fromkeys(batch, size)) for size in wanted.batches]
     else:
-        wishes = [(shape, bound(inputs, shape) | dimensions) for shape in wanted.shapes or ({},)]
-    found: list[Sized] = []
+        wishes = [(shape, infer_sizes(inputs, shape) | dimensions) for shape in wanted.shapes or ({},)]
+    found: list[SampleShapes] = []
     guessed: dict[str, int] = {}
     for shape, said in wishes:
-        missing = assumed(inputs, said, known, others)
-        found.append(sized(inputs, shape, missing | said))
+        missing = assume_sizes(inputs, said, known, others)
+        found.append(choose_shapes(inputs, shape, missing | said))
         guessed |= missing
-        guessed |= dict.fromkeys((name for name in found[-1].guessed if name.startswith(RANK)), 1)
+        guessed |= dict.fromkeys((name for name in found[-1].assumed if name.startswith(RANK_PREFIX)), 1)
     return list({tuple(one.shapes.items()): one for one in found}.values()), guessed
 
 
-def _planned(shape: Sized, wanted: Warmup, providers: Sequence[Provider], *, first: bool) -> PlannedRun:
+def _planned(shape: SampleShapes, wanted: Warmup, providers: Sequence[Provider], *, first: bool) -> PlannedRun:
     needs: dict[str, WarmupNeed] = {
         one.name: one.warmup for one in providers if one.warmup.runs and (first or one.warmup.shapes == "each")
     }
@@ -275,7 +275,3 @@ def _row(planned: PlannedRun, seconds: Sequence[float], before: int | None, afte
         grew_bytes=None if before is None or after is None else after - before,
         why=planned.why,
     )
-
-
-def _many(count: int, thing: str) -> str:
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"

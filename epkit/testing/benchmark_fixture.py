@@ -167,7 +167,7 @@ def file_name(test: str, number: int) -> str:
     if name != plain or len(name) > 150:
         # What was left out told it apart from others.
         name = f"{name[:150]}-{hashlib.sha256(test.encode()).hexdigest()[:8]}"
-    name = files.fitting(name, len("-99999.json"))
+    name = files.shorten_name(name, len("-99999.json"))
     return f"{name}.json" if number == 1 else f"{name}-{number}.json"
 
 

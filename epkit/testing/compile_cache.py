@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from epkit._system.scratch import scratch
+from epkit._system.folders import make_scratch_folder
 from epkit.provider import Options
 from epkit.testing import samples
 from epkit.testing.inference import Running
@@ -115,7 +115,7 @@ class Compiling(Running):
 def _empty_cache() -> Iterator[Path]:
     """Keep what is compiled in a folder of its own, in this process, which is epkit's own."""
     before = {name: os.environ.get(name) for name in ("EPKIT_CACHE_DIR", "EPKIT_PROBE")}
-    with scratch() as folder:
+    with make_scratch_folder() as folder:
         # It has been proven already, and the answer is kept elsewhere.
         os.environ.update(EPKIT_CACHE_DIR=str(folder), EPKIT_PROBE="quick")
         try:

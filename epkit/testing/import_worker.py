@@ -17,7 +17,7 @@ from typing import Any
 
 import epkit.hookspecs
 import epkit.provider  # noqa: F401
-from epkit._system.platform import end_with_parent
+from epkit._system.platform import kill_with_parent
 from epkit._system.process import Parent
 from epkit.discovery.registry import Plugin, load
 from epkit.provider import Provider, Unusable, Usable
@@ -33,7 +33,7 @@ def main() -> None:
     request = parent.receive()
     if request is None:
         return
-    end_with_parent()  # what hangs in an import or a probe must not outlive a test run that was killed
+    kill_with_parent()  # what hangs in an import or a probe must not outlive a test run that was killed
     if sys.platform != "win32":
         signal.alarm(int(float(str(request["seconds"]))) + 5)
     plugin = Plugin(str(request["plugin"]), str(request["value"]), "", "")
@@ -42,7 +42,7 @@ def main() -> None:
         return
     provider = next(one for one in load(plugin) if one.name == request["provider"])
     parent.send(_asked(provider, request["device"]))
-    parent.leave()
+    parent.exit()
 
 
 def _imported(plugin: Plugin) -> dict[str, object]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from epkit.discovery import proof
 from epkit.model.dtypes import numpy_dtype
-from epkit.model.file import TensorInfo, read
+from epkit.model.file import TensorInfo, read_model
 from epkit.parity.metrics import measure
 from epkit.parity.tolerance import BY_DTYPE, Tolerance, judge
 from epkit.provider import Capability, Network, Provider
@@ -47,7 +47,7 @@ class Sample:
     @property
     def inputs(self) -> Sequence[TensorInfo]:
         """Name, dtype and shape of each input."""
-        return read(self.contents).inputs
+        return read_model(self.contents).inputs
 
     def feed(self, seed: int = 0, sizes: Mapping[str, int] | None = None) -> Feed:
         """Make inputs; a dynamic dimension is as long as `sizes` says, else 2."""

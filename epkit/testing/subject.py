@@ -91,11 +91,11 @@ class Subject:
             child.send(request | {"seconds": IMPORT_SECONDS + seconds})
             imported = child.receive(IMPORT_SECONDS)
             if imported is None:
-                return Examined({}, {}, child.log(), child.ending())
-            printed = child.log()
+                return Examined({}, {}, child.read_log(), child.describe_end())
+            printed = child.read_log()
             child.send({})
             asked = child.receive(seconds)
-            return Examined(imported, asked or {}, printed, "" if asked else child.ending())
+            return Examined(imported, asked or {}, printed, "" if asked else child.describe_end())
 
     @cached_property
     def answer(self) -> probe.Answer:
@@ -147,7 +147,7 @@ class Subject:
         )
         reply = worker.receive(seconds)
         if reply is None:
-            ending, log = worker.ending(), worker.log()
+            ending, log = worker.describe_end(), worker.read_log()
             self.close()
             told = f"the process in which it was tried {ending}"
             declared = self.provider.concurrency

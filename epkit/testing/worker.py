@@ -6,8 +6,8 @@ import contextlib
 import traceback
 from typing import Any
 
-from epkit._system.cause import cause
 from epkit._system.process import Parent
+from epkit._system.text import describe_error
 from epkit.discovery.registry import discover
 from epkit.errors import EpkitError
 from epkit.testing.promise import SEE, Broken, NotProven
@@ -18,11 +18,11 @@ def main() -> None:
     """Keep one promise for each request: `{"promise", "provider", "target", "tolerances", "seconds"}`."""
     parent = Parent()
     while request := parent.receive():
-        parent.limit(float(str(request["seconds"])))
+        parent.set_time_limit(float(str(request["seconds"])))
         reply = _outcome(request)
-        parent.limit(None)  # the next request may be long in coming
+        parent.set_time_limit(None)  # the next request may be long in coming
         parent.send(reply)
-    parent.leave()
+    parent.exit()
 
 
 def _outcome(request: dict[str, Any]) -> dict[str, object]:
@@ -45,7 +45,7 @@ def _outcome(request: dict[str, Any]) -> dict[str, object]:
     except Exception as error:  # noqa: BLE001 - whatever it is, the promise is broken
         return {
             "outcome": "broken",
-            "found": f"{type(error).__name__}: {cause(error)}",
+            "found": f"{type(error).__name__}: {describe_error(error)}",
             "mend": SEE,
             "details": _where(),
         }

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from epkit._system.programs import answer
+from epkit._system.process import run_program
 from epkit.benchmark.environment import cpu_load, nvidia_smi
 from epkit.benchmark.environment.environment import Environment, environment, look, turbo, variables
 from epkit.discovery.registry import discover
@@ -106,9 +106,9 @@ def test_without_nvidia_smi_nothing_is_told(tmp_path, monkeypatch):
 
 
 def test_a_program_that_is_absent_or_fails_answers_nothing():
-    assert answer(["no-such-program-anywhere"], 1.0) is None
-    assert answer(["false"], 5.0) is None
-    assert answer(["echo", "hello"], 5.0) == "hello\n"
+    assert run_program(["no-such-program-anywhere"], 1.0) is None
+    assert run_program(["false"], 5.0) is None
+    assert run_program(["echo", "hello"], 5.0) == "hello\n"
 
 
 # Others on the machine

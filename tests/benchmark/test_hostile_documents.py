@@ -15,7 +15,7 @@ from documents import made_up
 from models import mlp
 
 import epkit
-from epkit._system.nesting import DEEPEST, is_deeper, unfit
+from epkit._system.nesting import MAX_DEPTH, find_problem, is_deeper
 from epkit.benchmark import storage
 from epkit.benchmark.document import MOST_COMPARISONS
 from epkit.benchmark.statistics.differences import Difference
@@ -192,11 +192,11 @@ def test_data_is_looked_through_however_deep_it_is():
     for _ in range(200_000):
         deep = [deep]
     assert is_deeper(deep)
-    assert unfit(deep)
+    assert find_problem(deep)
     assert not is_deeper([[1], {"a": [2]}])
     assert is_deeper([[]], 1)
     assert not is_deeper([[]], 2)
-    assert unfit({"a": [1, "b", None, True, 2.5]}) == ""
-    assert DEEPEST >= 32
+    assert find_problem({"a": [1, "b", None, True, 2.5]}) == ""
+    assert MAX_DEPTH >= 32
     while isinstance(deep, list):  # taken apart by hand: freeing it all at once recurses
         deep = deep[0]

@@ -13,7 +13,7 @@ import pytest
 from models import identity, mlp, model, value
 from onnx import helper
 
-from epkit._system.printable import printable
+from epkit._system.text import printable
 from epkit.cli._edge import translated
 from epkit.errors import EpkitError
 

@@ -10,7 +10,7 @@ from sample_models import MAKE, session
 
 from epkit.discovery import probe_worker
 from epkit.discovery.proof import ATTENTION, CONVOLUTION, MLP, OF, proof_of
-from epkit.model.file import read
+from epkit.model.file import read_model
 from epkit.provider import Network, Provider
 from epkit.runtime.api import OpenFault
 from epkit.testing import samples
@@ -61,7 +61,7 @@ def test_each_proof_is_what_its_generator_makes_and_gives_its_numbers_on_the_cpu
     x = np.array(proof.input, np.float32).reshape(proof.input_shape)
     (y,) = session(proof.model).run(None, {"x": x})
     assert tuple(y.ravel().tolist()) == proof.output
-    assert read(proof.model).opsets == {"ai.onnx": 13}
+    assert read_model(proof.model).opsets == {"ai.onnx": 13}
 
 
 def test_a_provider_without_convolutions_is_proven_by_what_it_is_for():

@@ -17,7 +17,7 @@ from elf import elf
 from epkit_cuda.provider import Cuda
 from epkit_tensorrt.provider import TensorRT
 
-from epkit._system.cause import cause
+from epkit._system.text import describe_error
 from epkit.discovery import nvidia
 from epkit.provider import Provider, Unusable, Usable
 
@@ -350,7 +350,7 @@ def test_what_cuda_says_is_a_sentence_and_leads_to_a_command():
         f"insufficient for CUDA runtime version ; GPU=-1 ; hostname=vm ; file={source}cuda_execution_provider.cc ; "
         "line=355 ; expr=cudaSetDevice(info_.device_id); \n\n"
     )
-    said = cause(RuntimeError(text))
+    said = describe_error(RuntimeError(text))
     assert said == (
         "CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version, in "
         "cudaSetDevice(info_.device_id)"

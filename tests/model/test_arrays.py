@@ -7,12 +7,12 @@ import numpy as np
 from texts import says
 
 from epkit.errors import InputError
-from epkit.model.array_files import load_inputs, saved
+from epkit.model.array_files import load_inputs, save_outputs
 from epkit.model.file import TensorInfo
 
 
 def test_outputs_are_written_as_what_they_are(tmp_path):
-    files = saved(
+    files = save_outputs(
         {
             "plain": np.array([1, 2], np.int64),
             "small": np.array([0.5], ml_dtypes.bfloat16),
@@ -33,7 +33,7 @@ def test_outputs_are_written_as_what_they_are(tmp_path):
 
 def test_an_outputs_name_cannot_leave_the_folder_and_two_never_share_a_file(tmp_path):
     names = ["../../evil", "a/b", "a_b", "..", ".hidden", "/abs", "ü x"]
-    files = saved({name: np.zeros(1) for name in names}, tmp_path / "out")
+    files = save_outputs({name: np.zeros(1) for name in names}, tmp_path / "out")
     assert len(set(files.values())) == len(names)
     assert all(file.parent == tmp_path / "out" and file.is_file() for file in files.values())
 

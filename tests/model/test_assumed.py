@@ -13,8 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import epkit
 from epkit.errors import ConfigError, RunError
-from epkit.model.assumed_sizes import Clues, assumed, clues, told
-from epkit.model.file import TensorInfo, read
+from epkit.model.assumed_sizes import ImageHints, assume_sizes, describe_assumed, read_image_hints
+from epkit.model.file import TensorInfo, read_model
 from epkit.runtime.size_search import Given, first_run
 
 node = helper.make_node
@@ -108,10 +108,10 @@ def encoder(longest: int = 1500) -> bytes:
     return model(nodes, [value("mel", ["batch", "feature_size", "frames"])], [value("y", None)], stored)
 
 
-def sizes_of(contents: bytes, known: Clues | None = None) -> dict[str, int]:
+def sizes_of(contents: bytes, known: ImageHints | None = None) -> dict[str, int]:
     """Run a model unasked, and return the sizes with which it ran."""
     with epkit.open(contents, "cpu") as session:
-        found = clues(read(contents)) if known is None else known
+        found = read_image_hints(read_model(contents)) if known is None else known
         return first_run(session.run, session.inputs, Given(), found).made.assumed
 
 
@@ -142,19 +142,19 @@ def test_a_network_on_sound_with_a_state_runs_unasked_and_its_state_has_the_batc
 
 
 def test_a_stride_of_the_graph_is_the_least_side():
-    assert clues(read(detector())) == Clues(None, 32)
-    assert assumed([TensorInfo("x", "float32", (1, 3, "h", "w"))], {}, Clues(None, 96)) == {"h": 96, "w": 96}
+    assert read_image_hints(read_model(detector())) == ImageHints(None, 32)
+    assert assume_sizes([TensorInfo("x", "float32", (1, 3, "h", "w"))], {}, ImageHints(None, 96)) == {"h": 96, "w": 96}
 
 
 def test_no_more_is_assumed_than_nobody_says():
     inputs = [TensorInfo("x", "float32", ("b", 3, "s", "w")), TensorInfo("mask", "float32", ("b", "s"))]
-    assert assumed(inputs, {"b": 2, "w": 7}) == {"s": 1}  # a side in one input, and something else in the other
+    assert assume_sizes(inputs, {"b": 2, "w": 7}) == {"s": 1}  # a side in one input, and something else in the other
 
 
 def test_a_size_that_follows_from_given_ones_is_no_guess_of_its_own():
     inputs = [TensorInfo("a", "float32", ("s",)), TensorInfo("b", "float32", ("2*s + 1",))]
-    assert assumed(inputs, {"s": 5}) == {"2*s + 1": 11}
-    assert assumed([TensorInfo("a", "float32", ("s / 2 + x",))], {}) == {"s / 2 + x": 1}
+    assert assume_sizes(inputs, {"s": 5}) == {"2*s + 1": 11}
+    assert assume_sizes([TensorInfo("a", "float32", ("s / 2 + x",))], {}) == {"s / 2 + x": 1}
 
 
 def test_given_arrays_settle_the_sizes_of_those_that_are_made_up():
@@ -168,8 +168,8 @@ def test_given_arrays_settle_the_sizes_of_those_that_are_made_up():
 def test_the_sentence_says_every_size_and_how_to_set_them():
     inputs = [TensorInfo("x", "float32", ("h", "w"))]
     wanted = "assumed h = 64, w = 64; set them with --dim h=... or --input x=FILE.npy"
-    assert told({"h": 64, "w": 64}, inputs) == wanted
-    assert told({}, inputs) == ""
+    assert describe_assumed({"h": 64, "w": 64}, inputs) == wanted
+    assert describe_assumed({}, inputs) == ""
 
 
 def never() -> bytes:

@@ -16,8 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from epkit.errors import ModelError
 from epkit.model import sample
-from epkit.model.file import read
-from epkit.model.inspect import Memory, inspect
+from epkit.model.file import read_model
+from epkit.model.inspect import MemoryEstimate, inspect
 
 Shape = Sequence[int | str | None]
 
@@ -50,7 +50,7 @@ PRODUCT = bytes(product().SerializeToString())
 
 def test_the_sample_is_described() -> None:
     found = inspect(sample.path())
-    assert found.model == read(sample.path())
+    assert found.model == read_model(sample.path())
     assert found.dynamic == {"batch": ("image",)}
     assert found.memory is not None
     assert found.memory.declared == found.memory.computed > 50
@@ -63,12 +63,12 @@ def test_a_dynamic_dimension_names_the_inputs_that_use_it_and_one_without_name_i
     found = inspect(model(shapes, []).SerializeToString())
     assert found.dynamic == {"n": ("x", "b"), "m": ("b",), "b[2]": ("b",), "c[0]": ("c",)}
     assert "4 dynamic dimensions (n, m, b[2], c[0]): give sizes with warmup.shapes" in found.notes
-    assert "the input 'd' declares no rank: any shape is taken" in found.notes
+    assert "the input 'd' declares no rank: any shape is accepted" in found.notes
 
 
 def test_the_memory_estimate_is_what_is_declared_and_says_what_it_covers() -> None:
     memory = inspect(PRODUCT).memory
-    assert memory == Memory(
+    assert memory == MemoryEstimate(
         weights=128, inputs=16 + 16, outputs=32, intermediates=16, at_once=16, declared=1, computed=2
     )
     assert memory.total == 208

@@ -22,7 +22,8 @@ from onnx import TensorProto, helper, numpy_helper
 from texts import says
 
 from epkit.errors import ConfigError, ModelError
-from epkit.model.file import Model, TensorInfo, digest, parse_ort_type, read
+from epkit.model.digest import digest_model
+from epkit.model.file import Model, TensorInfo, parse_ort_type, read_model
 
 LIGHT = sorted((Path(onnx.__file__).parent / "backend/test/data/light").glob("*.onnx"))
 
@@ -160,7 +161,7 @@ def assert_same(found: Model, proto: onnx.ModelProto) -> None:
 
 @pytest.mark.parametrize("path", LIGHT, ids=lambda path: path.stem)
 def test_a_real_model_reads_as_onnx_reads_it(path: Path) -> None:
-    found = read(path)
+    found = read_model(path)
     assert_same(found, onnx.load(path))
     assert (found.source, found.size, found.format) == (path, path.stat().st_size, "onnx")
 
@@ -170,21 +171,21 @@ def test_there_are_nine_real_models() -> None:
 
 
 def test_subgraphs_functions_constants_and_other_domains_read_as_onnx_reads_them() -> None:
-    found = read(BRANCHES)
+    found = read_model(BRANCHES)
     assert_same(found, branches())
     assert found.has_control_flow
     assert found.operators["If"] == 2
     assert found.operators["ai.onnx.ml.Scaler"] == 1
     assert found.operators["Add"] == 1
     assert found.parameters == 12
-    assert not read(identity()).has_control_flow
+    assert not read_model(identity()).has_control_flow
 
 
 def test_a_path_may_be_text_a_path_or_bytes_and_says_the_same(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(BRANCHES)
-    by_path, by_bytes = read(path), read(BRANCHES)
-    assert read(str(path)) == by_path
+    by_path, by_bytes = read_model(path), read_model(BRANCHES)
+    assert read_model(str(path)) == by_path
     assert by_bytes.inputs == by_path.inputs
     assert by_bytes.source == BRANCHES
     assert by_path.source == path
@@ -215,7 +216,7 @@ def test_a_path_may_be_text_a_path_or_bytes_and_says_the_same(tmp_path: Path) ->
 )
 def test_every_kind_of_type_is_read(kind: onnx.TypeProto, dtype: str, shape: tuple[int | str | None, ...]) -> None:
     x = helper.make_value_info("x", kind)
-    assert read(model([], [x], []).SerializeToString()).inputs == (TensorInfo("x", dtype, shape),)
+    assert read_model(model([], [x], []).SerializeToString()).inputs == (TensorInfo("x", dtype, shape),)
 
 
 @pytest.mark.parametrize("number", [n for n in TensorProto.DataType.values() if n])
@@ -223,7 +224,7 @@ def test_every_element_type_of_onnx_has_its_name_and_size(number: int) -> None:
     name = TensorProto.DataType.Name(number).lower()
     expected = {"float": "float32", "double": "float64"}.get(name, name)
     weight = TensorProto(name="w", data_type=number, dims=[3, 5])
-    found = read(model([], [helper.make_tensor_value_info("x", number, [3])], [], [weight]).SerializeToString())
+    found = read_model(model([], [helper.make_tensor_value_info("x", number, [3])], [], [weight]).SerializeToString())
     assert found.inputs[0].dtype == expected
     bits = {4: 4, 2: 2}.get(int(name.removeprefix("u").removeprefix("int") or 0) if "int" in name else 0)
     bits = bits or (4 if name == "float4e2m1" else 8 * helper.tensor_dtype_to_np_dtype(number).itemsize)
@@ -235,7 +236,7 @@ def test_types_are_named_as_those_that_onnx_runtime_tells(number: int) -> None:
     source = identity(number, opset=22, ir_version=10)
     session = onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"])
     told = session.get_inputs()[0]
-    assert read(source).inputs == (TensorInfo(told.name, parse_ort_type(told.type), tuple(told.shape)),)
+    assert read_model(source).inputs == (TensorInfo(told.name, parse_ort_type(told.type), tuple(told.shape)),)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +262,7 @@ def test_the_types_of_onnx_runtime_are_translated(text: str, dtype: str) -> None
 def test_an_initializer_that_is_also_an_input_need_not_be_given() -> None:
     x, w = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in "xw")
     weight = numpy_helper.from_array(np.ones(2, np.float32), "w")
-    found = read(model([helper.make_node("Add", ["x", "w"], ["y"])], [x, w], [], [weight]).SerializeToString())
+    found = read_model(model([helper.make_node("Add", ["x", "w"], ["y"])], [x, w], [], [weight]).SerializeToString())
     assert [one.name for one in found.inputs] == ["x"]
 
 
@@ -270,12 +271,12 @@ def test_sparse_and_string_weights_are_counted() -> None:
     values = helper.make_tensor("w", TensorProto.FLOAT, [2], [1.0, 2.0])
     indices = helper.make_tensor("", TensorProto.INT64, [2], [0, 5])
     proto.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [8]))
-    found = read(proto.SerializeToString())
+    found = read_model(proto.SerializeToString())
     assert found.weight_bytes == 5 + 2 * 4 + 2 * 8
 
 
 def test_a_version_that_is_too_new_is_read_and_not_judged() -> None:
-    found = read(identity(opset=99, ir_version=99))
+    found = read_model(identity(opset=99, ir_version=99))
     assert (found.ir_version, found.opsets) == (99, {"ai.onnx": 99})
 
 
@@ -285,7 +286,7 @@ def test_a_model_in_ort_format_is_told_by_its_mark(tmp_path: Path) -> None:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.add_session_config_entry("session.save_model_format", "ORT")
     onnxruntime.InferenceSession(identity(), options, providers=["CPUExecutionProvider"])
-    found = read(tmp_path / "m.ort")
+    found = read_model(tmp_path / "m.ort")
     assert found == Model(tmp_path / "m.ort", (tmp_path / "m.ort").stat().st_size, "ort")
 
 
@@ -297,7 +298,7 @@ def test_a_file_above_two_gigabytes_is_read_without_its_weights(tmp_path: Path) 
     with (tmp_path / "big.onnx").open("wb") as file:
         file.write(head)
         file.truncate(len(head) + raw)
-    found = read(tmp_path / "big.onnx")
+    found = read_model(tmp_path / "big.onnx")
     assert (found.size, found.weight_bytes, found.parameters) == (len(head) + raw, raw, raw // 4)
 
 
@@ -311,7 +312,7 @@ def test_reading_a_model_loads_no_heavy_module() -> None:
 
 
 def test_external_data_is_found_beside_the_model(tmp_path: Path) -> None:
-    found = read(with_external_data(tmp_path))
+    found = read_model(with_external_data(tmp_path))
     assert found.weight_bytes == 4096 + 64
     assert [(one.path, one.bytes) for one in found.external] == [
         (tmp_path / "w.bin", (tmp_path / "w.bin").stat().st_size)
@@ -323,28 +324,28 @@ def test_external_data_of_bytes_is_looked_for_in_the_working_directory_or_the_fo
 ) -> None:
     source = with_external_data(tmp_path).read_bytes()
     with says(ModelError):
-        read(source)
-    assert read(source, folder=tmp_path).external[0].bytes >= 4160
+        read_model(source)
+    assert read_model(source, folder=tmp_path).external[0].bytes >= 4160
     monkeypatch.chdir(tmp_path)
-    assert read(source).external[0].bytes >= 4160
+    assert read_model(source).external[0].bytes >= 4160
 
 
 def test_missing_external_data_is_a_model_error_that_names_file_and_tensor(tmp_path: Path) -> None:
     path = with_external_data(tmp_path)
     (tmp_path / "w.bin").unlink()
     with says(ModelError) as caught:
-        read(path)
+        read_model(path)
     assert caught.value.hint == "put 'w.bin' beside the model"
     (tmp_path / "w.bin").mkdir()
     with says(ModelError):
-        read(path)
+        read_model(path)
 
 
 def test_external_data_that_is_too_short_is_a_model_error(tmp_path: Path) -> None:
     path = with_external_data(tmp_path)
     os.truncate(tmp_path / "w.bin", 4100)
     with says(ModelError):
-        read(path)
+        read_model(path)
 
 
 @pytest.mark.parametrize(
@@ -358,31 +359,31 @@ def test_a_place_of_external_data_that_makes_no_sense_is_a_model_error(tmp_path:
         entry.value = value if entry.key == key else entry.value
     path.write_bytes(proto.SerializeToString())
     with says(ModelError):
-        read(path)
+        read_model(path)
 
 
 def test_the_digest_of_one_file_is_its_sha256(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(BRANCHES)
-    assert digest(BRANCHES) == digest(tmp_path / "m.onnx") == hashlib.sha256(BRANCHES).hexdigest()
-    assert digest(read(BRANCHES)) == digest(BRANCHES)
+    assert digest_model(BRANCHES) == digest_model(tmp_path / "m.onnx") == hashlib.sha256(BRANCHES).hexdigest()
+    assert digest_model(read_model(BRANCHES)) == digest_model(BRANCHES)
 
 
 def test_the_digest_changes_with_the_external_data_but_not_with_the_folder(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     first, second = (with_external_data(tmp_path / name) for name in "ab")
-    assert digest(first) == digest(second)
+    assert digest_model(first) == digest_model(second)
     with (tmp_path / "b/w.bin").open("r+b") as file:
         file.write(b"\x01")
-    assert digest(first) != digest(second)
+    assert digest_model(first) != digest_model(second)
 
 
 def test_a_model_that_went_away_has_no_digest(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(BRANCHES)
-    found = read(tmp_path / "m.onnx")
+    found = read_model(tmp_path / "m.onnx")
     (tmp_path / "m.onnx").unlink()
     with says(ModelError):
-        digest(found)
+        digest_model(found)
 
 
 # what is no model
@@ -391,43 +392,43 @@ def test_a_model_that_went_away_has_no_digest(tmp_path: Path) -> None:
 def test_no_such_file_names_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "resnet50.onnx").write_bytes(BRANCHES)
     with says(ModelError) as caught:
-        read(tmp_path / "resnet5.onnx")
+        read_model(tmp_path / "resnet5.onnx")
     assert caught.value.hint == f"did you mean '{tmp_path / 'resnet50.onnx'}'?"
     assert caught.value.exit_code == 4
     with says(ModelError) as caught:
-        read(tmp_path / "quite another")
+        read_model(tmp_path / "quite another")
     assert caught.value.hint == "check the path"
 
 
 def test_no_such_folder_is_said(tmp_path: Path) -> None:
     with says(ModelError):
-        read(tmp_path / "nowhere" / "m.onnx")
+        read_model(tmp_path / "nowhere" / "m.onnx")
 
 
 def test_a_directory_is_a_model_error_that_names_the_models_in_it(tmp_path: Path) -> None:
     with says(ModelError):
-        read(tmp_path)
+        read_model(tmp_path)
     (tmp_path / "m.onnx").write_bytes(BRANCHES)
     with pytest.raises(ModelError) as caught:
-        read(tmp_path)
+        read_model(tmp_path)
     assert caught.value.hint == "name a file in it: m.onnx"
 
 
 def test_an_empty_file_is_a_model_error(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").touch()
     with says(ModelError):
-        read(tmp_path / "m.onnx")
+        read_model(tmp_path / "m.onnx")
 
 
 def test_empty_bytes_are_a_model_error() -> None:
     with says(ModelError):
-        read(b"")
+        read_model(b"")
 
 
 @pytest.mark.parametrize("path", [os.devnull, "a\0b", "a" * 5000, f"{__file__}/m.onnx"])
 def test_a_path_that_cannot_be_a_file_is_a_model_error(path: str) -> None:
     with says(ModelError):
-        read(path)
+        read_model(path)
 
 
 def test_a_file_that_may_not_be_read_is_a_model_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -437,14 +438,14 @@ def test_a_file_that_may_not_be_read_is_a_model_error(tmp_path: Path, monkeypatc
     (tmp_path / "m.onnx").write_bytes(BRANCHES)
     monkeypatch.setattr(Path, "open", refuse)
     with says(ModelError) as caught:
-        read(tmp_path / "m.onnx")
+        read_model(tmp_path / "m.onnx")
     assert caught.value.hint.startswith("ls -l")
 
 
 @pytest.mark.parametrize("wrong", [None, 3, bytearray(BRANCHES), memoryview(BRANCHES), onnx.ModelProto()])
 def test_what_is_neither_path_nor_bytes_is_a_config_error(wrong: object) -> None:
     with says(ConfigError):
-        read(wrong)  # type: ignore[arg-type]
+        read_model(wrong)  # type: ignore[arg-type]
 
 
 def zipped(path: Path) -> bytes:
@@ -472,36 +473,36 @@ def zipped(path: Path) -> bytes:
 )
 def test_a_file_of_another_kind_is_called_by_its_name(source: bytes, kind: str) -> None:
     with says(ModelError) as caught:
-        read(source)
+        read_model(source)
     assert caught.value.hint
 
 
 def test_a_zip_archive_is_called_by_its_name(tmp_path: Path) -> None:
     with says(ModelError):
-        read(zipped(tmp_path))
+        read_model(zipped(tmp_path))
 
 
 def test_a_message_of_another_kind_is_not_an_onnx_model() -> None:
     weight = numpy_helper.from_array(np.ones(100, np.float32), "w")
     with says(ModelError):
-        read(weight.SerializeToString())
+        read_model(weight.SerializeToString())
 
 
 def test_a_model_without_graph_or_operator_sets_is_a_model_error() -> None:
     proto = branches()
     proto.ClearField("graph")
     with says(ModelError):
-        read(proto.SerializeToString())
+        read_model(proto.SerializeToString())
     proto = branches()
     del proto.opset_import[:]
     with says(ModelError):
-        read(proto.SerializeToString())
+        read_model(proto.SerializeToString())
 
 
 def test_half_a_download_is_truncated(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(BRANCHES[: len(BRANCHES) // 2])
     with says(ModelError) as caught:
-        read(tmp_path / "m.onnx")
+        read_model(tmp_path / "m.onnx")
     assert caught.value.hint == "copy, download or export it again"
 
 
@@ -509,7 +510,7 @@ def test_every_truncation_is_a_model_error_or_a_whole_model() -> None:
     whole = []
     for length in range(len(BRANCHES)):
         with suppress(ModelError):
-            read(BRANCHES[:length])
+            read_model(BRANCHES[:length])
             whole.append(length)
     assert whole
     for length in whole:
@@ -520,7 +521,7 @@ def test_every_truncation_is_a_model_error_or_a_whole_model() -> None:
 @settings(deadline=None)
 def test_random_bytes_are_a_model_error(source: bytes) -> None:
     with pytest.raises(ModelError):
-        read(source)
+        read_model(source)
 
 
 @given(st.lists(st.tuples(st.integers(0, len(BRANCHES) - 1), st.integers(0, 255)), min_size=1, max_size=8))
@@ -530,7 +531,7 @@ def test_flipped_bytes_give_a_model_or_a_model_error(flips: list[tuple[int, int]
     for place, value in flips:
         damaged[place] = value
     with suppress(ModelError):
-        assert isinstance(read(bytes(damaged)), Model)
+        assert isinstance(read_model(bytes(damaged)), Model)
 
 
 # bytes that were made to hurt
@@ -555,7 +556,7 @@ def test_graphs_nested_deeper_than_python_recurses_are_read() -> None:
     graph = b""
     for _ in range(2000):
         graph = field(1, field(4, b"If") + field(5, field(6, graph)))
-    assert read(hostile(graph)).operators == {"If": 2000}
+    assert read_model(hostile(graph)).operators == {"If": 2000}
 
 
 def test_types_nested_without_end_are_a_model_error() -> None:
@@ -563,19 +564,19 @@ def test_types_nested_without_end_are_a_model_error() -> None:
     for _ in range(2000):
         kind = field(4, field(1, kind))
     with says(ModelError):
-        read(hostile(field(11, field(2, kind))))
+        read_model(hostile(field(11, field(2, kind))))
 
 
 @pytest.mark.parametrize("dimensions", [field(1, 2**63 - 1) * 10_000, field(1, 2**64 - 1), field(1, b"\x02" * 65)])
 def test_a_tensor_of_impossible_dimensions_is_a_model_error(dimensions: bytes) -> None:
     with says(ModelError):
-        read(hostile(field(5, dimensions + field(2, 1) + field(8, b"w"))))
+        read_model(hostile(field(5, dimensions + field(2, 1) + field(8, b"w"))))
 
 
 def test_a_value_of_impossible_rank_is_a_model_error() -> None:
     shape = field(1, field(1, 2**62)) * 1000
     with says(ModelError):
-        read(hostile(field(11, field(2, field(1, field(2, shape))))))
+        read_model(hostile(field(11, field(2, field(1, field(2, shape))))))
 
 
 @pytest.mark.parametrize(
@@ -583,10 +584,10 @@ def test_a_value_of_impossible_rank_is_a_model_error() -> None:
 )
 def test_bytes_that_are_no_field_are_a_model_error(tail: bytes) -> None:
     with pytest.raises(ModelError):
-        read(hostile(b"") + tail)
+        read_model(hostile(b"") + tail)
 
 
 def test_a_field_of_another_wire_type_is_stepped_over_as_protobuf_does() -> None:
     noise = b"\x39" + bytes(8) + b"\x3d" + bytes(4) + field(99, 1) + field(98, b"new")
-    assert read(noise + hostile(b"")).ir_version == 8
+    assert read_model(noise + hostile(b"")).ir_version == 8
     assert onnx.load_model_from_string(noise + hostile(b"")).ir_version == 8

@@ -15,8 +15,8 @@ from models import mlp, model, value
 from onnx import helper, numpy_helper
 
 from epkit.errors import ModelError
-from epkit.model.file import SMALL_BYTES, read
-from epkit.model.onnx import Contents, read_into
+from epkit.model.file import SMALL_BYTES, read_model
+from epkit.model.onnx import ModelContents, read_into
 from epkit.model.pages import PAGE, ChangedError, Pages
 from epkit.model.protobuf import Message, WireError
 
@@ -55,7 +55,7 @@ def test_pages_are_the_bytes_of_the_file(tmp_path):
 
 
 def test_a_large_file_says_what_its_bytes_say(file, contents):
-    by_pages, whole = read(file), read(contents)
+    by_pages, whole = read_model(file), read_model(contents)
     for name in (
         "inputs",
         "outputs",
@@ -73,9 +73,9 @@ def test_a_large_file_says_what_its_bytes_say(file, contents):
 def test_a_large_file_that_is_cut_off_is_told_as_its_bytes_are(file, contents, cut):
     file.write_bytes(contents[:-cut])
     with pytest.raises(ModelError, match="truncated") as by_pages:
-        read(file)
+        read_model(file)
     with pytest.raises(ModelError, match="truncated") as whole:
-        read(contents[:-cut])
+        read_model(contents[:-cut])
     assert by_pages.value.message.partition("is truncated")[2] == whole.value.message.partition("is truncated")[2]
 
 
@@ -90,7 +90,7 @@ def test_damage_within_a_large_file_is_told_as_its_bytes_are(file, contents):
         with file.open("rb", buffering=0) as opened:
             for buffer in (Pages(opened), bytes(damaged)):
                 try:
-                    found = Contents()
+                    found = ModelContents()
                     read_into(found, Message(buffer))
                     said.append(str((found.operators, found.opsets, found.foreign)))
                 except WireError as error:
@@ -159,7 +159,7 @@ def test_reading_a_large_file_does_not_take_its_size(tmp_path):
 def _growth(file: str) -> int:
     import resource
 
-    read(mlp())
+    read_model(mlp())
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert read(file).size > 200 << 20
+    assert read_model(file).size > 200 << 20
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024

@@ -12,7 +12,7 @@ from sample_models import MAKE, session
 
 from epkit.discovery.proof import CONVOLUTION
 from epkit.model import sample
-from epkit.model.file import TensorInfo, read
+from epkit.model.file import TensorInfo, read_model
 
 
 def scores(running: onnxruntime.InferenceSession, image: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -28,7 +28,7 @@ def test_the_proof_is_what_its_generator_makes_byte_for_byte() -> None:
 
 
 def test_the_sample_is_a_small_network_of_the_parts_of_real_ones() -> None:
-    found = read(sample.path())
+    found = read_model(sample.path())
     assert found.size < 2_000_000
     assert (found.ir_version, found.opsets) == (8, {"ai.onnx": 17})
     assert found.inputs == (TensorInfo("image", "float32", ("batch", 3, 128, 128)),)
@@ -60,5 +60,5 @@ def test_the_proof_gives_its_numbers_on_the_cpu() -> None:
     (y,) = session(CONVOLUTION.model).run(None, {"x": x})
     assert y.shape == (1, 1, 2, 2)
     assert tuple(y.ravel().tolist()) == CONVOLUTION.output == (45, 54, 81, 90)
-    found = read(CONVOLUTION.model)
+    found = read_model(CONVOLUTION.model)
     assert (found.ir_version, found.opsets, found.operators) == (8, {"ai.onnx": 13}, {"Conv": 1, "Relu": 1})

@@ -13,11 +13,11 @@ from models import identity, model, value
 from onnx import TensorProto, helper
 
 import epkit
-from epkit._system.platform import peak_rss, reset_peak
+from epkit._system.platform import peak_rss, reset_peak_rss
 from epkit.errors import ConfigError, InputError
 from epkit.model import array_files
 from epkit.model.file import TensorInfo
-from epkit.model.sample_inputs import stand_in
+from epkit.model.sample_inputs import make_sample_inputs
 from epkit.parity.saved import read_folder
 
 HUGE = [2**36, 2**40, 2**62, 2**63 - 1]
@@ -27,7 +27,7 @@ MEBIBYTE = 2**20
 @pytest.fixture(autouse=True)
 def _bounded():
     """Hold every test to little memory."""
-    reset_peak()
+    reset_peak_rss()
     before = peak_rss()
     yield
     after = peak_rss()
@@ -46,7 +46,7 @@ def test_inputs_that_would_not_fit_are_not_generated(size, dtype):
     with epkit.open(identity(dtype, [size]), "cpu", config={}) as session:
         assert any("not warmed up" in note for note in session.report.notes)
         with pytest.raises(InputError, match="'x'") as error:
-            stand_in(session.inputs)
+            make_sample_inputs(session.inputs)
         assert error.value.hint
 
 
@@ -54,10 +54,10 @@ def test_inputs_that_would_not_fit_are_not_generated(size, dtype):
 def test_the_bytes_are_counted_and_not_the_dimensions(shape):
     inputs = [TensorInfo("x", "float32", tuple(shape))]
     if 0 in shape:
-        assert stand_in(inputs).feed["x"].size == 0
+        assert make_sample_inputs(inputs).feed["x"].size == 0
     else:
         with pytest.raises(InputError):
-            stand_in(inputs)
+            make_sample_inputs(inputs)
 
 
 WISHES = {
@@ -99,7 +99,7 @@ def test_a_file_that_is_shorter_than_its_header_says_is_refused(shape, tmp_path)
     file = tmp_path / "x.npy"
     file.write_bytes(header(shape) + b"\x00" * 3)
     with pytest.raises(InputError) as error:
-        array_files.read(file)
+        array_files.read_input(file)
     assert error.value.hint
     with zipfile.ZipFile(tmp_path / "y.npz", "w") as stored:
         stored.write(file, "arr_0.npy")
@@ -117,7 +117,7 @@ def test_a_file_of_more_than_the_memory_is_refused(tmp_path):
         except OSError:
             pytest.skip("no file can be that large here")
     with pytest.raises(InputError, match="memory"):
-        array_files.read(file)
+        array_files.read_input(file)
 
 
 def test_files_that_say_the_truth_are_read(tmp_path):
@@ -126,7 +126,7 @@ def test_files_that_say_the_truth_are_read(tmp_path):
     ):
         file = tmp_path / f"{number}.npy"
         np.save(file, array)
-        np.testing.assert_array_equal(array_files.read(file), array)
+        np.testing.assert_array_equal(array_files.read_input(file), array)
     stream = io.BytesIO()
     np.savez(stream, np.arange(3), np.ones((2, 2)))
     Path(tmp_path / "s.npz").write_bytes(stream.getvalue())

@@ -9,8 +9,8 @@ from models import model, value
 from onnx import TensorProto, helper
 
 import epkit
-from epkit.model.array_files import saved
-from epkit.model.sample_inputs import stand_in
+from epkit.model.array_files import save_outputs
+from epkit.model.sample_inputs import make_sample_inputs
 from epkit.parity.saved import compare_saved
 
 
@@ -33,7 +33,7 @@ def _faulty(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("inner", [TENSOR, SEQUENCE], ids=["tensor", "sequence"])
 def test_an_optional_input_is_generated_once_and_left_out_once(inner):
     with epkit.open(passing(inner), "cpu", config={}) as session:
-        with_it, without = (stand_in(session.inputs, seed=seed).feed for seed in (0, 1))
+        with_it, without = (make_sample_inputs(session.inputs, seed=seed).feed for seed in (0, 1))
         assert list(with_it) == ["o"]
         assert list(without) == []
         assert session.run(with_it)["p"] is not None
@@ -55,7 +55,7 @@ def test_a_provider_that_computes_right_numbers_of_an_optional_input_agrees():
 def test_saved_outputs_without_a_value_are_no_agreement(numbers, tmp_path):
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
-        saved({"p": None, **numbers}, folder)
+        save_outputs({"p": None, **numbers}, folder)
     assert compare_saved(*folders).agree is bool(numbers)
 
 

@@ -299,11 +299,11 @@ def test_outputs_of_every_kind_come_back_from_the_file(tmp_path: Path):
 
 
 def test_outputs_in_two_folders_are_judged_without_running_anything(tmp_path: Path):
-    from epkit.model.array_files import saved
+    from epkit.model.array_files import save_outputs
 
     given = {"y": np.ones(3, np.float32), "boxes": [np.zeros(2), np.ones(1)], "scores": [{"a": 0.5}]}
-    saved(given, tmp_path / "a")
-    saved({**given, "y": np.full(3, 1.005, np.float32)}, tmp_path / "b")
+    save_outputs(given, tmp_path / "a")
+    save_outputs({**given, "y": np.full(3, 1.005, np.float32)}, tmp_path / "b")
     found = compare_saved(tmp_path / "a", tmp_path / "b")
     assert (found.exit_code, found.rows[1].verdict) == (1, "differ")
     assert compare_saved(tmp_path / "a", tmp_path / "b", tolerance="images").exit_code == 0

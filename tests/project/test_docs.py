@@ -208,7 +208,7 @@ def test_every_error_is_documented():
 def test_every_key_of_the_json_documents_is_documented():
     page = (DOCS / "how-epkit-decides.md").read_text(encoding="utf-8")
     shapes = (
-        *(listing.Row, doctor.Finding, inspect.Memory, inspect.Measured, inspect.BatchSize),
+        *(listing.Row, doctor.Finding, inspect.MemoryEstimate, inspect.MeasuredMemory, inspect.BatchSize),
         *(explain.Explanation, explain.PlanRow, PlannedRun, Setting),
         *(session_cache.Cached, compilation.Compilation, scaffold.NewPlugin, manage.Kept, manage.KeptRow),
         *(report.Report, report.Tried, report.WarmedUp, placement.Share),

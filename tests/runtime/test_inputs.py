@@ -18,7 +18,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from texts import says
 
 from epkit.errors import InputError, ModelError
-from epkit.model.dtypes import bits, from_raw, is_exotic, name_of, numpy_dtype, onnx_type_number
+from epkit.model.dtypes import from_raw, needs_ml_dtypes, numpy_dtype, onnx_name, onnx_type_number, to_raw
 from epkit.model.file import TensorInfo
 from epkit.runtime.inputs import Inputs
 
@@ -211,7 +211,7 @@ def test_an_array_arrives_without_loss_or_not_at_all(x, dtype):
     assert found.shape == x.shape
     assert x.dtype.kind in "biuf"
     assert all(map(same, x.ravel(), found.ravel()))
-    if not is_exotic(dtype):
+    if not needs_ml_dtypes(dtype):
         np.testing.assert_array_equal(through(x, dtype), found)
 
 
@@ -708,7 +708,7 @@ def test_what_onnx_runtime_would_not_take_as_a_map_is_refused(given_, dtype, say
 def test_raw_memory_is_read_back_as_it_was(dtype):
     for count in (0, 1, 2, 5):
         x = np.array([1, 0, 4, 2, 3][:count], numpy_dtype(dtype)).reshape(-1, 1)
-        memory = bits(x).copy()
+        memory = to_raw(x).copy()
         found = from_raw(memory.ctypes.data, x.shape, dtype)
         memory[...] = 0
         assert found.dtype == x.dtype
@@ -717,14 +717,14 @@ def test_raw_memory_is_read_back_as_it_was(dtype):
 
 def test_negative_four_bit_integers_are_read_back_as_they_were():
     x = np.arange(-8, 8).astype(ml_dtypes.int4)
-    memory = bits(x)
+    memory = to_raw(x)
     assert memory.size == 8
     np.testing.assert_array_equal(from_raw(memory.ctypes.data, (16,), "int4"), x)
 
 
 def test_texts_have_no_raw_form():
     with pytest.raises(ValueError, match="raw"):
-        bits(np.array(["a"], object))
+        to_raw(np.array(["a"], object))
     with pytest.raises(ValueError, match="raw"):
         from_raw(0, (1,), "string")
 
@@ -735,7 +735,7 @@ def test_names_numbers_and_dtypes_agree_with_onnx(name):
     assert onnx_type_number(name) == proto
     assert numpy_dtype(name) == helper.tensor_dtype_to_np_dtype(proto)
     assert inputs(name).exotic is (name in EXOTIC)
-    assert name == "string" or name_of(numpy_dtype(name)) == name
+    assert name == "string" or onnx_name(numpy_dtype(name)) == name
 
 
 def test_without_ml_dtypes_the_error_names_it(monkeypatch):

@@ -191,7 +191,7 @@ def test_closing_that_was_interrupted_is_done_by_closing_again():
 
 def test_a_thread_that_was_silent_is_heard_again_after_an_interrupt_at_any_point(capsys):
     def silently() -> None:
-        with streams.hushed("stdout", "stderr"):
+        with streams.silence("stdout", "stderr"):
             sys.stdout.write("nobody hears this")
 
     for point in every_interrupt(silently):

@@ -11,7 +11,7 @@ from texts import says
 
 import epkit
 from epkit.errors import InputError, RunError
-from epkit.model.dtypes import bits, from_raw, name_of
+from epkit.model.dtypes import from_raw, onnx_name, to_raw
 
 SMALL = {
     "bfloat16": (TensorProto.BFLOAT16, ml_dtypes.bfloat16),
@@ -116,10 +116,10 @@ def test_what_becomes_raw_memory_can_be_read_back(dtype, data):
     narrow = {"2": 3, "4": 15}.get(dtype[-1], 15 if dtype.startswith("float4") else 255)
     whole = np.frombuffer(data[: len(data) // kind.itemsize * kind.itemsize], np.uint8) & narrow
     array = whole.astype(np.int8).astype(kind) if "int" in dtype else whole.view(kind)
-    memory = bits(array)
-    back = from_raw(memory.ctypes.data, array.shape, name_of(kind))
+    memory = to_raw(array)
+    back = from_raw(memory.ctypes.data, array.shape, onnx_name(kind))
     assert back.dtype == kind
-    assert bits(back).tobytes() == memory.tobytes()
+    assert to_raw(back).tobytes() == memory.tobytes()
     np.testing.assert_array_equal(back.astype(np.float32), array.astype(np.float32))
 
 

@@ -199,4 +199,4 @@ def test_the_key_of_a_config_is_true_or_false():
 @pytest.mark.parametrize(("value", "means"), [("1", "off"), ("TRUE", "off"), ("no", "on"), ("", None), ("2", None)])
 def test_the_variable_means_to_epkit_what_it_means_to_onnx_runtime(monkeypatch, value, means):
     monkeypatch.setenv(telemetry.VARIABLE, value)
-    assert telemetry.variable() == means
+    assert telemetry.read_variable() == means

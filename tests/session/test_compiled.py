@@ -34,7 +34,7 @@ import epkit
 from epkit.config.schema import Warmup
 from epkit.errors import ConfigError, ModelError
 from epkit.model import digest
-from epkit.model.file import read
+from epkit.model.file import read_model
 from epkit.provider import Provider
 from epkit.runtime.api import Settings
 from epkit.runtime.configured import Candidate
@@ -321,7 +321,7 @@ def test_every_setting_of_a_session_is_part_of_the_key(changed):
     class Other(Plain):
         name = "other"
 
-    model = read(mlp())
+    model = read_model(mlp())
     plain = Candidate(Plain(), Plain.options(extra={"level": "1"}))
     usual = Settings({"enable_mem_reuse": True}, {"a": "1"}, {"batch": 1})
     candidate = {
@@ -588,27 +588,27 @@ def test_prune_stale_removes_what_other_versions_built(slow, file, monkeypatch):
 def test_a_digest_is_remembered_while_the_file_stays_as_it_is(slow, file, monkeypatch):
     os.utime(file, (1, 1))
     monkeypatch.setattr(digest, "SETTLED_SECONDS", -1.0)
-    first = digest.of_file(file)
+    first = digest.digest_file(file)
     monkeypatch.setattr("hashlib.file_digest", lambda *_: pytest.fail("the file was read again"))
-    assert digest.of_file(file) == first
+    assert digest.digest_file(file) == first
     monkeypatch.undo()
 
 
 def test_the_digest_of_a_file_that_was_just_changed_is_not_remembered(slow, file):
-    first = digest.of_file(file)
+    first = digest.digest_file(file)
     state = file.stat()
     file.write_bytes(mlp(width=4).ljust(state.st_size)[: state.st_size])
     os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
-    assert digest.of_file(file) != first
+    assert digest.digest_file(file) != first
     assert list((Path(os.environ["EPKIT_CACHE_DIR"]) / "digests").iterdir()) == []
 
 
 def test_a_damaged_memory_of_a_digest_is_no_memory(slow, file, monkeypatch):
     monkeypatch.setattr(digest, "SETTLED_SECONDS", -1.0)
-    first = digest.of_file(file)
+    first = digest.digest_file(file)
     for memory in (Path(os.environ["EPKIT_CACHE_DIR"]) / "digests").iterdir():
         memory.write_text("{")
-    assert digest.of_file(file) == first
+    assert digest.digest_file(file) == first
 
 
 # -- explain and the commands
@@ -703,7 +703,9 @@ def test_engines_of_retrained_weights_under_the_same_file_name_lie_in_another_fo
         path = tmp_path / "same.onnx"
         path.write_bytes(contents)
         candidate = Candidate(TensorRT(), TensorRTOptions(trt_engine_cache_enable=True))
-        return shelf(candidate.provider) / store.key_of(parts_of(read(path), candidate, [], Settings({}, {}), Warmup()))
+        return shelf(candidate.provider) / store.key_of(
+            parts_of(read_model(path), candidate, [], Settings({}, {}), Warmup())
+        )
 
     retrained = onnx.load_from_string(mlp())
     retrained.graph.initializer[0].raw_data = bytes(len(retrained.graph.initializer[0].raw_data))
@@ -713,7 +715,7 @@ def test_engines_of_retrained_weights_under_the_same_file_name_lie_in_another_fo
 
 @pytest.mark.parametrize(("batch", "same"), [("batch", False), (2, True)])
 def test_engines_for_other_shapes_lie_in_another_folder_where_inputs_are_dynamic(batch, same):
-    model, candidate = read(mlp(batch=batch)), Candidate(TensorRT(), TensorRTOptions())
+    model, candidate = read_model(mlp(batch=batch)), Candidate(TensorRT(), TensorRTOptions())
     plain = parts_of(model, candidate, [], Settings({}, {}), Warmup())
     shaped = parts_of(model, candidate, [], Settings({}, {}), Warmup(shapes=({"x": (2, 16)},)))
     assert (plain == shaped) is same

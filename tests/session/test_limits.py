@@ -115,9 +115,11 @@ def test_a_timeout_that_is_long_enough_changes_nothing(command, empty):
 
 
 def test_ten_thousand_outputs_are_written_in_a_moment(tmp_path):
-    from epkit.model.array_files import saved
+    from epkit.model.array_files import save_outputs
 
     began = time.process_time()
-    files = saved({f"y {at}": np.zeros(1, np.float32) for at in range(3000)} | {"y_0": np.zeros(1)}, tmp_path / "out")
+    files = save_outputs(
+        {f"y {at}": np.zeros(1, np.float32) for at in range(3000)} | {"y_0": np.zeros(1)}, tmp_path / "out"
+    )
     assert len({*files.values()}) == 3001
     assert time.process_time() - began < 20

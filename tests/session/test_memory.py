@@ -42,7 +42,7 @@ def chain(**keys: object) -> dict[str, object]:
 def child(code: str) -> list[int]:
     """Run code in a process of its own; it prints what it held at some points, in bytes."""
     start = "import json, numpy as np, epkit\nfrom epkit.model import sample\n"
-    start += "from epkit._system.platform import rss, trim\n"
+    start += "from epkit._system.platform import rss, trim_heap\n"
     start += "from models import mlp, model, value\nfrom onnx import helper\n"
     env = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run([sys.executable, "-c", start + code], capture_output=True, text=True, env=env)
@@ -250,10 +250,10 @@ def test_a_session_shrinks_only_the_arenas_that_it_has(provider):
 ARENA = """
 session = epkit.open(sample.path(), "cpu", session_options={"enable_cpu_mem_arena": ARENA})
 session.run(np.zeros((1, 3, 128, 128), np.float32))
-trim()
+trim_heap()
 before = rss()
 session.run(np.zeros((64, 3, 128, 128), np.float32))
-trim()
+trim_heap()
 print(json.dumps([before, rss()]))
 """
 
@@ -381,14 +381,14 @@ def test_a_first_dimension_without_a_name_is_the_batch():
     [
         (mlp(batch=2), {"batches": (1,)}, "no input whose first dimension is dynamic"),
         (identity(shape=[]), {"batches": (1,)}, "no input whose first dimension is dynamic"),
-        (mlp(), {"batches": (0,)}, "whole numbers from 1 on"),
-        (mlp(), {"batches": (True,)}, "whole numbers from 1 on"),
+        (mlp(), {"batches": (0,)}, "an integer of at least 1"),
+        (mlp(), {"batches": (True,)}, "an integer of at least 1"),
         (mlp(), {"target": "cpu"}, "no batch size"),
         (mlp(), {"batches": (1,), "target": "cpuu"}, "cpuu"),
         (
             mlp(),
             {"batches": (1,), "target": "t", "config": chain(warmup={"dimensions": {"batch": 2}})},
-            "size of batch is said already",
+            "size of batch is set already",
         ),
     ],
 )

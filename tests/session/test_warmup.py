@@ -16,7 +16,7 @@ import epkit
 from epkit.config.schema import Warmup
 from epkit.errors import ConfigError
 from epkit.model.file import TensorInfo
-from epkit.model.sample_inputs import sized
+from epkit.model.sample_inputs import choose_shapes
 from epkit.provider import Provider, WarmupNeed
 from epkit.session.warmup import MOST_RUNS, MOST_SECONDS, course, enough
 
@@ -178,7 +178,7 @@ def test_a_size_that_a_session_option_settles_is_not_guessed_by_explain():
     [
         (mlp(batch=2), {}, r"warmup.batches: the model has no input whose first dimension is dynamic.*x \[2, 16\]"),
         (mlp(), {"shapes": [{"x": [1, 16]}]}, "batches and shapes both say the size of the batch"),
-        (mlp(), {"dimensions": {"batch": 2}}, "warmup.batches: the size of batch is said already"),
+        (mlp(), {"dimensions": {"batch": 2}}, "warmup.batches: the size of batch is set already"),
         (mlp(), {"batches": [0]}, "warmup.batches.0"),
     ],
 )
@@ -207,9 +207,9 @@ def test_a_dimension_without_a_name_is_sized_by_its_place():
 
 @given(st.integers(1, 9), st.integers(1, 9))
 def test_a_given_shape_settles_its_dimensions_in_the_other_inputs(batch, width):
-    found = sized(IMAGES, {"image": [batch, 3, width, 8]})
+    found = choose_shapes(IMAGES, {"image": [batch, 3, width, 8]})
     assert found.shapes == {"image": (batch, 3, width, 8), "scale": (batch,)}
-    assert found.guessed == ()
+    assert found.assumed == ()
 
 
 def test_two_inputs_of_which_one_shape_is_given_are_warmed_up_together():

@@ -57,7 +57,7 @@ def test_a_device_stays_a_device(tmp_path, small):
     null = node(tmp_path / "null.json", stat.S_IFCHR, 1, 3)
     storage.write(small, null)
     formats.write(small, "markdown", null)
-    files.write(null, "text")
+    files.write_atomic(null, "text")
     assert stat.S_ISCHR(null.lstat().st_mode)
     assert names(tmp_path) == ["null.json"]
 
@@ -126,8 +126,8 @@ def test_a_link_stays_and_its_target_is_written(tmp_path):
     target.write_text("old")
     link.symlink_to(target)
     dangling.symlink_to("a/new")
-    files.write(link, "new")
-    files.write(dangling, "new")
+    files.write_atomic(link, "new")
+    files.write_atomic(dangling, "new")
     assert (link.is_symlink(), dangling.is_symlink()) == (True, True)
     assert (target.read_text(), (tmp_path / "a" / "new").read_text()) == ("new", "new")
     assert names(tmp_path / "a") == ["new", "target"]
@@ -139,7 +139,7 @@ def test_the_mode_stays(kept, tmp_path):
     file = tmp_path / "file"
     file.write_text("old")
     file.chmod(kept)
-    files.write(file, "new")
+    files.write_atomic(file, "new")
     assert (mode(file), file.read_text()) == (kept, "new")
 
 
@@ -147,9 +147,9 @@ def test_the_mode_stays(kept, tmp_path):
 def test_a_new_file_has_the_mode_that_the_umask_leaves(tmp_path):
     code = (
         "import os, sys; from pathlib import Path; from epkit._system import files\n"
-        "os.umask(0o027); files.write(Path(sys.argv[1]), 'text')\n"
-        "os.umask(0); files.write(Path(sys.argv[2]), 'text', mode=files.KEPT)\n"
-        "files.private_folder(Path(sys.argv[3]))\n"
+        "os.umask(0o027); files.write_atomic(Path(sys.argv[1]), 'text')\n"
+        "os.umask(0); files.write_atomic(Path(sys.argv[2]), 'text', mode=files.PRIVATE_MODE)\n"
+        "files.make_private_folder(Path(sys.argv[3]))\n"
     )
     places = [tmp_path / "public", tmp_path / "kept", tmp_path / "one" / "two"]
     subprocess.run([sys.executable, "-c", code, *map(str, places)], check=True)
@@ -162,7 +162,7 @@ def test_the_owner_stays(tmp_path):
     file.write_text("old")
     os.chown(file, STRANGER, STRANGER)
     file.chmod(0o640)
-    files.write(file, "new")
+    files.write_atomic(file, "new")
     assert (file.stat().st_uid, file.stat().st_gid, mode(file)) == (STRANGER, STRANGER, 0o640)
 
 
@@ -179,7 +179,7 @@ def test_a_link_that_another_user_put_where_all_may_write_is_not_followed(tmp_pa
         os.lchown(one, STRANGER, STRANGER)
     for planted in (link, folder / "victim"):
         with pytest.raises(PermissionError):
-            files.write(planted, "text")
+            files.write_atomic(planted, "text")
     assert victim.read_text() == "precious"
 
 
@@ -189,7 +189,7 @@ def test_a_file_that_may_not_be_written_is_not_replaced():
         "import os, sys; from pathlib import Path; from epkit._system import files\n"
         f"os.chown(sys.argv[1], {STRANGER}, {STRANGER}); os.chmod(Path(sys.argv[1]).parent, 0o777)\n"
         f"os.setegid({STRANGER}); os.seteuid({STRANGER})\n"
-        "try: files.write(Path(sys.argv[1]), 'new')\n"
+        "try: files.write_atomic(Path(sys.argv[1]), 'new')\n"
         "except PermissionError: print('refused')\n"
     )
     with tempfile.TemporaryDirectory() as reachable:  # pytest's own folders cannot be entered by other users
@@ -205,7 +205,7 @@ def test_what_fails_midway_leaves_the_old_file_and_nothing_beside_it(tmp_path):
     file.write_text("old")
 
     def write_half() -> None:
-        with files.written(file) as new:
+        with files.open_atomic(file) as new:
             new.write(b"half")
             raise MemoryError
 
@@ -222,7 +222,7 @@ def test_a_disk_that_fills_up_leaves_the_old_document_and_nothing_beside_it(tmp_
     code = (
         "import json, resource, signal, sys; from pathlib import Path; from epkit._system import files\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
-        "try: files.write(Path(sys.argv[1]), 'x' * 100_000)\n"
+        "try: files.write_atomic(Path(sys.argv[1]), 'x' * 100_000)\n"
         "except OSError: print('refused')\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(file)], check=True, capture_output=True, text=True)
@@ -235,7 +235,9 @@ def test_what_goes_to_a_stream_by_its_path_is_added_to_it(tmp_path):
     """`>>` of a shell: the file behind /dev/stdout is a log of other things too."""
     log = tmp_path / "log"
     log.write_text("before\n")
-    code = "from pathlib import Path; from epkit._system import files; files.write(Path('/dev/stdout'), 'now\\n')"
+    code = (
+        "from pathlib import Path; from epkit._system import files; files.write_atomic(Path('/dev/stdout'), 'now\\n')"
+    )
     with log.open("ab") as out:
         subprocess.run([sys.executable, "-c", code], check=True, stdout=out)
     assert log.read_text() == "before\nnow\n"
@@ -245,19 +247,19 @@ def test_what_goes_to_a_stream_by_its_path_is_added_to_it(tmp_path):
 def test_outputs_with_long_names_are_all_written(length, tmp_path):
     long = ["o" * length, "o" * length + "x", "o" * (length - 1) + "/", "o" * (length - 1) + "_", "é" * length]
     outputs: dict[str, Any] = {name: np.full(2, number, np.float32) for number, name in enumerate(long)}
-    written = array_files.saved(outputs, tmp_path / "out")
+    written = array_files.save_outputs(outputs, tmp_path / "out")
     assert [np.load(written[name])[0] for name in long] == [0, 1, 2, 3, 4]
     assert len([*(tmp_path / "out").iterdir()]) == len(outputs)
 
 
 def test_names_of_outputs_that_fit_stay_as_they_are(tmp_path):
-    assert array_files.saved({"o" * 200: np.zeros(1)}, tmp_path)["o" * 200].name == "o" * 200 + ".npy"
+    assert array_files.save_outputs({"o" * 200: np.zeros(1)}, tmp_path)["o" * 200].name == "o" * 200 + ".npy"
 
 
 def test_an_output_that_cannot_be_written_whole_leaves_no_half_of_it(tmp_path):
     (tmp_path / "b.npy").mkdir()
     with pytest.raises(ConfigError):
-        array_files.saved({"a": np.zeros(4), "b": np.zeros(4)}, tmp_path)
+        array_files.save_outputs({"a": np.zeros(4), "b": np.zeros(4)}, tmp_path)
     assert names(tmp_path) == ["a.npy", "b.npy"]
 
 
@@ -266,7 +268,7 @@ def test_outputs_go_through_links_and_keep_modes(tmp_path):
     (tmp_path / "real.npy").write_bytes(b"old")
     (tmp_path / "real.npy").chmod(0o600)
     (tmp_path / "y.npy").symlink_to("real.npy")
-    array_files.saved({"y": np.ones(3)}, tmp_path)
+    array_files.save_outputs({"y": np.ones(3)}, tmp_path)
     assert (tmp_path / "y.npy").is_symlink()
     assert np.load(tmp_path / "real.npy").tolist() == [1, 1, 1]
     assert mode(tmp_path / "real.npy") == 0o600

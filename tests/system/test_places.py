@@ -145,7 +145,7 @@ def test_a_process_without_a_home_makes_no_folder_called_like_a_tilde(empty, mon
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)
     with pytest.raises(OSError, match="directory"):
-        folders.directory("probe")
+        folders.make_cache_folder("probe")
     with pytest.raises(ConfigError):
         storage.new_file("m.onnx")
     assert [one.name for one in empty.iterdir()] == [".git"]
@@ -156,7 +156,7 @@ def test_a_provider_is_proven_without_a_temporary_folder(no_temporary_folder):
     with Child("epkit.discovery.probe_worker") as child:
         child.kill()
         assert child.receive(10) is None
-        assert child.log() == ""
+        assert child.read_log() == ""
 
 
 def test_a_comparison_without_a_temporary_folder_says_how_to_name_one(no_temporary_folder, model_file):

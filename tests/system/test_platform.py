@@ -12,7 +12,7 @@ from elf import elf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epkit._system import platform
+from epkit._system import libraries, platform
 
 LINUX = "/sys/fs/cgroup"
 
@@ -21,43 +21,43 @@ LINUX = "/sys/fs/cgroup"
 def test_a_library_says_what_it_needs(tmp_path_factory: pytest.TempPathFactory, names: list[str]):
     path = tmp_path_factory.mktemp("elf") / "lib.so"
     path.write_bytes(elf(names))
-    assert platform.needed_libraries(path) == tuple(names)
+    assert libraries.read_needed_libraries(path) == tuple(names)
 
 
 @given(st.binary(max_size=300), st.booleans())
 def test_any_other_file_needs_nothing(tmp_path_factory: pytest.TempPathFactory, content: bytes, marked: bool):
     path = tmp_path_factory.mktemp("elf") / "lib.so"
     path.write_bytes((b"\x7fELF\x02\x01" if marked else b"") + content)
-    assert platform.needed_libraries(path) == ()
+    assert libraries.read_needed_libraries(path) == ()
 
 
 def test_a_file_that_is_not_there_needs_nothing(tmp_path: Path):
-    assert platform.needed_libraries(tmp_path / "absent.so") == ()
+    assert libraries.read_needed_libraries(tmp_path / "absent.so") == ()
 
 
 def test_a_library_is_found_where_one_says_before_the_system_is_asked(tmp_path: Path):
     (tmp_path / "libm.so.6").touch()
-    assert platform.find_library("libm.so.6", [tmp_path]) == tmp_path / "libm.so.6"
-    assert platform.find_library("libepkit-absent.so.1", [tmp_path]) is None
+    assert libraries.find_library("libm.so.6", [tmp_path]) == tmp_path / "libm.so.6"
+    assert libraries.find_library("libepkit-absent.so.1", [tmp_path]) is None
 
 
 def test_a_library_of_the_system_is_found_and_loads():
-    path = platform.find_library("libc.so.6")
+    path = libraries.find_library("libc.so.6")
     assert path is not None
     assert path.is_file()
-    assert platform.load_error("libc.so.6") == ""
+    assert libraries.try_load("libc.so.6") == ""
 
 
 def test_a_library_that_does_not_load_says_why():
-    assert platform.load_error("libepkit-absent.so.1") == "libepkit-absent.so.1: cannot open shared object file"
+    assert libraries.try_load("libepkit-absent.so.1") == "libepkit-absent.so.1: cannot open shared object file"
 
 
 def test_other_major_versions_of_a_library_are_told(tmp_path: Path):
     for name in ("libepkit-x.so.12", "libepkit-x.so.12.8.1", "libepkit-x.so", "libepkit-xy.so.11"):
         (tmp_path / name).touch()
-    assert platform.other_versions("libepkit-x.so.13", [tmp_path]) == ("libepkit-x.so.12",)
-    assert platform.other_versions("libepkit-x.so.12", [tmp_path]) == ()
-    assert platform.other_versions("epkit-x.dll", [tmp_path]) == ()
+    assert libraries.find_other_versions("libepkit-x.so.13", [tmp_path]) == ("libepkit-x.so.12",)
+    assert libraries.find_other_versions("libepkit-x.so.12", [tmp_path]) == ()
+    assert libraries.find_other_versions("epkit-x.dll", [tmp_path]) == ()
 
 
 @pytest.mark.parametrize(
@@ -73,24 +73,24 @@ def test_other_major_versions_of_a_library_are_told(tmp_path: Path):
     ],
 )
 def test_a_cpu_quota_is_read(text: str, cpus: float | None):
-    assert platform.cpu_quota(text) == cpus
+    assert platform.parse_cpu_quota(text) == cpus
 
 
 @pytest.mark.parametrize(("text", "size"), [("max", None), ("", None), ("1048576\n", 1048576)])
 def test_a_memory_limit_is_read(text: str, size: int | None):
-    assert platform.memory_bytes(text) == size
+    assert platform.parse_memory_limit(text) == size
 
 
 def test_limits_of_the_second_kind_hold_from_the_group_up_to_the_root():
-    found = [directory for version, directory in platform.cgroup_directories("0::/a/b\n", "cpu") if version == 2]
+    found = [directory for version, directory in platform.list_cgroup_directories("0::/a/b\n", "cpu") if version == 2]
     assert found[:3] == [Path(f"{LINUX}/a/b"), Path(f"{LINUX}/a"), Path(LINUX)]
 
 
 def test_limits_of_the_first_kind_lie_with_their_controller():
     text = "12:memory:/m\n3:cpu,cpuacct:/docker/1f\n1:name=systemd:/x\n"
-    found = platform.cgroup_directories(text, "cpu")
+    found = platform.list_cgroup_directories(text, "cpu")
     assert found == [(1, Path(f"{LINUX}/cpu{rest}")) for rest in ("/docker/1f", "/docker", "")]
-    assert platform.cgroup_directories(text, "memory")[0] == (1, Path(f"{LINUX}/memory/m"))
+    assert platform.list_cgroup_directories(text, "memory")[0] == (1, Path(f"{LINUX}/memory/m"))
 
 
 def test_a_process_that_may_use_the_whole_machine_has_no_limit():
@@ -122,7 +122,7 @@ def test_of_two_limits_the_tighter_counts():
 @given(st.sets(st.integers(0, 300), min_size=1))
 def test_ranges_of_cpus_read_back_as_the_same_cpus(cpus: set[int]):
     read: set[int] = set()
-    for part in platform.ranges(cpus).split(","):
+    for part in platform.format_cpus(cpus).split(","):
         first, _, last = part.partition("-")
         read |= set(range(int(first), int(last or first) + 1))
     assert read == cpus
@@ -138,6 +138,6 @@ def test_a_process_bound_to_one_cpu_may_use_one_core():
 
 
 def test_this_machine_has_cores_and_uses_no_more_than_them():
-    assert 1 <= platform.usable_cores() <= platform.physical_cores() <= (os.cpu_count() or 1)
+    assert 1 <= platform.usable_cores() <= platform.count_physical_cores() <= (os.cpu_count() or 1)
     limit = platform.memory_limit()
     assert limit is None or limit > 0

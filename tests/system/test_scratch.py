@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from together import together
 
-from epkit._system.scratch import LOCK, PREFIX, scratch
+from epkit._system.folders import SCRATCH_LOCK, SCRATCH_PREFIX, make_scratch_folder
 
 
 @pytest.fixture(autouse=True)
@@ -31,8 +31,8 @@ def aged(folder: Path) -> Path:
 def started(temporary: Path) -> tuple[subprocess.Popen[str], Path]:
     """Start a process that makes a folder, and waits."""
     code = (
-        "import sys\nfrom epkit._system.scratch import scratch\n"
-        "with scratch() as folder:\n"
+        "import sys\nfrom epkit._system.folders import make_scratch_folder\n"
+        "with make_scratch_folder() as folder:\n"
         "    (folder / 'compiled').mkdir()\n    (folder / 'compiled' / 'engine').write_bytes(b'1' * 1000)\n"
         "    print(folder, flush=True)\n    sys.stdin.read()"
     )
@@ -45,7 +45,7 @@ def started(temporary: Path) -> tuple[subprocess.Popen[str], Path]:
 
 
 def test_a_folder_is_gone_after_the_block_with_what_is_in_it(temporary):
-    with contextlib.suppress(KeyboardInterrupt), scratch() as folder:
+    with contextlib.suppress(KeyboardInterrupt), make_scratch_folder() as folder:
         (folder / "file").write_text("kept for a moment")
         assert folder.parent == temporary
         raise KeyboardInterrupt
@@ -60,7 +60,7 @@ def test_what_a_killed_process_left_goes_with_the_next_folder_and_what_a_living_
         assert (left / "compiled" / "engine").exists()
         aged(left)
         aged(needed)
-        with scratch():
+        with make_scratch_folder():
             assert not left.exists()
             assert (needed / "compiled" / "engine").exists()
     finally:
@@ -70,35 +70,35 @@ def test_what_a_killed_process_left_goes_with_the_next_folder_and_what_a_living_
 
 def test_a_folder_that_is_young_is_left_alone(temporary):
     # Its process may be about to lock it.
-    young = temporary / f"{PREFIX}young"
+    young = temporary / f"{SCRATCH_PREFIX}young"
     young.mkdir()
-    with scratch():
+    with make_scratch_folder():
         pass
     assert list(temporary.iterdir()) == [young]
     aged(young)
-    with scratch():
+    with make_scratch_folder():
         pass
     assert list(temporary.iterdir()) == []
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="this system has no owners of files to tell apart")
 def test_what_belongs_to_others_or_is_no_folder_is_left_alone(temporary, monkeypatch):
-    theirs = temporary / f"{PREFIX}theirs"
+    theirs = temporary / f"{SCRATCH_PREFIX}theirs"
     theirs.mkdir()
     aged(theirs)
-    link, target = temporary / f"{PREFIX}link", temporary / "precious"
+    link, target = temporary / f"{SCRATCH_PREFIX}link", temporary / "precious"
     target.mkdir()
     link.symlink_to(target)
     os.utime(link, (0, 0), follow_symlinks=False)
     mine = os.getuid()
     monkeypatch.setattr(os, "getuid", lambda: mine + 1)
-    with scratch():
+    with make_scratch_folder():
         pass
     monkeypatch.undo()
     assert theirs.exists()
-    assert not (theirs / LOCK).exists(), "nor was it touched"
+    assert not (theirs / SCRATCH_LOCK).exists(), "nor was it touched"
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    with scratch():
+    with make_scratch_folder():
         pass
     assert sorted(one.name for one in temporary.iterdir()) == [link.name, "precious"]
     assert list(target.iterdir()) == []
@@ -107,7 +107,7 @@ def test_what_belongs_to_others_or_is_no_folder_is_left_alone(temporary, monkeyp
 def test_many_threads_have_a_folder_each(temporary):
     def work(number: int) -> None:
         for _ in range(5):
-            with scratch() as folder:
+            with make_scratch_folder() as folder:
                 aged(folder)
                 (folder / "mine").write_text(str(number))
                 time.sleep(0.01)

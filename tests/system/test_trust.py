@@ -18,7 +18,7 @@ from models import mlp
 
 import epkit
 from epkit._system import trust
-from epkit._system.folders import directory
+from epkit._system.folders import make_cache_folder
 from epkit.config import file as config
 from epkit.discovery import probe, registry
 from epkit.errors import ConfigError, UnknownTarget
@@ -64,7 +64,7 @@ def write(file: Path, text: str = EVIL, mode: int = 0o644) -> Path:
 )
 def test_only_what_this_user_or_root_alone_can_write_is_believed(mode, uid, shared, believed, tmp_path):
     state = os.stat_result((mode, 1, 1, 1, uid, 0, 1, 0, 0, 0))
-    assert (trust.fault(tmp_path, state, shared=shared) == "") is believed
+    assert (trust.distrust_entry(tmp_path, state, shared=shared) == "") is believed
 
 
 def test_a_group_of_others_is_others(tmp_path):
@@ -95,7 +95,7 @@ def test_every_folder_and_link_on_the_way_counts(tmp_path):
 @pytest.mark.parametrize("found", [[], {"a": True}, {"a": float("nan")}, {"a": 10**400}, {"a": "1"}, {}])
 def test_a_document_of_other_types_is_a_value_error(found):
     with pytest.raises(ValueError, match=r"\w"):
-        trust.fields(found, {"a": (int, float)})
+        trust.check_fields(found, {"a": (int, float)})
 
 
 # Config files that were found
@@ -222,12 +222,12 @@ CACHES: dict[str, Callable[[Path], object]] = {
 def test_nothing_is_remembered_in(case, cache):
     CACHES[case](cache)
     with pytest.raises(PermissionError):
-        directory("probe")
+        make_cache_folder("probe")
     assert [one.state for one in doctor._cache()] == ["problem"]
 
 
 def test_folders_are_made_for_this_user_alone_whatever_the_umask(cache):
-    code = "import os; os.umask(0); from epkit._system.folders import directory; directory('probe')"
+    code = "import os; os.umask(0); from epkit._system.folders import make_cache_folder; make_cache_folder('probe')"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert [stat.S_IMODE(one.stat().st_mode) for one in (cache, cache / "probe")] == [0o700, 0o700]
 
@@ -245,7 +245,7 @@ ANSWERS = {
 
 @pytest.mark.parametrize("case", ANSWERS)
 def test_an_answer_that_cannot_be_read_is_as_if_it_were_not_there(case, cache):
-    file = directory("probe") / "answer.json"
+    file = make_cache_folder("probe") / "answer.json"
     file.write_bytes(ANSWERS[case].encode(errors="surrogateescape"))
     memory = probe._Memory(file)
     assert memory.read() is None
@@ -255,7 +255,7 @@ def test_an_answer_that_cannot_be_read_is_as_if_it_were_not_there(case, cache):
 
 @pytest.mark.parametrize("place", ["pipe", "of another user", "that all may write"])
 def test_an_answer_that_others_can_have_written_is_as_if_it_were_not_there(place, cache):
-    file = directory("probe") / "answer.json"
+    file = make_cache_folder("probe") / "answer.json"
     memory = probe._Memory(file)
     memory.write(Usable("fine"))
     if place == "pipe":
@@ -270,12 +270,12 @@ def test_a_remembered_digest_of_another_type_is_worked_out_again(cache, tmp_path
     file = tmp_path / "model"
     file.write_bytes(b"contents")
     os.utime(file, (1, 1))
-    wanted = digest.of_file(file)
-    memory = digest._memory(file)
+    wanted = digest.digest_file(file)
+    memory = digest._cache_file(file)
     assert memory is not None
     for text in ("[" * 200_000, json.dumps({"state": digest._state(file), "sha256": 3}), "9" * 5000):
         memory.write_text(text)
-        assert digest.of_file(file) == wanted
+        assert digest.digest_file(file) == wanted
 
 
 # What is compiled, by ONNX Runtime's CPU under another name

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from epkit import wheels
 from epkit._system import platform as _platform
-from epkit._system.programs import answer
+from epkit._system.process import run_program
 from epkit._version import __version__
 from epkit.benchmark.environment import cpu_load, nvidia_smi
 from epkit.benchmark.environment.cpu_load import Clock
@@ -122,7 +122,7 @@ def environment(before: Before, registry: Registry) -> Environment:
         governor=_text(_CPUS / "cpu0/cpufreq/scaling_governor").strip(),
         load_before=before.load,
         load_after=load(),
-        allowed_cpus=_platform.ranges(os.sched_getaffinity(0)) if sys.platform == "linux" else "",
+        allowed_cpus=_platform.format_cpus(os.sched_getaffinity(0)) if sys.platform == "linux" else "",
         turbo=turbo(_text(_CPUS / "intel_pstate/no_turbo"), _text(_CPUS / "cpufreq/boost")),
         memory_bytes=_memory(),
         seconds=round(time.time() - before.at, 3),
@@ -168,7 +168,7 @@ def _git() -> tuple[str, bool | None]:
 
 def _asked_git(*command: str) -> str | None:
     # Neither a lock, nor a program that the repository names.
-    return answer(["git", "--no-optional-locks", "-c", "core.fsmonitor=false", *command], GIT_LIMIT_S)
+    return run_program(["git", "--no-optional-locks", "-c", "core.fsmonitor=false", *command], GIT_LIMIT_S)
 
 
 def _memory() -> int | None:

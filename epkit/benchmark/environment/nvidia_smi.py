@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from epkit._system.programs import answer
+from epkit._system.process import run_program
 
 LIMIT_S = 5.0
 INITIAL_PID_NAMESPACE = "pid:[4026531836]"
@@ -125,7 +125,7 @@ def _bytes(text: str) -> int | None:
 
 def _ask(query: str) -> str | None:
     program = shutil.which("nvidia-smi") or shutil.which("nvidia-smi", path="/usr/lib/wsl/lib")
-    return None if program is None else answer([program, query, "--format=csv,noheader"], LIMIT_S)
+    return None if program is None else run_program([program, query, "--format=csv,noheader"], LIMIT_S)
 
 
 def _cells(text: str) -> list[Sequence[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from epkit._system.scratch import scratch
+from epkit._system.folders import make_scratch_folder
 from epkit.benchmark.operators.profile import Operators
 from epkit.parity.feed import Feed
 from epkit.session.fault import Fault
@@ -31,7 +31,7 @@ class Task:
 
 def profile(candidate: Candidate, task: Task, *, limit_s: float = LIMIT_S) -> Operators | Fault:
     """Open a candidate once more, in a process of its own and with ONNX Runtime's profiler, and read what it wrote."""
-    with scratch() as folder:
+    with make_scratch_folder() as folder:
         request = {
             **located(task.model, in_memory=task.in_memory),
             "config": task.config,

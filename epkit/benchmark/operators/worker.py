@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from epkit._system.process import answer_one
+from epkit._system.process import serve_one
 from epkit.errors import RunError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def profiled(request: Mapping[str, Any]) -> dict[str, object]:
     from pydantic import TypeAdapter
 
     from epkit.benchmark.operators.profile import Operators, read
-    from epkit.model.assumed_sizes import clues
+    from epkit.model.assumed_sizes import read_image_hints
     from epkit.parity.feed import Feed, made
     from epkit.runtime.api import CPU_ORT_NAME
     from epkit.runtime.configured import CPU
@@ -49,7 +49,7 @@ def profiled(request: Mapping[str, Any]) -> dict[str, object]:
     plan, answers = plan_of(request, target)
     model = model_of(request, target)
     with open_plan(model, plan, answers) as session:
-        feed = made(session.inputs, Feed(**request["feed"]), clues(model)).feed
+        feed = made(session.inputs, Feed(**request["feed"]), read_image_hints(model)).feed
         binding = session.bind(feed) if request["bound"] else None
         run: Callable[[], object] = binding.run if binding is not None else lambda: session.run(feed)
         nodes = sum(share.nodes for share in session.report.placement.values())
@@ -89,4 +89,4 @@ def _end_profiling(session: Session) -> Path:
 
 
 if __name__ == "__main__":
-    answer_one(profiled)
+    serve_one(profiled)

@@ -75,6 +75,6 @@ def write(found: Benchmark, wanted: Format, file: Path) -> None:
         storage.write(found, file)
         return
     try:
-        files.write(file, text(found, wanted))
+        files.write_atomic(file, text(found, wanted))
     except OSError as error:
         raise ConfigError(f"{file} cannot be written: {error.strerror or error}", hint="--output FILE") from error

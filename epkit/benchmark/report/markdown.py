@@ -6,7 +6,7 @@ import html
 import re
 from collections.abc import Iterator, Sequence
 
-from epkit._system.printable import printable
+from epkit._system.text import printable
 from epkit.benchmark.document import Benchmark
 from epkit.benchmark.report import sentences, tables
 from epkit.benchmark.report.tables import Table

@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from epkit._system.printable import printable
+from epkit._system.text import printable
 from epkit.benchmark.document import Benchmark
 from epkit.benchmark.report import sentences, tables
 

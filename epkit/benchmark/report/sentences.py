@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 
-from epkit._system.printable import printable
-from epkit._system.units import percent
+from epkit._system.text import format_count, format_list, format_percent, printable
 from epkit.benchmark.audit.warnings import doubts
 from epkit.benchmark.document import Benchmark, Comparison, Estimate, Request, turned
 from epkit.benchmark.statistics.verdicts import couples
@@ -25,8 +24,7 @@ def label(found: Benchmark, place: int) -> str:
 def title(found: Benchmark) -> str:
     """Say what was measured, and where."""
     where = found.measured.environment
-    cores = "1 core" if where.cores == 1 else f"{where.cores} cores"
-    return f"{model(found)} on {printable(where.cpu)}, {cores}"
+    return f"{model(found)} on {printable(where.cpu)}, {format_count(where.cores, 'core')}"
 
 
 def alone(found: Benchmark) -> str:
@@ -59,13 +57,13 @@ def overview(found: Benchmark) -> tuple[str, ...]:
     if len(winners) < 2:
         return ()
     said = [
-        f"{label(found, winner)} is the fastest at {_listed([case(found, at) for at in cases])}"
+        f"{label(found, winner)} is the fastest at {format_list([case(found, at) for at in cases])}"
         for winner, cases in _gathered(winners).items()
         if winner is not None
     ]
     nobody = _gathered(winners).get(None)
     if nobody:
-        said.append(f"no winner at {_listed([case(found, at) for at in nobody])}")
+        said.append(f"no winner at {format_list([case(found, at) for at in nobody])}")
     return tuple(said)
 
 
@@ -113,9 +111,9 @@ def _slow_runs(one: Comparison, a: str, b: str) -> str:
 
 def would_help(request: Request, one: Comparison) -> str:
     """Say what would turn an undecided comparison into a decided one."""
-    least = percent(request.smallest_effect)
+    least = format_percent(request.smallest_effect)
     if one.floor > request.smallest_effect:
-        return f"only {percent(one.floor)} and more could be told; {_more_time(request)}"
+        return f"only {format_percent(one.floor)} and more could be told; {_more_time(request)}"
     half = f"{request.smallest_effect * 50:.2g}"
     return f"that is about the smallest difference that matters, {least}; --smallest-effect {half} looks closer"
 
@@ -126,7 +124,7 @@ def _more_time(request: Request) -> str:
 
 def floor(found: Benchmark, at: int) -> str:
     """Say which differences could be told on one case; empty where nothing was compared."""
-    floors = [percent(one.floor) for one in sorted(_of_case(found, at), key=lambda one: one.floor)]
+    floors = [format_percent(one.floor) for one in sorted(_of_case(found, at), key=lambda one: one.floor)]
     if not floors:
         return ""
     least, most = floors[0], floors[-1]
@@ -158,8 +156,8 @@ def method(found: Benchmark) -> tuple[str, ...]:
             f"of a ratio comes from how far processes are apart, and holds at {percent_of_confidence(findings.level)}"
         )
     said.append(
-        f"{percent(request.smallest_effect)} is the smallest difference that matters: with the whole interval within "
-        "it, two take the same time"
+        f"{format_percent(request.smallest_effect)} is the smallest difference that matters: with the whole interval "
+        "within it, two take the same time"
     )
     said.append("p90 and p99 are left out where there are too few runs for a 95 % interval")
     return tuple(said)
@@ -236,7 +234,3 @@ def _gathered(winners: Sequence[int | None]) -> dict[int | None, list[int]]:
     for at, winner in enumerate(winners):
         found.setdefault(winner, []).append(at)
     return found
-
-
-def _listed(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

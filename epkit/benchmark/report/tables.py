@@ -9,8 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 
-from epkit._system.printable import printable
-from epkit._system.units import percent, seconds, size
+from epkit._system.text import format_bytes, format_percent, format_seconds, printable
 from epkit.benchmark.document import Benchmark, Figures, Quantile
 from epkit.benchmark.operators import tables as operator_tables
 from epkit.benchmark.report import histogram, sentences
@@ -53,15 +52,18 @@ def figures(found: Benchmark, at: int, its: Runs) -> Table:
     """Return what a reader looks for first on one case: a row a candidate, with a histogram of its runs."""
     mine = _of_case(found, at)
     scale = histogram.scale([its[at, one.candidate] for one in mine])
-    drawing = "" if scale is None else f"{seconds(scale.low_s)} to {seconds(scale.high_s)}"
+    drawing = "" if scale is None else f"{format_seconds(scale.low_s)} to {format_seconds(scale.high_s)}"
     drawing += ", log" if scale is not None and scale.logarithmic else ""
     rows = [
         (
             sentences.label(found, one.candidate),
-            seconds(one.median.value_s),
+            format_seconds(one.median.value_s),
             between(one.median),
-            *(seconds(one.p90.value_s if one.p90 else None), seconds(one.p99.value_s if one.p99 else None)),
-            *(per_second(one), seconds(one.cpu_s), seconds(one.first_run_s)),
+            *(
+                format_seconds(one.p90.value_s if one.p90 else None),
+                format_seconds(one.p99.value_s if one.p99 else None),
+            ),
+            *(per_second(one), format_seconds(one.cpu_s), format_seconds(one.first_run_s)),
             "" if scale is None else histogram.drawn(its[at, one.candidate], scale, COLUMNS),
         )
         for one in mine
@@ -75,13 +77,14 @@ def all_figures(found: Benchmark, at: int) -> Table:
     rows = []
     for one in _of_case(found, at):
         shown = [
-            (seconds(each.value_s), between(each)) if each else ("", "") for each in (one.median, one.p90, one.p99)
+            (format_seconds(each.value_s), between(each)) if each else ("", "")
+            for each in (one.median, one.p90, one.p99)
         ]
         rows.append(
             (
                 sentences.label(found, one.candidate),
                 *(text for pair in shown for text in pair),
-                *(per_second(one), seconds(one.cpu_s), seconds(one.first_run_s)),
+                *(per_second(one), format_seconds(one.cpu_s), format_seconds(one.first_run_s)),
                 *(f"{one.runs:,}", str(one.processes), str(one.warmup_runs)),
             )
         )
@@ -99,7 +102,7 @@ def comparisons(found: Benchmark, at: int) -> Table:
             one.verdict,
             sentences.written(one.time),
             "" if one.p99 is None else sentences.written(one.p99),
-            percent(one.floor),
+            format_percent(one.floor),
             *(str(one.processes), str(one.meetings)),
         )
         for one in found.findings.comparisons
@@ -114,8 +117,8 @@ def starts(found: Benchmark) -> Table:
     rows = [
         (
             sentences.label(found, one.candidate),
-            *(seconds(one.import_s), seconds(one.open_s), seconds(one.open_cold_s)),
-            *(size(one.peak_rss_bytes), size(one.device_bytes)),
+            *(format_seconds(one.import_s), format_seconds(one.open_s), format_seconds(one.open_cold_s)),
+            *(format_bytes(one.peak_rss_bytes), format_bytes(one.device_bytes)),
         )
         for one in found.findings.starts
         if found.candidates[one.candidate].status == "ok"
@@ -190,7 +193,7 @@ def between(one: Quantile) -> str:
     """Write the interval of a quantile: "3.87 to 3.95 ms"."""
     if one.low_s is None or one.high_s is None:
         return ""
-    low, high = seconds(one.low_s), seconds(one.high_s)
+    low, high = format_seconds(one.low_s), format_seconds(one.high_s)
     return f"{low.split()[0]} to {high}" if low.split()[-1] == high.split()[-1] else f"{low} to {high}"
 
 
@@ -211,9 +214,9 @@ def _facts(of: object) -> Iterator[tuple[str, str]]:
         if value is None or value == "" or value == () or value == {}:
             continue
         if name.endswith("_bytes"):
-            yield name.replace("_", " "), size(value)
+            yield name.replace("_", " "), format_bytes(value)
         elif name.endswith("_s"):
-            yield name.removesuffix("_s").replace("_", " "), seconds(value)
+            yield name.removesuffix("_s").replace("_", " "), format_seconds(value)
         else:
             yield name.replace("_", " "), _value(value)
 

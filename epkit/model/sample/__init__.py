@@ -1,4 +1,4 @@
-"""Where is the sample network that epkit brings?"""
+"""Locate the sample network that comes with epkit."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def parts_of(
     written = options.written() | options.extra
     # What names the folder depends on nothing, and nothing depends on it.
     own = set(written) - set(_sent_names(candidate, written))
-    parts = digests.of_model(model)
+    parts = digests.digest_files(model)
     parts |= {f"option {name}": str(value) for name, value in written.items() if name not in own}
     parts |= {name: _stamps(str(written[name])) for name in provider.native_options if name in written}
     parts |= {

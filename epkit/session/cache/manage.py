@@ -68,7 +68,7 @@ def look(folder: str | Path | None = None, *, thorough: bool = False) -> Kept:
     root = _root(folder)
     registry = discover()
     rows = tuple(_row(one, registry, thorough=thorough) for one in _folders(root))
-    answers = len(list(cache.place("probe").glob("*.json"))) if folder is None else 0
+    answers = len(list(cache.cache_path("probe").glob("*.json"))) if folder is None else 0
     return Kept(str(root), store.limit(), rows, answers=answers)
 
 
@@ -95,7 +95,7 @@ def prune(folder: str | Path | None = None, *, everything: bool = False, stale: 
 
 
 def _root(folder: str | Path | None) -> Path:
-    return cache.place("compiled") if folder is None else Path(folder)
+    return cache.cache_path("compiled") if folder is None else Path(folder)
 
 
 def _shelves(root: Path) -> list[Path]:

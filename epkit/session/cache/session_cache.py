@@ -224,7 +224,7 @@ class Compiled:
 
     def _keep(self, name: str, entry: store.Entry, seconds: float, active: Sequence[str]) -> None:
         try:
-            fresh = digests.of_model(self._model)
+            fresh = digests.digest_files(self._model)
             if name not in active:
                 refused = f"{name} took no node of the model"
             elif any(entry.parts.get(part) != digest for part, digest in fresh.items()):
@@ -257,7 +257,7 @@ def _forget(entry: store.Entry) -> None:
 
 def shelf(provider: Provider, own: str | None = None) -> Path:
     """Return where the entries of a provider lie: in epkit's cache folder, or in one that its options name."""
-    return (Path(own) if own else folders.place("compiled")) / provider.name
+    return (Path(own) if own else folders.cache_path("compiled")) / provider.name
 
 
 def _path(model: Model) -> str:

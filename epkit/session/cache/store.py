@@ -105,7 +105,7 @@ def read(folder: Path) -> Entry | None:
     if not isinstance(found, dict) or found.get("schema") != SCHEMA:
         raise ValueError("its manifest is of another version of epkit")
     try:
-        entry = trust.fields(found, _ENTRY)
+        entry = trust.check_fields(found, _ENTRY)
         if not all(isinstance(told, str) for told in entry["parts"].values()):
             raise ValueError("parts are no texts")
         return Entry(folder=folder, **entry | {"files": tuple(map(_file, entry["files"]))})
@@ -114,7 +114,7 @@ def read(folder: Path) -> Entry | None:
 
 
 def _file(found: object) -> KeptFile:
-    file = KeptFile(**trust.fields(found, _FILE))
+    file = KeptFile(**trust.check_fields(found, _FILE))
     path = PurePath(file.name)
     if path.is_absolute() or ".." in path.parts or "\0" in file.name or file.bytes < 0:
         raise ValueError(f"{file.name!r} is no file of its own")
@@ -164,7 +164,7 @@ def _unsafe(folder: Path) -> str:
         state = path.lstat()
         if stat.S_ISLNK(state.st_mode):
             return f"{path} is a link"
-        if found := trust.fault(path, state):
+        if found := trust.distrust_entry(path, state):
             return found
     return ""
 
@@ -202,7 +202,7 @@ def locked(folder: Path, seconds: float) -> Iterator[None]:
     """
     import filelock
 
-    disk.private_folder(folder.parent)
+    disk.make_private_folder(folder.parent)
     if found := distrust(folder.parent):
         raise PermissionError(found)
     lock = filelock.FileLock(f"{folder}.lock")
@@ -222,7 +222,7 @@ def begin(folder: Path) -> Path:
     """Make room for a build, and return where its files go. The caller holds the lock."""
     remove(folder)
     files = files_of(folder)
-    disk.private_folder(files)
+    disk.make_private_folder(files)
     return files
 
 
@@ -239,7 +239,7 @@ def seal(entry: Entry) -> Entry:
         files.append(KeptFile(name, state.st_size, state.st_mtime_ns, _sha256(path)))
     told = asdict(entry) | {"schema": SCHEMA, "files": [asdict(one) for one in files]}
     del told["folder"]
-    disk.write(entry.folder / _MANIFEST, json.dumps(told, indent=1), mode=disk.KEPT, durable=True)
+    disk.write_atomic(entry.folder / _MANIFEST, json.dumps(told, indent=1), mode=disk.PRIVATE_MODE, durable=True)
     return Entry(**{name: getattr(entry, name) for name in Entry.__slots__} | {"files": tuple(files)})
 
 

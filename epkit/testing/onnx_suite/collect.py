@@ -76,7 +76,7 @@ class SuitePlugin:
         selected = sum(isinstance(one, CaseItem) for one in session.items)
         if self._report is not None and 0 < len(self.judged) == selected:
             self._report.parent.mkdir(parents=True, exist_ok=True)
-            files.write(self._report, self.summed().as_json())
+            files.write_atomic(self._report, self.summed().as_json())
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Show the sums."""

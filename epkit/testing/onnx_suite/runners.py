@@ -65,7 +65,7 @@ class Arm:
         assert child is not None
         if not self._ready:
             if child.receive(START_SECONDS) is None:
-                told = f"the worker of the {self._start['arm']} arm {child.ending()}: {child.last_words()}"
+                told = f"the worker of the {self._start['arm']} arm {child.describe_end()}: {child.last_line()}"
                 self.end()
                 raise RunError(told, hint=f"epkit providers {self._start['provider']}")
             self._ready = True
@@ -73,8 +73,8 @@ class Arm:
         if reply is not None:
             return Outcome(**cast("dict[str, Any]", reply))
         stage: Stage = "hung" if child.timed_out else "crashed"
-        words = f"the process {child.ending()}"
-        if stage == "crashed" and (said := child.last_words()):
+        words = f"the process {child.describe_end()}"
+        if stage == "crashed" and (said := child.last_line()):
             words += f": {said}"
         self.end()
         return Outcome(stage, words)

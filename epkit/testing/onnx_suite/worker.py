@@ -37,9 +37,9 @@ def main() -> None:
     arm = _arm(str(told["arm"]), str(told["provider"]))
     parent.send({"ready": True})
     while (told := parent.receive()) is not None:
-        parent.limit(LONGEST_SECONDS)
+        parent.set_time_limit(LONGEST_SECONDS)
         outcome = judged(arm, Case.of(cast("dict[str, Any]", told["case"])))
-        parent.limit(None)
+        parent.set_time_limit(None)
         parent.send(outcome)
 
 
@@ -106,7 +106,7 @@ def _epkit(provider: str, registry: Registry) -> Open:
 
     @contextmanager
     def open_model(file: str) -> Iterator[tuple[Run, Placed]]:
-        contents = model.read(file)
+        contents = model.read_model(file)
         check_fit(contents, wanted)
         with open_plan(contents, plan, answers) as opened:
             placed = opened.report.placement

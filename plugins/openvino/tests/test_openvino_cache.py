@@ -26,7 +26,7 @@ from together import together
 
 import epkit
 from epkit.errors import ConfigError, ModelError, ProviderDropped
-from epkit.model.file import read
+from epkit.model.file import read_model
 from epkit.runtime import api
 from epkit.session.cache import manage, store
 from epkit.session.cache.session_cache import Cached
@@ -359,10 +359,10 @@ def test_a_compiled_model_is_not_compiled_again(context):
 
 
 def test_what_a_model_was_compiled_for_is_read_from_its_file(context, file):
-    found = read(context)
+    found = read_model(context)
     assert found.compiled_for == ("OpenVINOExecutionProvider",)
     assert [one.path.name for one in found.external] == ["out_OpenVINOExecutionProvider.bin"]
-    assert read(file).compiled_for == ()
+    assert read_model(file).compiled_for == ()
 
 
 def test_everything_that_is_kept_is_listed(file):

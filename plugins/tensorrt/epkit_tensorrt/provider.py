@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from epkit._system import platform
+from epkit._system import libraries
 from epkit.discovery import nvidia
 from epkit.provider import Availability, Device, Options, Provider, WarmupNeed
 from epkit_tensorrt import profiles
@@ -97,7 +97,9 @@ class TensorRT(Provider):
         if installed is None:
             return ()
         names = [name for name in installed.needs(("tensorrt",)) if "nvinfer" in name or "nvonnxparser" in name]
-        found = [path.resolve() for name in names if (path := platform.find_library(name, installed.wheel_directories))]
+        found = [
+            path.resolve() for name in names if (path := libraries.find_library(name, installed.wheel_directories))
+        ]
         libraries = [f"{path.name} {path.stat().st_size} bytes" for path in found]
         return [f"CUDA {installed.cuda}", ", ".join(libraries), nvidia.gpu(device if isinstance(device, int) else 0)]
 

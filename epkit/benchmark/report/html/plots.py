@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from epkit._system.units import percent, seconds, size
+from epkit._system.text import format_bytes, format_percent, format_seconds
 from epkit.benchmark.document import Benchmark, Comparison, Figures
 from epkit.benchmark.report import histogram, sentences
 from epkit.benchmark.report.html import axis
@@ -114,7 +114,7 @@ def forest(found: Benchmark, at: int) -> Plot | None:
             figure,
             f"verdicts-{at}",
             f"Each ratio with its interval. Dots are scores of single processes; within the band of "
-            f"{percent(smallest)} a difference does not matter; beyond the dotted marks it could be told here.",
+            f"{format_percent(smallest)} a difference does not matter; beyond the dotted marks it could be told here.",
         )
 
 
@@ -179,7 +179,7 @@ def starts(found: Benchmark) -> Plot | None:
                     -row, part, left=left, height=0.62, color=colour(series(found, place)), alpha=alpha, linewidth=0
                 )
                 left += part
-            axes.annotate(seconds(left), (left, -row), (5, 0), textcoords="offset points", va="center", size=10)
+            axes.annotate(format_seconds(left), (left, -row), (5, 0), textcoords="offset points", va="center", size=10)
         axis.names(axes, [name for name, _, _ in rows], [-row for row in range(len(rows))])
         axes.set_xlim(0, max(sum(parts) for _, _, parts in rows) * 1.16)
         axis.times(axes, low=0, high=max(sum(parts) for _, _, parts in rows))
@@ -205,7 +205,9 @@ def memory(found: Benchmark) -> Plot | None:
         for row, (_, place, value, device) in enumerate(rows):
             alpha = 0.5 if device else 1.0
             axes.barh(-row, value / 2**20, height=0.62, color=colour(series(found, place)), alpha=alpha, linewidth=0)
-            axes.annotate(size(value), (value / 2**20, -row), (5, 0), textcoords="offset points", va="center", size=10)
+            axes.annotate(
+                format_bytes(value), (value / 2**20, -row), (5, 0), textcoords="offset points", va="center", size=10
+            )
         axis.names(axes, [name for name, _, _, _ in rows], [-row for row in range(len(rows))])
         axes.set_xlim(0, max(value for _, _, value, _ in rows) / 2**20 * 1.2)
         axes.grid(axis="x")
