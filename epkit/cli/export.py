@@ -92,6 +92,6 @@ def export(
 
 def _print(document: Mapping[str, Any], summary: str) -> None:
     show.title(f"{document['file']}: {summary}")
-    show.line(f"{document['parity']['told']}, {show.size(document['bytes'])}")
+    show.line(f"{document['parity']['told']}, {show.format_bytes(document['bytes'])}")
     for note in document["notes"]:
         show.line(f"note: {note}")

@@ -15,7 +15,7 @@ import pytest
 
 import epkit
 from epkit.errors import ConfigError, ExportRefused, ModelError
-from epkit.model.file import read
+from epkit.model.file import read_model
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch")
 
@@ -68,7 +68,7 @@ def test_a_module_is_exported_with_an_open_batch_that_was_proven(name: str, file
     assert exported.dynamic == {"batch": [1, 2, 3, 5]}
     assert exported.parity.agree
     assert {trial.sizes["batch"] for trial in exported.trials} == {1, 2, 3, 5}
-    assert [tensor.shape[0] for tensor in read(file).inputs] == ["batch"]
+    assert [tensor.shape[0] for tensor in read_model(file).inputs] == ["batch"]
     onnx.checker.check_model(str(file), full_check=True)
 
 
@@ -125,7 +125,7 @@ def test_a_loop_over_rows_is_an_error_and_not_a_fixed_batch(file: Path):
     with pytest.raises(ExportRefused):
         epkit.export(modules.LoopOverRows(), VECTOR, output=file, legacy=True)
     assert epkit.export(modules.LoopOverRows(), VECTOR, output=file, dynamic=None).dynamic == {}
-    assert read(file).inputs[0].shape == (2, 4)
+    assert read_model(file).inputs[0].shape == (2, 4)
 
 
 @pytest.mark.parametrize("rows", [1, 2])
@@ -215,7 +215,7 @@ def test_the_file_is_one_and_tells_nothing_of_the_machine(file: Path):
 
 def test_the_file_says_where_it_comes_from(file: Path):
     exported = epkit.export(modules.Doubled(), VECTOR, output=file)
-    told = read(file).metadata
+    told = read_model(file).metadata
     assert told["epkit.source_sha256"] == exported.source_sha256
     assert told["epkit.opset_asked"] == "default"
     assert int(told["epkit.opset_written"]) == exported.opset
@@ -249,7 +249,7 @@ def test_a_second_dimension_is_left_open_and_proven(file: Path):
     dynamic = {"x": {0: "batch", 1: "frames"}, "padding": {0: "batch", 1: "frames"}}
     exported = epkit.export(modules.Masked(), (LAYER_INPUT, PADDING), output=file, dynamic=dynamic)
     assert exported.dynamic == {"batch": [1, 2, 3, 5], "frames": [1, 2, 3]}
-    assert [tensor.shape[:2] for tensor in read(file).inputs] == [("batch", "frames")] * 2
+    assert [tensor.shape[:2] for tensor in read_model(file).inputs] == [("batch", "frames")] * 2
 
 
 def test_a_dimension_that_pytorch_fixes_is_an_error_that_names_it(file: Path):
@@ -275,7 +275,7 @@ def test_a_pt2_file_needs_no_source_and_its_batch_has_its_name(file: Path, tmp_p
     torch.export.save(program, tmp_path / "model.pt2")
     exported = epkit.export(tmp_path / "model.pt2", output=file)
     assert exported.dynamic == {"batch": [1, 2, 3, 5]}
-    assert read(file).inputs[0].shape == ("batch", 3, 4)
+    assert read_model(file).inputs[0].shape == ("batch", 3, 4)
 
 
 def test_a_pt2_file_of_a_fixed_batch_is_an_error_until_that_is_asked_for(file: Path, tmp_path: Path):

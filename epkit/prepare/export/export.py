@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from epkit._system import files
 from epkit._version import __version__
 from epkit.errors import ConfigError, ExportRefused, ModelError, nearest
-from epkit.model.file import read
+from epkit.model.file import read_model
 from epkit.parity.tolerance import tolerance_of
 from epkit.prepare.export import graph
 from epkit.prepare.export.example_inputs import BATCH, DynamicAxes, find_batch_axes, resize
@@ -80,7 +80,7 @@ def export(
             file = folder / place.name
             _save(model, file)
             trials = prove(file, subject, axes, within)
-            contents = read(file)
+            contents = read_model(file)
             agree = summarize(trials).agree
             exported = Exported(
                 file=place if agree else None,
@@ -238,7 +238,7 @@ def _keep(folder: Path, place: Path) -> None:
     parts = sorted(folder.iterdir(), key=lambda part: part.name == place.name)
     for part in parts:
         target = place.with_name(part.name)
-        files.inherit(part, target)
+        files.copy_owner_and_mode(part, target)
         part.replace(target)
 
 

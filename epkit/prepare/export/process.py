@@ -34,8 +34,8 @@ def export_in_child(source: str, example: str | None, arguments: Mapping[str, ob
         child.send({"source": source, "example": example, "arguments": dict(arguments)})
         reply = child.receive(LIMIT_S)
         if reply is None:
-            last = child.last_words()
-            told = f"the process that exports {child.ending()}" + (f": {last}" if last else "")
+            last = child.last_line()
+            told = f"the process that exports {child.describe_end()}" + (f": {last}" if last else "")
             raise ModelError(told, hint="export it with less: a smaller example, or fewer threads (OMP_NUM_THREADS=1)")
     if "error" in reply:
         kind = getattr(errors, str(reply["error"]) or "ModelError")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from epkit._system.process import answer_one
+from epkit._system.process import serve_one
 
 
 def run(request: Mapping[str, Any]) -> dict[str, object]:
@@ -37,4 +37,4 @@ def _with_axes(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    answer_one(run)
+    serve_one(run)
