@@ -43,6 +43,7 @@ from epkit.discovery import nvidia
 from epkit.discovery.registry import discover
 from epkit.model import sample
 from epkit.runtime import api
+from epkit.runtime.plugin_calls import chosen_devices
 
 SCHEMA = "epkit.gpu/1"
 LIMIT_S = 120.0
@@ -122,11 +123,11 @@ def plain(name: str, provider: str) -> Any:
     api.prepare(found)
     options = runtime.SessionOptions()
     options.log_severity_level = 3
-    if found.library() is None:
+    if found.library is None:
         options.add_provider(found.ort_name, {})
     else:
         devices = runtime.get_ep_devices()
-        chosen = [devices[one.index] for one in found.devices(api.found_devices(found), None)]
+        chosen = [devices[one.index] for one in chosen_devices(found, api.list_devices(found), None)]
         options.add_provider_for_devices(chosen, {})
     return runtime.InferenceSession(MODELS[name][0](), sess_options=options, enable_fallback=0)
 
@@ -235,7 +236,7 @@ def binding(provider: str, name: str) -> Row:
 
 def graph(provider: str, name: str) -> Row:
     """Time a binding that replays a captured graph beside one that does not."""
-    if discover().providers[provider].graph_option is None:
+    if discover().providers[provider].capture is None:
         raise LeftOut(f"{provider} captures no graphs")
     usual, feed = opened(name, provider)
     captured, _ = opened(name, provider, cuda_graph=True)

@@ -1,6 +1,6 @@
 """What would a benchmark measure on a machine whose noise is known?
 
-Makes up the blocks that epkit's engine would record: by its own sweeps, with fresh processes in every round, on a
+Makes up the blocks that epkit's engine would record: by its own passes, with fresh processes in every round, on a
 machine that drifts, has neighbours, and gives each process its own luck. Time passes as on a real one: a run that meets
 a busy neighbour ends later, and so do all that follow.
 """
@@ -13,16 +13,15 @@ from random import Random
 
 import numpy as np
 
-from epkit.benchmark.budget import BLOCK_S, PROCESSES, STEADY_S, SWEEPS
 from epkit.benchmark.document import Block
-from epkit.benchmark.schedule import sweep
+from epkit.benchmark.schedule import BLOCK_S, PASSES, PROCESSES, STEADY_S, draw_pass
 
 STEP_S = 0.001
 """How finely the speed of the machine is drawn."""
 SWITCH_S = 0.0003
 """From the end of a block to the beginning of the next."""
 STARTING_S = 10.0
-"""From the end of a round to the first meeting of the next."""
+"""From the end of a round to the first pair of the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ class Machine:
     """The share of processes that are slower by `unlucky_by` for as long as they live."""
     unlucky_by: float = 0.03
     second: float = 0.0045
-    """How much quicker a block is that is not the first of its meeting."""
+    """How much quicker a block is that is not the first of its pair."""
     cold_s: tuple[float, ...] = (2e-4, 7e-5, 1e-5)
     """What the first runs of a block take longer, after another process had the caches."""
     clock_s: float = 1e-9
@@ -137,7 +136,7 @@ class Noise:
 
 
 def round_of_blocks(noise: Noise, round_number: int, effects: Sequence[float], first_process: int) -> list[Block]:
-    """Start fresh processes and let them meet, sweep by sweep, for the seconds of a round.
+    """Start fresh processes and let them meet, pass by pass, for the seconds of a round.
 
     `effects` tells how many times as long as candidate 0 each candidate takes. The processes of candidate 0 come first,
     from `first_process` on, then those of candidate 1, and so on.
@@ -148,17 +147,17 @@ def round_of_blocks(noise: Noise, round_number: int, effects: Sequence[float], f
     random = Random(int(noise.chance.integers(1 << 32)))
     blocks: list[Block] = []
     end = noise.now + STEADY_S * machine.candidates
-    number = meetings = 0
-    while noise.now < end or number < SWEEPS:
-        for meeting in sweep(candidates, processes, 1, random):
-            for position, (candidate, its) in enumerate(meeting.turns):
+    number = pairs = 0
+    while noise.now < end or number < PASSES:
+        for pair in draw_pass(candidates, processes, 1, random):
+            for position, (candidate, its) in enumerate(pair.turns):
                 if candidate == machine.candidates - 1 and its < machine.lost:
                     continue
                 run_s = float(typical[candidate][its]) * (1 - machine.second * (position > 0))
                 samples = noise.block(run_s, BLOCK_S)
                 process = first_process + candidate * processes + its
-                blocks.append(Block(round_number, number, meetings, 0, process, None, 0, sum(samples), samples))
-            meetings += 1
+                blocks.append(Block(round_number, number, pairs, 0, process, None, 0, sum(samples), samples))
+            pairs += 1
         number += 1
     noise.now += STARTING_S
     return blocks

@@ -95,7 +95,7 @@ def trial(one: Asked, file: Path, seed: int) -> tuple[dict[str, Any], dict[str, 
         "floor": round(found.floor, 5),
         "verdict": found.verdict,
         "processes": found.processes,
-        "meetings": found.meetings,
+        "meetings": found.pairs,
     }
     if found.p99:
         row["p99"] = [round(one, 5) for one in (found.p99.ratio, found.p99.low, found.p99.high)]

@@ -17,10 +17,10 @@ from typing import Any, cast
 import numpy as np
 from noise import MACHINES, Noise, round_of_blocks
 
-from epkit.benchmark.budget import ROUNDS
 from epkit.benchmark.document import Block, Candidate, Case, Estimate, Measured, Process, Request
 from epkit.benchmark.environment.environment import Environment
-from epkit.benchmark.statistics.verdicts import differences, findings, is_settled, level_of
+from epkit.benchmark.schedule import ROUNDS
+from epkit.benchmark.statistics.verdicts import all_differences, findings, is_settled, level_of
 
 EFFECTS = (1.0, 1.03, 1.05, 1.1)
 PLAIN_S = 5.0
@@ -59,7 +59,7 @@ def trial(machine: str, effect: float, seed: int) -> Trial:
         owners += [one for one in range(its.candidates) for _ in range(its.processes)]
         measured = _measured(its.candidates, owners, blocks, seed)
         level, least = level_of(measured), measured.request.smallest_effect
-        if all(one is not None and is_settled(one, level, least) for one in differences(measured)):
+        if all(one is not None and is_settled(one, level, least) for one in all_differences(measured)):
             break
     said = findings(measured).comparisons
     truth = [effects[one.b] / effects[one.a] for one in said]

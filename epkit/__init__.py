@@ -1,4 +1,4 @@
-"""epkit runs an ONNX model on the best execution provider that a machine really has, and says which one it was.
+"""Run an ONNX model on the best execution provider that works on this machine, and report which one it was.
 
 import epkit
 
@@ -59,7 +59,7 @@ __all__ = [
 ]
 
 # Imported on first use: `import epkit` brings neither pydantic nor NumPy nor ONNX Runtime.
-_HOMES = {
+_MODULES = {
     "Binding": "epkit.runtime.binding",
     "Copy": "epkit.runtime.copies",
     "DeviceArray": "epkit.runtime.device_array",
@@ -81,9 +81,9 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'epkit' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""`python -m epkit` is the command `epkit`."""
+"""Run the command line as `python -m epkit`."""
 
 from epkit.cli import main
 

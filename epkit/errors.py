@@ -1,18 +1,18 @@
-"""What can go wrong, as one tree.
+"""Define the errors of epkit, as one tree.
 
 EpkitError
 ├── ConfigError         the request is wrong; also a ValueError                 exit 2
 │   ├── UnknownTarget       no target or provider has that name
 │   └── InputError          the inputs of a run do not fit the model
 ├── PluginError         a plugin is broken (EPKIT_STRICT_PLUGINS=1 raises it)   exit 3
-├── ProviderError       a provider that was named cannot be had                 exit 3
+├── ProviderError       a required provider is unavailable                      exit 3
 │   ├── ProviderUnavailable     this machine does not have it
-│   └── ProviderDropped         it opened, failed or took too few nodes
+│   └── ProviderDropped         it failed to open, or took too few nodes
 ├── RuntimeMissing      ONNX Runtime itself is not installed                    exit 3
 ├── ModelError          the model cannot be read or run by any provider         exit 4
 ├── ExportRefused       what was exported does not compute what the module does exit 1
 └── RunError            a run failed; never silently retried elsewhere          exit 4
-    ├── RunTimeout          it took longer than it was given; also a TimeoutError
+    ├── RunTimeout          its time limit passed; also a TimeoutError
     ├── RunCancelled        its options were cancelled
     └── SessionClosed       the session was closed
 
@@ -27,20 +27,20 @@ from difflib import get_close_matches
 from typing import ClassVar
 
 LISTED = 24
-"""How many names an error lists."""
-# Paths of a thousand characters are real.
+"""The most names that an error lists."""
+# Some paths have a thousand characters.
 _LONGEST_WORD = 1024
 _LONGEST_TEXT = 2000
 
 
 class EpkitError(Exception):
-    """Anything that epkit raises on purpose."""
+    """The base class of all errors of epkit."""
 
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        self.message = shortened(message)
-        self.hint = shortened(hint)
+        self.message = shorten(message)
+        self.hint = shorten(hint)
         super().__init__(self.message)
 
     def __str__(self) -> str:
@@ -48,13 +48,13 @@ class EpkitError(Exception):
 
 
 class ConfigError(EpkitError, ValueError):
-    """The request is wrong: a key, a value, a name, a file."""
+    """The request is invalid: a key, a value, a name, a file."""
 
     exit_code = 2
 
 
 class UnknownTarget(ConfigError):
-    """No target and no provider has the name that was asked for."""
+    """No target or provider has the requested name."""
 
 
 class InputError(ConfigError):
@@ -68,7 +68,7 @@ class PluginError(EpkitError):
 
 
 class ProviderError(EpkitError):
-    """A provider that was named cannot be had."""
+    """A required provider is unavailable."""
 
     exit_code = 3
 
@@ -78,7 +78,7 @@ class ProviderUnavailable(ProviderError):
 
 
 class ProviderDropped(ProviderError):
-    """The provider was there, but failed to open or took too few nodes."""
+    """The provider is usable, but failed to open or took too few nodes."""
 
 
 class RuntimeMissing(EpkitError):
@@ -113,7 +113,7 @@ class RunError(EpkitError):
 
 
 class RunTimeout(RunError, TimeoutError):
-    """A run took longer than it was given."""
+    """A run exceeded its time limit."""
 
 
 class RunCancelled(RunError):
@@ -124,8 +124,8 @@ class SessionClosed(RunError):
     """The session was closed before this call."""
 
 
-def shortened(text: str) -> str:
-    """Return a text without the middle of what is too long to be read: a word, or all of it."""
+def shorten(text: str) -> str:
+    """Return a text with the middle of an overlong word, or of an overlong text, cut out."""
     if len(text) <= _LONGEST_WORD:
         return text
     cut = re.sub(rf"\S{{{_LONGEST_WORD},}}", lambda word: _ends(word[0], _LONGEST_WORD // 4), text)
@@ -137,10 +137,10 @@ def _ends(text: str, kept: int) -> str:
 
 
 def nearest(word: str, known: Iterable[str], what: str = "known") -> str:
-    """Return a hint: the nearest spelling if one is near, and what would have been valid."""
+    """Return a hint: the nearest spelling if one is close, and the valid names."""
     names = sorted(known)
     near = get_close_matches(word.lower(), names, n=1) or get_close_matches(word, names, n=1)
-    # A long list helps nobody who has been told the word.
+    # A long list is left out if there is a suggestion.
     shown = names if len(names) <= LISTED else [] if near else [*names[:LISTED], f"and {len(names) - LISTED} more"]
     listing = f"{what}: {', '.join(shown) or 'none'}" if shown or not near else ""
     return " ".join(filter(None, (f"did you mean {near[0]!r}?" if near else "", listing)))

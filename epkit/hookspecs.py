@@ -1,4 +1,4 @@
-"""The hook that a plugin implements.
+"""Define the hook that a plugin implements.
 
     from epkit.hookspecs import hookimpl
 

@@ -9,37 +9,57 @@ A plugin's smallest provider is one class with three names and a probe:
         def probe(self) -> Usable | Unusable:
             return Usable() if Path("/dev/acme0").exists() else Unusable("no /dev/acme0", hint="modprobe acme")
 
-Everything else has a default. Nothing here imports ONNX Runtime or NumPy, and a plugin's module should not either: it
-is imported whenever epkit lists what is installed.
+Everything else has a default. What only some providers need is declared in groups: devices, a plugin library, warm-up,
+caching, graph capture, limits, the self-test (`epkit/provider_parts.py`). Nothing here imports ONNX Runtime or NumPy,
+and a plugin's module should not either: it is imported whenever epkit lists what is installed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
-from pydantic import BaseModel, ConfigDict
+from epkit.provider_parts import (
+    Caching,
+    Capability,
+    Compiles,
+    Concurrency,
+    Device,
+    Devices,
+    FoundDevice,
+    GraphCapture,
+    Limits,
+    Network,
+    Options,
+    PluginLibrary,
+    Proof,
+    SelfTest,
+    WarmupNeed,
+)
 
-Device: TypeAlias = int | str
-"""What a target's `device` key holds: an ordinal (`0`) or a kind (`"GPU"`)."""
-
-Concurrency: TypeAlias = Literal["free", "per-session", "per-process"]
-"""How many runs may be under way at once: any number, one in each session, or one in the whole process."""
-
-Compiles: TypeAlias = Literal["never", "opening", "shapes"]
-"""When a provider compiles: never, when a model is opened, or also in runs, anew for shapes that it has not seen."""
-
-Capability: TypeAlias = Literal[
-    "float32", "float16", "float64", "int64", "int8", "strings", "dynamic-shapes", "data-shapes"
+__all__ = [
+    "Availability",
+    "Caching",
+    "Capability",
+    "Compiles",
+    "Concurrency",
+    "Device",
+    "Devices",
+    "FoundDevice",
+    "GraphCapture",
+    "Limits",
+    "Network",
+    "Options",
+    "PluginLibrary",
+    "Proof",
+    "Provider",
+    "SelfTest",
+    "Unusable",
+    "Usable",
+    "WarmupNeed",
 ]
-"""What a provider may claim to carry: types, quantized models (`int8`), dimensions that differ from run to run, and
-outputs whose shape depends on the data."""
-
-Network: TypeAlias = Literal["convolutions", "mlp", "attention"]
-"""A kind of network: images through convolutions, matrix products one after the other, or a transformer's attention."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,61 +88,6 @@ class Unusable:
 Availability: TypeAlias = Usable | Unusable
 
 
-class Options(BaseModel):
-    """The options of one provider, spelt as ONNX Runtime spells them, each with a sentence under it.
-
-    What is left unset is not sent, so ONNX Runtime's default stays ONNX Runtime's.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    extra: dict[str, str] = {}
-    """Options newer than epkit, passed on unchecked as name and text."""
-
-    def written(self) -> dict[str, Any]:
-        """The options that were set, `extra` apart, by ONNX Runtime's names."""
-        return {
-            (field.alias or name): getattr(self, name)
-            for name, field in type(self).model_fields.items()
-            if name in self.model_fields_set and name != "extra" and getattr(self, name) is not None
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class FoundDevice:
-    """One device that a plugin library offers, as ONNX Runtime lists it; `kind` is `CPU`, `GPU` or `NPU`."""
-
-    index: int
-    ort_name: str
-    kind: str
-    vendor: str
-    metadata: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class WarmupNeed:
-    """What the first requests would otherwise pay for: how many runs, on which shapes, and why.
-
-    `shapes="each"` says that each new shape pays again; `steady`, that the runs go on, within bounds, until their times
-    no longer fall.
-    """
-
-    runs: int = 1
-    shapes: Literal["each", "first"] = "first"
-    why: str = "the first run allocates memory"
-    steady: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """A tiny model, one input and the output it must give. The numbers are exact in fp16 and TF32."""
-
-    model: bytes
-    input: tuple[float, ...]
-    output: tuple[float, ...]
-    input_shape: tuple[int, ...]
-
-
 class Provider:
     """One execution provider. Subclass it, and return an instance from the hook `epkit_providers`."""
 
@@ -130,64 +95,34 @@ class Provider:
     """The name users write: lower-case letters, digits and dashes."""
     ort_name: ClassVar[str]
     """What ONNX Runtime calls it: `CUDAExecutionProvider`."""
-    rank: ClassVar[int] = 50
-    """The place in the automatic chain, lowest first; the CPU stands last at 100."""
-    automatic: ClassVar[bool] = False
-    """Whether the automatic chain takes it unasked. Only honoured for the providers that epkit brings."""
     options: ClassVar[type[Options]] = Options
     """The pydantic model of its options, a subclass of `Options`; the sentence under each field documents it."""
-    device_option: ClassVar[str | None] = None
-    """The option that a target's `device` sets, for a provider built into ONNX Runtime: `device_id`."""
-    device_kinds: ClassVar[tuple[str, ...]] = ()
-    """The names that a target's `device` may hold, for a plugin library: `CPU`, `GPU`, `NPU`."""
+    capabilities: ClassVar[frozenset[Capability]] = frozenset()
+    """What it claims to carry beside its proof; `epkit.testing` holds it to each, and says what is not claimed."""
     environment: ClassVar[tuple[str, ...]] = ()
     """Environment variables that change a session behind one's back; a trailing `*` matches a prefix.
 
     Those that are set are notes in the report.
     """
-    graph_option: ClassVar[str | None] = None
-    """The switch among its options that lets it capture graphs, chosen by `gpu_graph_id` in each run's options."""
-    native_options: ClassVar[tuple[str, ...]] = ()
-    """Options that load native code; a config file that was found, not named, may not hold them."""
-    writing_options: ClassVar[tuple[str, ...]] = ()
-    """Options that name files to be written; a config file that was found, not named, may not hold them."""
-    unsupported_types: ClassVar[tuple[str, ...]] = ()
-    """Tensor types that it takes and then crashes on: a model that has one is not opened on it."""
-    narrowed_types: ClassVar[Mapping[str, str]] = {}
-    """Tensor types that it computes in a narrower one: `{"int64": "int32"}`; larger numbers are refused, and the report
-    says so."""
-    compiles: ClassVar[Compiles] = "never"
-    """When it compiles models into files from which a later session can start: `opening`, or `shapes` where runs
-    compile too, anew for shapes not seen before. `with_cache_dir` tells it where to put them."""
-    capabilities: ClassVar[frozenset[Capability]] = frozenset()
-    """What it claims to carry beside its proof; `epkit.testing` holds it to each, and says what is not claimed."""
+    rank: ClassVar[int] = 50
+    """The place in the automatic chain, lowest first; the CPU stands last at 100."""
+    automatic: ClassVar[bool] = False
+    """Whether the automatic chain takes it unasked. Only honoured for the providers that epkit brings."""
+
+    devices: ClassVar[Devices] = Devices()
+    """Which device a target's `device` means, and whose memory a session uses."""
+    library: ClassVar[PluginLibrary | None] = None
+    """The plugin library that ONNX Runtime loads it from; None for a provider that is built in."""
     warmup: ClassVar[WarmupNeed] = WarmupNeed()
     """What the first requests would otherwise pay."""
-    arena: ClassVar[Literal["cpu", "gpu"] | None] = None
-    """Where it takes memory through ONNX Runtime's arena, which keeps what the largest run needed; None: it does not.
-
-    The largest shape is then warmed up first, and `shrink_above` gives back what the arena holds. `device_option`
-    numbers the device.
-    """
-    networks: ClassVar[tuple[Network, ...]] = ("convolutions", "mlp")
-    """The kinds of network that it is for: it is proven by a tiny one of the first kind, and held to one of each."""
-    proof: ClassVar[Proof | None] = None
-    """A better tiny model than epkit's own of its kind of network, where a provider needs one."""
-    self_test_timeout_s: ClassVar[float] = 60.0
-    """How long the proof may take before it counts as hanging."""
-
-    @property
-    def concurrency(self) -> Concurrency:
-        """How many runs may be under way at once: `free`; for a plugin library `per-process` until proven otherwise."""
-        return "free" if type(self).library is Provider.library else "per-process"
-
-    @property
-    def validates_output_shape(self) -> bool:
-        """Whether it refuses an output buffer of another shape than the result's: yes; a plugin library may not.
-
-        Where it does not, bindings make such buffers once.
-        """
-        return type(self).library is Provider.library
+    caching: ClassVar[Caching] = Caching()
+    """When it compiles, and how it keeps what it compiled."""
+    capture: ClassVar[GraphCapture | None] = None
+    """How it captures graphs; None: it does not."""
+    limits: ClassVar[Limits] = Limits()
+    """What it cannot do."""
+    self_test: ClassVar[SelfTest] = SelfTest()
+    """How epkit proves that it computes."""
 
     def probe(self) -> Availability:
         """Say what only the plugin knows: libraries, driver, devices. Cheap, never raises, imports no ONNX Runtime.
@@ -203,38 +138,9 @@ class Provider:
         """
         return ()
 
-    def prepare(self, runtime: ModuleType) -> None:
-        """Do what must happen before the provider can load, given the `onnxruntime` module. May be called twice."""
-
-    def preload(self) -> Sequence[Path]:
-        """List the libraries that the process must have loaded before `library` is registered, in order."""
-        return ()
-
-    def library(self) -> Path | None:
-        """Return the plugin library to register with ONNX Runtime, or None for a provider that is built in."""
-        return None
-
-    def devices(self, found: Sequence[FoundDevice], device: Device | None) -> Sequence[FoundDevice]:
-        """Choose among the devices of the library: the first of the kind, unless overridden.
-
-        An empty answer means that the one asked for is not there.
-        """
-        return [one for one in found if one.ort_name == self.ort_name and device in (None, one.kind)][:1]
-
-    def memory_device(self, device: Device | None) -> str:
-        """Say where the buffers of a binding are, as PyTorch would: `cpu`, `cuda:0`, `webgpu:0`."""
-        return "cpu"
-
-    def check_device(self, device: Device) -> str:
-        """Say in a few words why `device` makes no sense for this provider; empty when it does.
-
-        Unless overridden, by `device_kinds`, else by `device_option`.
-        """
-        if self.device_kinds:
-            return "" if device in self.device_kinds else f"must be one of {', '.join(self.device_kinds)}"
-        if self.device_option is None:
-            return "must be left out: this provider has one device"
-        return "" if isinstance(device, int) and not isinstance(device, bool) and device >= 0 else "must be 0 or above"
+    def hint(self, cause: str) -> str:
+        """Return the command that mends a failure whose cause ONNX Runtime gave as `cause`; empty when unknown."""
+        return ""
 
     def check_options(self, options: Options, device: Device | None) -> str:
         """Say in a sentence why the options do not go with the device; empty when they do."""
@@ -254,37 +160,17 @@ class Provider:
     def to_ort_options(self, options: Options, device: Device | None) -> dict[str, str]:
         """Turn validated options into the texts that ONNX Runtime wants: each under its name, unless overridden."""
         sent = {name: _text(value) for name, value in options.written().items()}
-        if self.device_option is not None and device is not None:
-            sent[self.device_option] = str(device)
+        if self.devices.option is not None and device is not None:
+            sent[self.devices.option] = str(device)
         return sent | options.extra
 
-    def with_cache_dir(self, options: Options, device: Device | None, folder: Path | None) -> Options:
-        """Return the options under which it keeps what it compiles in `folder`, and starts from what is there.
-
-        epkit gives each model, with all that its compiled form depends on, a folder of its own. None is for keeping
-        nothing, whatever the options ask for: a provider's own cache may know less of what makes it stale.
-        """
-        return options
-
-    def check_cache(self, options: Options) -> str:
-        """Say in a sentence why what these options compile cannot be kept in another folder; empty when it can."""
-        return ""
-
-    def requested_cache_dir(self, options: Options) -> str | None:
-        """Return the folder in which the options themselves ask to keep what is compiled; None when they do not.
-
-        Empty when they ask for it and name no folder: then it is epkit's.
-        """
-        return None
-
-    def cache_fingerprint(self, device: Device | None) -> Sequence[str]:
-        """List what makes compiled files stale beside model, options and ONNX Runtime: libraries, driver, processor."""
-        return self.fingerprint()
+    def prepare(self, runtime: ModuleType) -> None:
+        """Do what must happen before the provider can load, given the `onnxruntime` module. May be called twice."""
 
     def add(self, runtime: ModuleType, session_options: Any, sent: Mapping[str, str], devices: Sequence[Any]) -> None:
         """Add this provider to ONNX Runtime's SessionOptions, with the options as `to_ort_options` wrote them.
 
-        `devices` are ONNX Runtime's own, those that `devices` chose; there are none for a provider that is built in.
+        `devices` are ONNX Runtime's own, those that `Devices.choose` chose; a provider that is built in has none.
         Override it to do more.
         """
         if devices:
@@ -299,10 +185,6 @@ class Provider:
         `epkit.runtime.session_wrapper` helps.
         """
         return create()
-
-    def hint(self, cause: str) -> str:
-        """Return the command that mends a failure whose cause ONNX Runtime gave as `cause`; empty when unknown."""
-        return ""
 
 
 def _text(value: object) -> str:

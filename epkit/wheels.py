@@ -1,6 +1,6 @@
-"""Which wheels are installed, and where is the library that one brings?
+"""Find the installed wheels, and the library of each, without importing them.
 
-Nothing is imported to answer: it is for probes, and for whatever must not load ONNX Runtime.
+Probes use it, and other code that must not load ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import importlib.util
 import re
 from pathlib import Path
 
+from epkit._system.libraries import find_library as find_library
 from epkit._system.libraries import shared_library as shared_library
 
 RUNTIMES = (
@@ -23,11 +24,11 @@ RUNTIMES = (
     "ort-nightly",
     "ort-nightly-gpu",
 )
-"""The distributions that bring the package `onnxruntime`, and overwrite each other's files."""
+"""The distributions with the package `onnxruntime`, which overwrite each other's files."""
 
 
 _PLUGINS_FROM = {"onnxruntime-qnn": (2,)}
-"""The versions from which on a distribution of that name brings a plugin library, and no ONNX Runtime."""
+"""The first version of a distribution that has a plugin library, and no ONNX Runtime."""
 
 
 def runtimes() -> dict[str, str]:
@@ -41,7 +42,7 @@ def runtimes() -> dict[str, str]:
 
 
 def version(distribution: str) -> str:
-    """Return the version of a distribution; empty when it is not installed."""
+    """Return the version of a distribution, or "" if it is not installed."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -54,14 +55,14 @@ def numbers(version: str) -> tuple[int, ...]:
 
 
 def library(module: str, file: str) -> Path | None:
-    """Return where the package `module` would have the file; None when there is no such package."""
+    """Return the path of a file in the package `module`; None if there is no such package."""
     spec = importlib.util.find_spec(module)
     places = spec.submodule_search_locations if spec is not None else None
     return Path(next(iter(places))) / file if places else None
 
 
 def state(file: Path | None) -> str:
-    """Return a text that changes when the file does: where it is, and of what time and size; for a fingerprint."""
+    """Return a text that changes with the file (path, time, size), for a fingerprint."""
     try:
         return f"{file} {found.st_mtime_ns} {found.st_size}" if file and (found := file.stat()) else ""
     except OSError:
@@ -69,7 +70,7 @@ def state(file: Path | None) -> str:
 
 
 def origin(module: str) -> str:
-    """Return the file that `import module` would load, without loading it; empty when there is none."""
+    """Return the file that `import module` would load, or "", without loading it."""
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):

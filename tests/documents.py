@@ -32,7 +32,6 @@ ENVIRONMENT = Environment(
     memory_limit_bytes=None,
     governor="",
     load_before=(0.5, 0.5, 0.5),
-    load_after=(1.0, 0.6, 0.5),
 )
 
 

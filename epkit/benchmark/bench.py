@@ -1,4 +1,4 @@
-"""Which of these targets runs the model in how much time?"""
+"""Benchmark several targets on one model: pilot runs, then rounds side by side, until all pairs are decided."""
 
 from __future__ import annotations
 
@@ -6,67 +6,38 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from random import Random
 from typing import Any
 
 from epkit._system.arguments import check_integer, check_items, check_mapping, check_positive
-from epkit._system.folders import make_scratch_folder, write_scratch
-from epkit.benchmark import budget as times
-from epkit.benchmark.budget import Budget
-from epkit.benchmark.candidate_run import Contender, of_calls, of_targets
-from epkit.benchmark.cases import combined, fed
-from epkit.benchmark.contest import Contest
-from epkit.benchmark.cpu_settings import cpu_settings, let_settings_take_part
-from epkit.benchmark.document import Benchmark, Case, Request, too_many
+from epkit._system.folders import make_scratch_folder
+from epkit.benchmark import schedule
+from epkit.benchmark.candidate_run import CandidateRun, from_calls, from_targets
+from epkit.benchmark.cases import combine_sizes, feed_of
+from epkit.benchmark.cpu_settings import add_cpu_settings, cpu_settings
+from epkit.benchmark.document import Benchmark, Case, Request
 from epkit.benchmark.environment.environment import look
-from epkit.benchmark.operators.inside import look_inside, profiling_s
-from epkit.benchmark.operators.profiler import Task
-from epkit.benchmark.pilot import describe_cases, judge_outputs, pilot
-from epkit.benchmark.record import Record
+from epkit.benchmark.limits import too_many
+from epkit.benchmark.operators.profiler import Task, profile_all, profiling_s
+from epkit.benchmark.pilot import compare_outputs, describe_cases, run_pilots
 from epkit.benchmark.rounds import first_round, next_round, run_round
-from epkit.benchmark.statistics import differences as scores
-from epkit.benchmark.statistics import quantiles
-from epkit.benchmark.statistics.verdicts import BEYOND_DOUBT, CONFIDENCE, differences, is_settled, level_of
+from epkit.benchmark.run import BenchmarkRun, Progress
+from epkit.benchmark.schedule import Budget, Round, seconds_for_cleanup
+from epkit.benchmark.statistics.verdicts import all_differences, is_settled, level_of
 from epkit.config.file import ConfigSource, load
 from epkit.discovery.registry import discover
 from epkit.errors import ConfigError
 from epkit.model import sample
 from epkit.model.digest import digest_model
-from epkit.model.file import Source, TensorInfo, read_model
+from epkit.model.file import Source, TensorInfo
 from epkit.parity.feed import Feed, feed
 from epkit.parity.tolerance import tolerance_of
 from epkit.session.fault import raise_common_fault
-from epkit.session.open import check_fit
-from epkit.session.request import chosen, external_folder, located, planned, sendable
+from epkit.session.request import OpenRequest, plan_targets, read_candidates
 
-Progress = Callable[[str, float], None]
 SMALLEST_EFFECT = 0.02
-
-RULES: Mapping[str, Any] = {
-    "processes": f"{times.PROCESSES} fresh ones of each candidate in a round, fewer where time or memory is short; "
-    f"{times.ROUNDS} rounds at most",
-    "block_s": f"{times.BLOCK_S}; {times.LONG_BLOCK_S} where a candidate uses several threads, after a lead of "
-    f"{times.LEAD_S} that is not counted",
-    "meeting": "a block of each candidate, back to back, by processes drawn at random, in mirrored random orders; "
-    "all other processes are stopped (on Linux); on a core drawn at random where every candidate keeps to one core",
-    "settling_sweeps": quantiles.SETTLING_SWEEPS,
-    "cold_tenth": f"the first tenth of a block of {quantiles.LONG_BLOCK} runs or more is not counted",
-    "score": "the log ratio of the medians of the two blocks of a meeting, shared out between the two processes by "
-    "median polish: the difference of the candidates, as far as a process tells it",
-    "interval": "Welch's t on the scores of both candidates' processes, all rounds together",
-    "confidence": CONFIDENCE,
-    "correction": "Bonferroni, over all comparisons of the benchmark",
-    "verdict": "same: the interval lies within the smallest effect; faster or slower: the difference is at least the "
-    "smallest effect and the floor; else undecided",
-    "floor": f"the half-width of the interval, and as much more as finds a difference in {scores.POWER:.0%} of cases",
-    "stopping": "after a round when every floor is at or below the smallest effect, or the interval of "
-    f"{BEYOND_DOUBT:.1%} lies beyond it",
-    "warm_up": "at least 3 runs and 0.3 s, until three windows of 50 ms lie within 10 %; but never over 3 s",
-    "percentiles": "nearest rank, with the interval of order statistics at 95 %, where there are runs enough for one",
-}
 
 
 def bench(
@@ -88,39 +59,36 @@ def bench(
     progress: Progress | None = None,
     refresh: bool = False,
 ) -> Benchmark:
-    """Measure targets side by side on one model, each strictly on its first provider.
+    """Benchmark targets side by side on one model, each strictly on its first provider.
 
-    Without a model, it is the sample network that epkit brings; without targets, every provider that is installed;
-    where only `cpu` can be measured, it is compared with itself under other settings.
-    `budget` bounds the whole in seconds. `inputs` maps names to .npy files; other inputs are made up, the same for all.
-    `batches` are batch sizes, and `dimensions` gives sizes of other dynamic dimensions: each combination is a case, on
-    which all candidates are measured. With `bound`, a binding is run instead of the session, on buffers where the
-    provider runs; `callers` threads call at the same time. `smallest_effect` is the smallest difference that matters,
-    as a share; `tolerance` is how far outputs may be apart, as in `epkit.compare`. With `operators`, ONNX Runtime's
-    profiler says afterwards what each operator takes. The document is written to `output` while it is measured, again
-    and again. The `seed` of the random order is drawn, and recorded, when none is given. `progress` hears what is being
-    done, and which share of the time is spent.
+    Without a model, it is the sample network that comes with epkit; without targets, every installed provider; where
+    only `cpu` can be measured, it is compared with itself under other settings.
+    `budget` is the time limit of the whole in seconds. `inputs` maps names to .npy files; other inputs are generated,
+    the same for all. `batches` are batch sizes, and `dimensions` gives sizes of other dynamic dimensions: each
+    combination is a case, on which all candidates are measured. With `bound`, a binding is run instead of the session,
+    on buffers where the provider runs; `callers` threads call at the same time. `smallest_effect` is the smallest
+    difference that matters, as a share; `tolerance` is how far outputs may be apart, as in `epkit.compare`. With
+    `operators`, each candidate is profiled with ONNX Runtime's profiler afterwards. The document is written to `output`
+    again and again while it is measured. The `seed` of the random order is drawn, and recorded, when none is given.
+    `progress` is called with what is being done, and the share of the time that is spent.
 
-    A candidate that cannot be had, fails, crashes, hangs or computes something else is a row with its reason. Raises
-    ConfigError before anything is probed, ModelError before any process is started; and the error that all candidates
-    have met, when it is the model's or the inputs': ModelError, RunError, ConfigError. When the document cannot be
-    written in the end, the ConfigError holds it: `error.benchmark`.
+    A candidate that is unavailable, fails, crashes, hangs or computes different outputs is a row with its reason.
+    Raises ConfigError before anything is probed, ModelError before any process is started; and the error that all
+    candidates have met, when it is the model's or the inputs': ModelError, RunError, ConfigError. When the document
+    cannot be written in the end, the ConfigError holds it: `error.benchmark`.
     """
     _check(budget, callers, smallest_effect, seed)
     within = tolerance_of(tolerance)
     time_left, before = Budget(time.monotonic(), budget), look()
     written, registry = load(config), discover()
-    wanted = chosen(targets, written, registry)
-    folder_of_weights = next((one for one in map(external_folder, wanted) if one), None)
-    contents = read_model(sample.path() if model is None else model, folder=folder_of_weights)
-    for target in wanted:
-        check_fit(contents, target)
-    cases = combined(contents, *_sizes(batches, dimensions))
+    wanted = read_candidates(targets, written, registry)
+    opening = OpenRequest(sample.path() if model is None else model, config=config)
+    contents = opening.read_model(*wanted)
+    cases = combine_sizes(contents, *_sizes(batches, dimensions))
     many = too_many(len(wanted), len(cases))
     if many:
         raise ConfigError(many, hint="name fewer targets or fewer sizes")
     given = feed({} if inputs is None else inputs, wanted, contents)
-    seed = secrets.randbits(32) if seed is None else seed
     request = Request(
         model="given as bytes" if isinstance(contents.source, bytes) else str(contents.source),
         model_sha256=digest_model(contents),
@@ -131,31 +99,27 @@ def bench(
         tolerance=within.name,
         bound=bound,
         callers=callers,
-        seed=seed,
+        seed=secrets.randbits(32) if seed is None else seed,
     )
-    _tell(progress, time_left)("probing providers")
+    if progress:
+        progress("probing providers", time_left.spent)
     spare = [] if targets else cpu_settings(written, registry)
-    candidates = planned([*wanted, *spare], registry, refresh=refresh)
+    candidates = plan_targets([*wanted, *spare], registry, refresh=refresh)
     with make_scratch_folder() as folder:
-        told: dict[str, Any] = {
-            **_model_request(contents.source, folder),
-            "config": sendable(config),
-            "feeds": [asdict(fed(given, case)) for case in cases],
+        message: dict[str, Any] = {
+            **opening.for_child(folder).to_json(),
+            "feeds": [asdict(feed_of(given, case)) for case in cases],
             "bound": bound,
             "callers": callers,
             "keep": str(folder / "compiled"),
         }
-        everyone = of_targets(candidates, told)
-        contenders, others = everyone[: len(wanted)], everyone[len(wanted) :]
+        runs = from_targets(candidates, message)
         file = None if output is None else Path(output)
-        record = Record(request, cases, contenders, RULES, before, registry, file)
-        record.notes.extend(written.ignored)
-        profiled = None
-        if operators:
-            profiled = Task(
-                Path(told["model"]), told["in_memory"], told["config"], Feed(**told["feeds"][0]), bound
-            )  # fmt: skip
-        return _measured(contenders, record, folder, time_left, progress, profiled, others, contents.inputs)
+        run = BenchmarkRun(
+            request, cases, runs[: len(wanted)], before, registry, file=file, budget=time_left, progress=progress
+        )
+        run.notes.extend(written.ignored)
+        return _measure(run, folder, settings=runs[len(wanted) :], inputs=contents.inputs, operators=operators)
 
 
 def bench_calls(
@@ -169,88 +133,86 @@ def bench_calls(
     seed: int | None = None,
     progress: Progress | None = None,
 ) -> Benchmark:
-    """Measure callables side by side, by the same method as targets.
+    """Benchmark callables side by side, by the same method as targets.
 
     Each is given by a file and the name of a function in it, "arms.py:plain": the function is called in every fresh
-    process, and returns what is called in each run, by `callers` threads. What the calls return is compared, place by
-    place; None is not.
+    process, and returns what is called in each run, by `callers` threads. What the calls return is compared by
+    position, unless it is None.
     """
     _check(budget, callers, smallest_effect, seed)
     for name, where in calls.items():
         if not Path(where.rpartition(":")[0]).is_file():
             raise ConfigError(f"{name}: {where!r} names no function in a file", hint="as in arms.py:plain")
     seed = secrets.randbits(32) if seed is None else seed
-    request = Request(
-        "", "", 0, True, budget, smallest_effect, tolerance_of(tolerance).name, False, callers, seed
-    )  # fmt: skip
-    contenders = of_calls(calls, {"callers": callers})
+    within = tolerance_of(tolerance).name
+    request = Request("", "", 0, True, budget, smallest_effect, within, False, callers, seed)
+    runs = from_calls(calls, {"callers": callers})
     file = None if output is None else Path(output)
-    record = Record(request, [Case("", {})], contenders, RULES, look(), discover(), file)
+    run = BenchmarkRun(request, [Case("", {})], runs, look(), discover(), file=file, progress=progress)
     with make_scratch_folder() as folder:
-        return _measured(contenders, record, folder, Budget(time.monotonic(), budget), progress)
+        return _measure(run, folder)
 
 
-def _measured(
-    contenders: list[Contender],
-    record: Record,
+def _measure(
+    run: BenchmarkRun,
     folder: Path,
-    budget: Budget,
-    progress: Progress | None,
-    profiled: Task | None = None,
-    others: Sequence[Contender] = (),
+    *,
+    settings: Sequence[CandidateRun] = (),
     inputs: Sequence[TensorInfo] = (),
+    operators: bool = False,
 ) -> Benchmark:
-    """Let all run alone, then side by side, round by round, until all is told or the time is over.
+    """Run the pilots, then interleaved rounds, until every pair is decided or the budget is spent.
 
-    `others` take part where `cpu` would be alone.
+    `settings` are added to the candidates where `cpu` would be alone.
     """
-    request = record.request
-    contest = Contest(contenders, record, budget, Random(request.seed), _tell(progress, budget))
     with contextlib.ExitStack() as stack:
-        for one in (*contenders, *others):
-            stack.callback(one.end)
-        pilot(contest, folder)
-        raise_common_fault([one.fault for one in contenders])
-        describe_cases(contenders, record, inputs)
-        judge_outputs(contenders, folder, tolerance_of(request.tolerance))
+        for candidate in (*run.candidates, *settings):
+            stack.callback(candidate.end)
+        run_pilots(run, folder)
+        raise_common_fault([candidate.fault for candidate in run.candidates])
+        describe_cases(run, inputs)
         unfinished = stack.enter_context(contextlib.ExitStack())
-        unfinished.callback(record.keep)
-        record.keep()
-        measuring = _measuring(contest, profiling=bool(profiled))
-        plan = first_round(measuring)
-        if let_settings_take_part(contest, others):
-            pilot(contest, folder)
-            judge_outputs(contenders, folder, tolerance_of(request.tolerance))
-            record.keep()
-            measuring = _measuring(contest, profiling=bool(profiled))
-            plan = first_round(measuring)
-        for number in range(1, times.ROUNDS + 1):
-            plan = plan if number == 1 else next_round(measuring)
-            if plan is None:
-                break
-            run_round(number, plan, measuring)
-            measured = record.measured()
-            level = level_of(measured)
-            known = list(differences(measured))
-            if all(one and is_settled(one, level, request.smallest_effect) for one in known):
-                break
-            record.keep()
-        if not record.blocks and contest.taking_part:
-            record.notes.append("the time was over before anything could be measured; give more with --budget")
-        if profiled:
-            feed = Feed(**contenders[0].request["feeds"][0])
-            look_inside(contest, replace(profiled, feed=feed))
+        unfinished.callback(run.save)
+        plan = _plan(run, folder, operators)
+        if add_cpu_settings(run, settings):
+            run_pilots(run, folder)
+            plan = _plan(run, folder, operators)
+        _run_rounds(run, plan)
+        if not run.blocks and run.active:
+            run.notes.append("the time was over before anything could be measured; give more with --budget")
+        first = run.candidates[0].request
+        if operators:
+            task = Task(
+                Path(first["model"]), first["in_memory"], first["config"], Feed(**first["feeds"][0]), first["bound"]
+            )
+            profile_all(run, task)
         unfinished.pop_all()
-    if progress:
-        progress("done", 1.0)
-    return record.keep(complete=True)
+    run.report("done", 1.0)
+    return run.save(complete=True)
 
 
-def _measuring(contest: Contest, *, profiling: bool) -> Contest:
-    """Put aside the time that ending the processes and the profiler take."""
-    budget = contest.budget
-    aside = times.ending_s(budget.seconds) + (profiling_s(contest) if profiling else 0.0)
-    return replace(contest, budget=Budget(budget.started, budget.seconds - aside))
+def _plan(run: BenchmarkRun, folder: Path, operators: bool) -> Round | None:
+    """Compare the outputs of the pilot runs, and plan the first round of the candidates that agree."""
+    compare_outputs(run.candidates, folder, tolerance_of(run.request.tolerance))
+    run.save()
+    seconds = run.request.budget_s
+    reserved = seconds_for_cleanup(seconds) + (profiling_s(run) if operators else 0.0)
+    run.budget = Budget(run.budget.started, seconds, reserved)
+    return first_round(run)
+
+
+def _run_rounds(run: BenchmarkRun, plan: Round | None) -> None:
+    for number in range(1, schedule.ROUNDS + 1):
+        plan = plan if number == 1 else next_round(run)
+        if plan is None:
+            break
+        run_round(number, plan, run)
+        measured = run.measured()
+        level = level_of(measured)
+        found = list(all_differences(measured))
+        if all(each and is_settled(each, level, run.request.smallest_effect) for each in found):
+            break
+        run.save()
 
 
 def _check(budget: float, callers: int, smallest_effect: float, seed: int | None) -> None:
@@ -266,26 +228,10 @@ def _sizes(batches: object, dimensions: object) -> tuple[list[int], dict[str, li
     """Return the sizes to vary as lists of whole numbers; raises ConfigError."""
     hint = "give lists of whole numbers: --batch 1,4,16 --dim height=224,448"
     varied = check_mapping(dimensions, "dimensions", hint)
-    return [check_integer(one, "a batch size", hint) for one in check_items(batches, "batches", hint)], {
+    return [check_integer(size, "a batch size", hint) for size in check_items(batches, "batches", hint)], {
         name: [
-            check_integer(one, f"a size of {name!r}", hint)
-            for one in check_items(sizes, f"dimensions of {name!r}", hint)
+            check_integer(size, f"a size of {name!r}", hint)
+            for size in check_items(sizes, f"dimensions of {name!r}", hint)
         ]
         for name, sizes in varied.items()
     }
-
-
-def _model_request(source: Path | bytes, folder: Path) -> dict[str, object]:
-    if not isinstance(source, bytes):
-        return located(Path(source), in_memory=False)
-    file = folder / "model"
-    write_scratch(file, source)
-    return located(file, in_memory=True)
-
-
-def _tell(progress: Progress | None, budget: Budget) -> Callable[[str], None]:
-    def tell(what: str) -> None:
-        if progress:
-            progress(what, budget.spent)
-
-    return tell

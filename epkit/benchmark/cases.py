@@ -1,4 +1,4 @@
-"""On which sets of inputs does every candidate run?"""
+"""Combine the sizes of dynamic dimensions into cases, on each of which every candidate runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from epkit.model.shapes import batch_dimensions, check_sizes
 from epkit.parity.feed import Feed
 
 
-def combined(model: Model, batches: Sequence[int], dimensions: Mapping[str, Sequence[int]]) -> list[Case]:
+def combine_sizes(model: Model, batches: Sequence[int], dimensions: Mapping[str, Sequence[int]]) -> list[Case]:
     """Combine all sizes. Raises ConfigError for a dimension that the model lacks, and for sizes below 1."""
     if not model.is_parsed and (batches or dimensions):
         raise ConfigError(f"no size can be varied: {ORT_UNKNOWN}", hint="benchmark the ONNX file that it was made from")
@@ -24,14 +24,14 @@ def combined(model: Model, batches: Sequence[int], dimensions: Mapping[str, Sequ
     wanted += [(name, [name], sizes) for name, sizes in dimensions.items()]
     if any(size < 1 for _, _, sizes in wanted for size in sizes):
         raise ConfigError("a dimension has a size of 1 at least", hint="--batch 1,4,16")
-    found = []
+    cases = []
     for sizes in itertools.product(*(sizes for _, _, sizes in wanted)):
-        pairs = list(zip(wanted, sizes, strict=True))
-        name = ", ".join(f"{said}={size}" for (said, _, _), size in pairs)
-        found.append(Case(name, {one: size for (_, names, _), size in pairs for one in names}))
-    return found
+        varied = list(zip(wanted, sizes, strict=True))
+        name = ", ".join(f"{option}={size}" for (option, _, _), size in varied)
+        cases.append(Case(name, {dimension: size for (_, names, _), size in varied for dimension in names}))
+    return cases
 
 
-def fed(given: Feed, case: Case) -> Feed:
-    """Return what is given, with the sizes of a case."""
+def feed_of(given: Feed, case: Case) -> Feed:
+    """Return the inputs that were given, with the sizes of a case."""
     return replace(given, dimensions={**given.dimensions, **case.dimensions})

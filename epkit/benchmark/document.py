@@ -1,24 +1,36 @@
-"""What is in the document of a benchmark, `epkit.bench/2`?
+"""Define the document of a benchmark, `epkit.bench/3`.
 
-Two parts. `measured` holds what happened, every sample of it; `findings` holds what follows from that, and can be
-worked out again (`epkit.benchmark.findings`). Whatever is printed or drawn comes from the document alone. All times are
-in seconds.
+It has two parts. `measured` holds what was measured, with every sample; `findings` holds what is computed from that
+(`epkit.benchmark.statistics.verdicts`). Whatever is printed or drawn comes from the document alone. All times are in
+seconds.
+
+The types of fields include the values that are possible (`epkit.benchmark.limits`), which
+`epkit.benchmark.audit.consistency` checks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from epkit.benchmark.environment.environment import Environment
+from epkit.benchmark.limits import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    CandidateIndex,
+    CaseIndex,
+    Count,
+    Level,
+    Positive,
+    ProcessIndex,
+    Sample,
+    Seconds,
+)
 from epkit.benchmark.operators.profile import Operators
 from epkit.parity.agreement import Agreement
 
-SCHEMA = "epkit.bench/2"
-
-MOST_COMPARISONS = 5000
-"""How many pairs of candidates there may be, over all cases: 100 candidates on one. Everything grows with them."""
+SCHEMA = "epkit.bench/3"
 
 Status: TypeAlias = Literal["ok", "unusable", "failed", "differs"]
 Verdict: TypeAlias = Literal["faster", "slower", "same", "undecided"]
@@ -27,7 +39,7 @@ CacheState: TypeAlias = Literal["none", "cold", "warm"]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was asked for."""
+    """What was requested."""
 
     model: str
     """Its path."""
@@ -38,15 +50,15 @@ class Request:
     named: bool
     """Whether the candidates were named; otherwise they are whatever is installed, and where only `cpu` can be
     measured, `cpu` under other settings."""
-    budget_s: float
-    """How long all of it might take."""
-    smallest_effect: float
+    budget_s: Positive
+    """The time limit of the whole."""
+    smallest_effect: Positive
     """The smallest difference that matters, as a share: 0.02."""
     tolerance: str
     """How far outputs may be apart: the name of a preset, or a share."""
     bound: bool
     """Whether `binding.run()` is timed, buffers where the provider runs; otherwise `session.run`, host to host."""
-    callers: int
+    callers: Annotated[int, POSITIVE]
     """How many threads call at the same time, each starting its next run when the last is done."""
     seed: int
     """Of the random order."""
@@ -59,21 +71,21 @@ class Case:
     name: str
     """"batch=4"; empty where there is only one."""
     dimensions: Mapping[str, int]
-    """The sizes that were asked for."""
+    """The sizes that were requested."""
     inputs: tuple[Mapping[str, Any], ...] = ()
-    """Name, dtype and shape, and where it comes from: a file, or made up."""
+    """Name, dtype and shape, and its origin: a file, or `made up` for a generated one."""
     inputs_sha256: str = ""
     """Of the arrays."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One target that takes part, and how it ran the model."""
+    """One target, and how it ran the model."""
 
     target: str
     """Its name."""
     provider: str | None
-    """The provider that took nodes; of a candidate that was not opened, the one that it is about."""
+    """The provider that took nodes; of a candidate that was not opened, the first of its target."""
     status: Status
     """`ok`, `unusable`, `failed`; `differs`: its outputs are not the reference's, so it was not measured."""
     reason: str = ""
@@ -81,27 +93,27 @@ class Candidate:
     hint: str = ""
     """What to type next."""
     summary: str = ""
-    """Who runs the nodes, in words."""
+    """Which providers run the nodes, in words."""
     placement: Mapping[str, Mapping[str, float]] | None = None
     """By provider, how many nodes it took, and their share."""
     agreements: tuple[Agreement | None, ...] = ()
     """With the outputs of the reference, case by case; None for the reference itself."""
     operators: Operators | None = None
-    """What its operators took, in a run of its own with ONNX Runtime's profiler; None where that was not asked for."""
+    """The time of its operators, in a run of its own with ONNX Runtime's profiler; None without `--operators`."""
     effective: tuple[Mapping[str, Any], ...] = ()
     """Every setting of its session: key, value, origin."""
     notes: tuple[str, ...] = ()
-    """What its session says, and what else there is to know."""
+    """Remarks, those of its session included."""
 
 
 @dataclass(frozen=True, slots=True)
 class Warmup:
-    """How one process came to rest on one case."""
+    """The warm-up of one process on one case."""
 
-    runs: int
-    """How many it took."""
-    seconds: float
-    """What they took."""
+    runs: Count
+    """How many runs it took."""
+    seconds: Seconds
+    """How long it took."""
     steady: bool
     """Whether its last three windows lay within 10 % of each other."""
 
@@ -110,73 +122,73 @@ class Warmup:
 class Process:
     """One process of a candidate."""
 
-    candidate: int
-    """Its place in the list of candidates."""
-    round: int
-    """0 for those that start alone, before anything is measured; from 1 on for those that are measured."""
+    candidate: CandidateIndex
+    """Its index in the list of candidates."""
+    round: Count
+    """0 for pilot runs; from 1 on for processes that are measured."""
     cache: CacheState
-    """Whether it compiled anew and kept that (`cold`), or started from what was kept (`warm`)."""
-    import_s: float
-    """What importing epkit and ONNX Runtime took, apart from `open_s`."""
-    open_s: float
+    """Whether it compiled the model and cached that (`cold`), or started from the cache (`warm`)."""
+    import_s: Seconds
+    """Importing epkit and ONNX Runtime, not part of `open_s`."""
+    open_s: Seconds
     """Opening the session: optimizing the graph, compiling where the provider does."""
-    first_run_s: tuple[float, ...]
+    first_run_s: tuple[Seconds, ...]
     """The first run of each case, in the order of the cases."""
     warmups: tuple[Warmup, ...] = ()
     """Case by case."""
-    peak_rss_bytes: int | None = None
+    peak_rss_bytes: Annotated[int | None, POSITIVE] = None
     """The most memory that it held on the host."""
-    device_bytes: int | None = None
-    """Memory that it held on NVIDIA GPUs, asked of those that start alone; None where nobody tells."""
+    device_bytes: Annotated[int | None, NOT_NEGATIVE] = None
+    """Memory that it held on NVIDIA GPUs, of pilot runs; None where it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A short while in which one process ran, and nobody else.
+    """A short time in which one process ran, and no other.
 
-    Blocks of one `meeting` ran back to back, one of each candidate that took part.
+    Blocks of one `pair` ran back to back, one of each candidate that was measured.
     """
 
-    round: int
+    round: Count
     """From 1 on: each has fresh processes."""
-    sweep: int
-    """From 0 on in its round; the first lets things settle and counts for nothing."""
-    meeting: int
+    pass_number: Count
+    """From 0 on in its round; the first pass is not counted."""
+    pair: Count
     """From 0 on in its round."""
-    case: int
-    """Its place in the list of cases."""
-    process: int
-    """Its place in the list of processes."""
+    case: CaseIndex
+    """Its index in the list of cases."""
+    process: ProcessIndex
+    """Its index in the list of processes."""
     core: int | None
-    """The core that all of a meeting were held to; None where they were free."""
+    """The core that all of a pair were pinned to; None where they were not."""
     lead: int
     """How many runs at the beginning are not counted: of several threads, those of 20 ms, until each found its core."""
-    cpu_s: float
+    cpu_s: Seconds
     """CPU time of all threads of the process."""
-    samples_s: tuple[float, ...]
+    samples_s: tuple[Sample, ...]
     """The seconds of each run, in the order in which they ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What happened."""
+    """What was measured."""
 
     complete: bool
-    """Whether it came to its end; otherwise this is what had been measured when it was written."""
+    """Whether it is finished; otherwise this is what had been measured when it was written."""
     request: Request
-    """What was asked for."""
+    """What was requested."""
     environment: Environment
-    """On which machine, and with what installed."""
+    """The machine and the installed versions."""
     cases: tuple[Case, ...]
     """The inputs on which all candidates ran."""
     candidates: tuple[Candidate, ...]
-    """Everyone, in the order in which they were named."""
+    """All candidates, in the order in which they were named."""
     processes: tuple[Process, ...]
-    """Everyone's, in the order in which they started."""
+    """All processes, in the order in which they started."""
     blocks: tuple[Block, ...]
     """Every sample, in the order of time."""
     notes: tuple[str, ...]
-    """What there is to know."""
+    """Remarks."""
     rules: Mapping[str, Any]
     """How it was measured and judged."""
 
@@ -195,22 +207,22 @@ class Quantile:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What the runs of one candidate on one case took."""
+    """The times of one candidate on one case."""
 
-    candidate: int
-    """Its place in the list of candidates."""
-    case: int
-    """Its place in the list of cases."""
+    candidate: CandidateIndex
+    """Its index in the list of candidates."""
+    case: CaseIndex
+    """Its index in the list of cases."""
     processes: int
     """How many of its processes ran."""
     runs: int
-    """The runs that are counted: neither those of the settling sweeps nor the cold ones of a block."""
+    """The runs that are counted: neither those of discarded passes nor the cold ones of a block."""
     median: Quantile
     """A typical run."""
     p90: Quantile | None
-    """What nine of ten runs do not exceed; null where there are too few runs for an interval, below 36."""
+    """The time that nine of ten runs do not exceed; null where there are too few runs for an interval, below 36."""
     p99: Quantile | None
-    """What 99 of 100 runs do not exceed; null below 368 runs."""
+    """The time that 99 of 100 runs do not exceed; null below 368 runs."""
     throughput_per_s: float
     """Runs a second, of all callers together, each starting the next run when the last is done (a closed loop)."""
     cpu_s: float
@@ -220,36 +232,36 @@ class Figures:
     warmup_runs: int
     """The median over the processes."""
     steady: bool
-    """Whether warm-up came to rest in every process."""
+    """Whether the times were steady after warm-up in every process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What it takes a candidate to start, and to stay: medians over its processes."""
+    """The start-up cost and memory of a candidate: medians over its processes."""
 
-    candidate: int
-    """Its place in the list of candidates."""
+    candidate: CandidateIndex
+    """Its index in the list of candidates."""
     import_s: float
     """Importing epkit and ONNX Runtime."""
     open_s: float
-    """Opening, with whatever cache the target has: warm where there is one."""
+    """Opening, from the cache where there is one."""
     open_cold_s: float | None
     """Opening with an empty cache, where the provider keeps what it compiles."""
     peak_rss_bytes: int | None
     """The most that any of its processes held on the host."""
     device_bytes: int | None
-    """The most that one held on NVIDIA GPUs."""
+    """The most that any of them held on NVIDIA GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """A ratio and the interval in which the true one lies, at the level of confidence of the findings."""
 
-    ratio: float
+    ratio: Positive
     """b's time over a's."""
-    low: float
+    low: Positive
     """The lower end of the interval."""
-    high: float
+    high: Positive
     """The upper end."""
 
 
@@ -257,30 +269,31 @@ class Estimate:
 class Comparison:
     """Two candidates on one case: a run of `b` takes `time.ratio` times as long as one of `a`."""
 
-    case: int
-    """Its place in the list of cases."""
-    a: int
-    """The place of one candidate."""
-    b: int
-    """The place of the other."""
+    case: CaseIndex
+    """Its index in the list of cases."""
+    a: CandidateIndex
+    """The index of one candidate."""
+    b: CandidateIndex
+    """The index of the other."""
     time: Estimate
-    """Of a typical run, from the medians of blocks; below 1, b is the quicker one."""
+    """Of a typical run, from the medians of blocks; below 1, b is the faster one."""
     p99: Estimate | None
     """Of a slow run, one in a hundred; None where there are too few runs."""
     floor: float
-    """No smaller difference is called one here, as a share: 0.011. Of a difference that large, the interval would leave
-    out 1 in 9 of 10 cases; one half as large again is called so nearly always."""
+    """The minimum detectable difference, as a share: 0.011. No smaller difference is called faster or slower. Of a true
+    difference that large, the interval excludes 1 in 9 of 10 cases; one 1.5 times as large nearly always gets a
+    verdict."""
     verdict: Verdict
-    """What b is, beside a."""
+    """Whether b is faster or slower than a."""
     processes: int
     """Of the one that has fewer."""
-    meetings: int
-    """In how many meetings both ran."""
+    pairs: int
+    """The pairs of blocks in which both ran."""
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What follows from what was measured, under its rules."""
+    """What is computed from the measurements, under their rules."""
 
     starts: tuple[Start, ...]
     """Of every candidate that was opened."""
@@ -288,7 +301,7 @@ class Findings:
     """Of every candidate on every case."""
     comparisons: tuple[Comparison, ...]
     """Every two candidates on every case."""
-    level: float
+    level: Level
     """The confidence of each interval of a ratio, so that all of them hold together in 95 of 100 cases."""
     winners: tuple[int | None, ...]
     """For each case the candidate that is faster than every other one; None where there is no such candidate."""
@@ -296,40 +309,40 @@ class Findings:
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """What happened, and what follows from it."""
+    """The measurements of a benchmark, and its findings."""
 
     measured: Measured
-    """What happened: every sample, and all that the findings rest on."""
+    """The measurements: every sample, and all that the findings are computed from."""
     findings: Findings
-    """What follows from it."""
+    """Figures, comparisons and verdicts."""
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
-        """The targets that took part, in the order in which they were named."""
+        """The candidates, in the order in which they were named."""
         return self.measured.candidates
 
     def comparison(self, a: str, b: str, case: int = 0) -> Comparison | None:
-        """Return how the target `b` stands beside `a`; None where the two were not compared.
+        """Return the comparison of the target `b` with `a`; None where the two were not compared.
 
-        Raises KeyError when no candidate is called so.
+        Raises KeyError when no candidate has that name.
         """
-        first, second = self._position(a), self._position(b, after=a)
-        for one in self.findings.comparisons:
-            if (one.case, one.a, one.b) == (case, first, second):
-                return one
-            if (one.case, one.a, one.b) == (case, second, first):
-                return turned(one)
+        first, second = self._index(a), self._index(b, other_than=a)
+        for found in self.findings.comparisons:
+            if (found.case, found.a, found.b) == (case, first, second):
+                return found
+            if (found.case, found.a, found.b) == (case, second, first):
+                return swap(found)
         return None
 
     def verdict(self, a: str, b: str, case: int = 0) -> Verdict:
-        """Say what `b` is beside `a`; "undecided" where the two were not compared."""
+        """Return whether `b` is faster or slower than `a`; "undecided" where the two were not compared."""
         found = self.comparison(a, b, case)
         return "undecided" if found is None else found.verdict
 
     @property
     def exit_code(self) -> int:
         """0 when all is well; 3 when a candidate that was named has no figures, or none has any."""
-        measured = [one.status == "ok" for one in self.candidates]
+        measured = [candidate.status == "ok" for candidate in self.candidates]
         return 0 if all(measured) or (any(measured) and not self.measured.request.named) else 3
 
     def as_json(self) -> dict[str, Any]:
@@ -340,29 +353,23 @@ class Benchmark:
         findings: dict[str, Any] = TypeAdapter(Findings).dump_python(self.findings, mode="json")
         return {"schema": SCHEMA, "measured": measured, "findings": findings}
 
-    def _position(self, target: str, *, after: str | None = None) -> int:
-        places = [place for place, one in enumerate(self.candidates) if one.target == target]
+    def _index(self, target: str, *, other_than: str | None = None) -> int:
+        places = [place for place, candidate in enumerate(self.candidates) if candidate.target == target]
         if not places:
             raise KeyError(target)
-        # A target may stand beside itself: the second of the two is another candidate.
-        return places[-1] if after == target else places[0]
+        # A target may be compared with itself: the second of the two is another candidate.
+        return places[-1] if other_than == target else places[0]
 
 
-def too_many(candidates: int, cases: int) -> str:
-    """Say in a sentence that so many candidates on so many cases are too many; empty when they are not."""
-    pairs = candidates * (candidates - 1) // 2 * cases
-    if pairs <= MOST_COMPARISONS:
-        return ""
-    return f"{candidates} candidates on {cases} cases are {pairs:,} comparisons, and {MOST_COMPARISONS:,} are the most"
+def swap(found: Comparison) -> Comparison:
+    """Return the comparison of a with b, from that of b with a."""
+    opposite: Mapping[Verdict, Verdict] = {"faster": "slower", "slower": "faster"}
+    p99 = None if found.p99 is None else invert(found.p99)
+    verdict = opposite.get(found.verdict, found.verdict)
+    times = invert(found.time), p99, found.floor
+    return Comparison(found.case, found.b, found.a, *times, verdict, found.processes, found.pairs)
 
 
-def turned(one: Comparison) -> Comparison:
-    """Return the same comparison, seen from the other side."""
-    other: Mapping[Verdict, Verdict] = {"faster": "slower", "slower": "faster"}
-    p99 = None if one.p99 is None else _turned(one.p99)
-    verdict = other.get(one.verdict, one.verdict)
-    return Comparison(one.case, one.b, one.a, _turned(one.time), p99, one.floor, verdict, one.processes, one.meetings)
-
-
-def _turned(one: Estimate) -> Estimate:
-    return Estimate(1 / one.ratio, 1 / one.high, 1 / one.low)
+def invert(ratio: Estimate) -> Estimate:
+    """Return the reciprocal of a ratio, with its interval."""
+    return Estimate(1 / ratio.ratio, 1 / ratio.high, 1 / ratio.low)

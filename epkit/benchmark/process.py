@@ -1,7 +1,7 @@
-"""How does one process of a candidate stand, seen from outside?
+"""Control one worker process of a candidate.
 
-It is stopped unless it was asked for something: threads that ONNX Runtime leaves spinning after a run, for 50 ms on a
-machine with two cores, would slow whoever runs next.
+It is stopped except while it answers: threads that ONNX Runtime leaves spinning after a run, for 50 ms on a machine
+with two cores, would slow the process that runs next.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from epkit.session.fault import Fault, lost, told
 
 WORKER = "epkit.benchmark.worker"
 LEAST_LIMIT_S = 8.0
-"""The shortest limit that is set, whatever the budget: below it, a process that starts slowly would seem to hang."""
+"""The shortest time limit, whatever the budget: below it, a process that starts slowly would seem to hang."""
 
 Reply: TypeAlias = Mapping[str, Any]
-Task: TypeAlias = Literal["open", "warm", "block", "outputs", "finish"]
+Command: TypeAlias = Literal["open", "warm", "block", "outputs", "finish"]
 
-_DOING: Mapping[Task, str] = {
+_DOING: Mapping[Command, str] = {
     "open": "opening and first running the model",
     "warm": "warming up",
     "block": "running",
@@ -30,16 +30,16 @@ _DOING: Mapping[Task, str] = {
 }
 
 
-class Fell(Exception):
-    """The process came to grief, or said that it cannot; `fault` says what went wrong."""
+class WorkerFailed(Exception):
+    """The worker crashed, timed out or reported an error: `fault`."""
 
     def __init__(self, fault: Fault) -> None:
         super().__init__(fault.reason)
         self.fault = fault
 
 
-class Runner:
-    """A process, which does one thing after the other when it is asked to. Whatever goes wrong raises Fell."""
+class WorkerProcess:
+    """A process that executes one command at a time. Raises WorkerFailed."""
 
     def __init__(self, name: str) -> None:
         self.longest_s = 0.0
@@ -48,44 +48,55 @@ class Runner:
         try:
             self._child = Child(WORKER)
         except RunError as error:
-            raise Fell(Fault("failed", type(error).__name__, error.message, error.hint)) from error
+            raise WorkerFailed(Fault("failed", type(error).__name__, error.message, error.hint)) from error
 
     @property
     def pid(self) -> int:
-        """The number of the process."""
+        """Its process id."""
         return self._child.pid
 
-    def ask(self, task: Task, **details: object) -> None:
-        """Ask for something."""
+    def send(self, command: Command, **details: object) -> None:
+        """Resume the process, and send it a command."""
         self._child.resume()
-        self._child.send({"do": task, **details})
+        self._child.send({"do": command, **details})
 
-    def answer(self, task: Task, seconds: float) -> Reply:
-        """Wait for what was asked for, and stop the process."""
+    def receive(self, command: Command, seconds: float) -> Reply:
+        """Wait for the reply, and stop the process."""
         limit = max(LEAST_LIMIT_S, seconds)
         reply: Reply | None = self._child.receive(limit)
         if reply is None:
-            raise Fell(self._gone(task, limit))
+            raise WorkerFailed(self._no_reply(command, limit))
         fault = told(reply)
         if fault is not None:
-            raise Fell(fault)
+            raise WorkerFailed(fault)
         self._child.pause()
         return reply
 
+    def warm(self, most_s: float, seconds: float) -> Reply:
+        """Run every case until its times are steady."""
+        # Half of the time is left for the run that is under way when it is over.
+        self.send("warm", seconds=min(most_s, max(0.0, seconds / 2)))
+        return self.receive("warm", seconds)
+
     def block(self, case: int, seconds: float, lead: float, core: int | None, limit: float) -> Reply:
         """Run for so long, once at least, after a lead; return the seconds of each run and the CPU time of all."""
-        self.ask("block", case=case, seconds=seconds, lead=lead, core=core)
+        self.send("block", case=case, seconds=seconds, lead=lead, core=core)
         # A run may take long once in a while; one that takes twenty times the longest so far is hanging.
-        reply = self.answer("block", min(20 * self.longest_s, limit))
+        reply = self.receive("block", min(20 * self.longest_s, limit))
         self.longest_s = max(self.longest_s, *reply["seconds"])
         return reply
+
+    def finish(self) -> Reply:
+        """Return the most memory that it held."""
+        self.send("finish")
+        return self.receive("finish", 0.0)
 
     def end(self) -> None:
         """End the process."""
         self._child.end()
 
-    def _gone(self, task: Task, limit: float) -> Fault:
-        fault = lost(self._child, _DOING[task], self._name)
+    def _no_reply(self, command: Command, limit: float) -> Fault:
+        fault = lost(self._child, _DOING[command], self._name)
         if not self._child.timed_out:
             return fault
         hint = "give the benchmark more time with --budget"

@@ -1,4 +1,4 @@
-"""Where do the documents of benchmarks lie, and how are they written and read?"""
+"""Write and read the documents of benchmarks, and find the latest one."""
 
 from __future__ import annotations
 
@@ -17,20 +17,27 @@ from epkit._system.folders import resolve_user_folder
 from epkit._system.nesting import find_problem
 from epkit._system.platform import free_memory
 from epkit._system.text import format_bytes
-from epkit.benchmark.document import MOST_COMPARISONS, SCHEMA, Benchmark, Findings, Measured, too_many
+from epkit.benchmark.audit.consistency import dangling
+from epkit.benchmark.document import SCHEMA, Benchmark, Findings, Measured
+from epkit.benchmark.limits import MOST_COMPARISONS, too_many
 from epkit.errors import ConfigError
 
 MOST_BYTES = 1 << 30
-"""How large a document may be."""
+"""The largest document that is read."""
 MEMORY_FACTOR = 12
-"""How many times its size reading a document takes, about."""
+"""How many times its size in memory reading a document takes, about."""
 VARIABLE = "EPKIT_BENCH_DIR"
-KEPT = 50
-"""How many documents are kept in the folder of those that nobody gave a name."""
+MOST_DOCUMENTS = 50
+"""How many documents the folder of unnamed ones holds."""
+
+
+_OLDER_SCHEMA = "epkit.bench/2"
+_RENAMED = {"sweep": "pass_number", "meeting": "pair", "meetings": "pairs"}
+"""The keys that have another name in that schema."""
 
 
 class Unwritten(ConfigError):
-    """A benchmark was measured, and its document could not be written; here it is."""
+    """The document of a benchmark could not be written; `benchmark` is what was measured."""
 
     def __init__(self, error: ConfigError, benchmark: Benchmark) -> None:
         super().__init__(error.message, hint=error.hint)
@@ -38,7 +45,7 @@ class Unwritten(ConfigError):
 
 
 def folder() -> Path:
-    """Return the folder for documents that nobody gave a name: EPKIT_BENCH_DIR, or the user's data directory."""
+    """Return the folder for unnamed documents: EPKIT_BENCH_DIR, or one in the user's data directory."""
     import platformdirs
 
     named = os.environ.get(VARIABLE)
@@ -48,9 +55,9 @@ def folder() -> Path:
 
 
 def new_file(model: str) -> Path:
-    """Name a new document after the time and the model, and let go of the oldest; those that were named stay.
+    """Name a new document after the time and the model, and delete the oldest unnamed ones.
 
-    Raises ConfigError where nothing can be written.
+    Raises ConfigError where the folder cannot be written to.
     """
     its_folder = folder()
     try:
@@ -58,9 +65,9 @@ def new_file(model: str) -> Path:
         if not os.access(its_folder, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
-        told = f"no benchmark can be kept in {its_folder}: {error.strerror or error}"
-        raise ConfigError(told, hint="--output FILE.json, or: export EPKIT_BENCH_DIR=FOLDER") from error
-    for old in _documents(its_folder)[: -KEPT + 1]:
+        reason = f"no benchmark can be saved in {its_folder}: {error.strerror or error}"
+        raise ConfigError(reason, hint="--output FILE.json, or: export EPKIT_BENCH_DIR=FOLDER") from error
+    for old in _documents(its_folder)[: -MOST_DOCUMENTS + 1]:
         with contextlib.suppress(OSError):
             old.unlink(missing_ok=True)
     name = re.sub(r"[^\w.-]+", "-", Path(model).stem) or "model"
@@ -77,7 +84,7 @@ def latest() -> Path:
 
 
 def write(benchmark: Benchmark, file: Path) -> None:
-    """Write a document; whoever reads it meanwhile finds the old one or the new one. Raises ConfigError."""
+    """Write a document atomically: a reader finds the old one or the new one. Raises ConfigError."""
     try:
         files.write_atomic(file, json.dumps(benchmark.as_json(), allow_nan=False) + "\n")
     except OSError as error:
@@ -85,7 +92,7 @@ def write(benchmark: Benchmark, file: Path) -> None:
 
 
 def is_replaced(file: Path) -> bool:
-    """Whether a document takes the place of a file, and may so be written again and again; raises ConfigError."""
+    """Whether a document replaces the file, so that it can be written again and again; raises ConfigError."""
     try:
         return files.is_replaced(file)
     except OSError as error:
@@ -93,40 +100,60 @@ def is_replaced(file: Path) -> bool:
 
 
 def read(file: str | os.PathLike[str]) -> Benchmark:
-    """Read a document. Raises ConfigError for a file that is not one."""
+    """Read a document, also of the schema before this one. Raises ConfigError for a file that is not one."""
     from pydantic import TypeAdapter, ValidationError
 
-    hint = "epkit bench --output FILE.json writes one"
+    name = os.fspath(file)
     try:
         found = json.loads(_contents(Path(file)), parse_constant=_no_number)
     except OSError as error:
-        raise ConfigError(f"{os.fspath(file)} cannot be read: {error.strerror or error}", hint=hint) from error
+        raise _unreadable(f"{name} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
-        raise ConfigError(f"{os.fspath(file)} is no JSON: {error}", hint=hint) from error
+        raise _unreadable(f"{name} is no JSON: {error}") from error
     except RecursionError as error:
-        raise ConfigError(f"{os.fspath(file)} is damaged: it is nested too deep", hint=hint) from error
+        raise _unreadable(f"{name} is damaged: it is nested too deep") from error
     wrong = find_problem(found)
     if wrong:
-        raise ConfigError(f"{os.fspath(file)} is damaged: {wrong}", hint=hint)
+        raise _unreadable(f"{name} is damaged: {wrong}")
     schema = found.get("schema") if isinstance(found, dict) else None
-    if schema != SCHEMA:
+    if schema == _OLDER_SCHEMA:
+        found = {key: _renamed(part) if key in ("measured", "findings") else part for key, part in found.items()}
+    elif schema != SCHEMA:
         said = f"says {schema!r} of itself" if schema else "does not say what it is"
-        raise ConfigError(f"{os.fspath(file)} {said}, where {SCHEMA!r} is expected", hint=hint)
+        raise _unreadable(f"{name} {said}, where {SCHEMA!r} is expected")
     try:
-        whole = Benchmark(
+        benchmark = Benchmark(
             TypeAdapter(Measured).validate_python(found.get("measured")),
             TypeAdapter(Findings).validate_python(found.get("findings")),
         )
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(one) for one in first["loc"])
-        raise ConfigError(f"{os.fspath(file)} is damaged: {where}: {first['msg']}", hint=hint) from error
-    if not _hangs_together(whole):
-        raise ConfigError(f"{os.fspath(file)} is damaged: it refers to what is not in it", hint=hint)
-    many = too_many(len(whole.candidates), len(whole.measured.cases))
-    if many or len(whole.findings.comparisons) > MOST_COMPARISONS:
-        raise ConfigError(f"{os.fspath(file)} is too large: {many or 'it holds too many comparisons'}", hint=hint)
-    return whole
+        where = ".".join(map(str, first["loc"]))
+        raise _unreadable(f"{name} is damaged: {where}: {first['msg']}") from error
+    measured = benchmark.measured
+    if any(True for part in (measured, benchmark.findings) for _ in dangling(part, measured)):
+        raise _unreadable(f"{name} is damaged: it refers to what is not in it")
+    many = too_many(len(measured.candidates), len(measured.cases))
+    if many or len(benchmark.findings.comparisons) > MOST_COMPARISONS:
+        raise _unreadable(f"{name} is too large: {many or 'it holds too many comparisons'}")
+    return benchmark
+
+
+def _unreadable(reason: str) -> ConfigError:
+    return ConfigError(reason, hint="epkit bench --output FILE.json writes one")
+
+
+def _renamed(part: object) -> object:
+    """Rename the keys of the older schema, in the rows of lists."""
+    if isinstance(part, dict):
+        return {
+            name: [_rename_keys(row) for row in its] if isinstance(its, list) else its for name, its in part.items()
+        }
+    return part
+
+
+def _rename_keys(row: object) -> object:
+    return {_RENAMED.get(key, key): its for key, its in row.items()} if isinstance(row, dict) else row
 
 
 def _contents(file: Path) -> str:
@@ -143,26 +170,11 @@ def _no_number(name: str) -> NoReturn:
     raise ValueError(f"it holds {name}")
 
 
-def _hangs_together(found: Benchmark) -> bool:
-    """Whether every case, candidate and process that is referred to by its place is there."""
-    measured, its = found.measured, found.findings
-    cases, candidates, processes = map(range, map(len, (measured.cases, measured.candidates, measured.processes)))
-    return (
-        all(one.candidate in candidates for one in measured.processes)
-        and all(one.candidate in candidates for one in its.starts)
-        and all(one.case in cases and one.process in processes for one in measured.blocks)
-        and all(one.case in cases and one.candidate in candidates for one in its.figures)
-        and all(one.case in cases and one.a in candidates and one.b in candidates for one in its.comparisons)
-        and len(its.winners) == len(cases)
-        and all(one is None or one in candidates for one in its.winners)
-    )
-
-
 def _documents(its_folder: Path) -> list[Path]:
     """List this user's documents in the order in which they were written.
 
-    By the time of the file, not the one in its name: a clock that was wrong once would hide what came after. What is
-    dated in the future comes first, as the least to be believed.
+    By the time of the file, not the one in its name: a clock that was wrong once would hide all later documents. Those
+    dated in the future come first.
     """
     now, found = time.time(), []
     for file in its_folder.glob("[0-9]*T[0-9]*-*.json"):

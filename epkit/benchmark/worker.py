@@ -1,11 +1,12 @@
-"""What does one process of a candidate do?
+"""Run the model in one process of a candidate; the entry point of the process.
 
-Answers a JSON message a line, one after the other, and runs only when it is told to. Nothing heavy is imported before
-the first message, so that the import can be timed.
+It answers one JSON message a line, and runs only when it is sent one. Nothing heavy is imported before the first
+message, so that the import can be timed.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import runpy
 import statistics
@@ -30,17 +31,17 @@ Message: TypeAlias = Mapping[str, Any]
 Reply: TypeAlias = dict[str, object]
 Call: TypeAlias = Callable[[], object]
 Timed: TypeAlias = tuple[list[tuple[float, float]], list[tuple[float, float]]]
-"""Of the runs of the lead, and of those after it, when each was over and its seconds."""
+"""The end and the seconds of each run of the lead, and of each after it."""
 
 WARM_WINDOW_S = 0.05
 WARM_LEAST_S = 0.3
 WARM_LEAST_RUNS = 3
 MOST_RUNS = 2000
-"""Runs in a block at most: of runs of microseconds, more of them would only make the document long."""
+"""The most runs in a block: of runs of microseconds, more would only make the document long."""
 
 
 def main() -> None:
-    """Answer messages until the parent goes."""
+    """Answer messages until the parent ends."""
     parent = Parent()
     kill_with_parent()
     messages: SimpleQueue[Message] = SimpleQueue()
@@ -53,23 +54,23 @@ def main() -> None:
 def _receive(parent: Parent, messages: SimpleQueue[Message]) -> None:
     while (message := parent.receive()) is not None:
         messages.put(message)
-    # Whatever a library is doing now, nobody waits for it any more.
+    # Whatever a library is doing now is not needed any more.
     os._exit(1)
 
 
 class Worker:
-    """What is called in a run: case by case, and for each caller."""
+    """The calls that are timed, for each case and caller."""
 
     def __init__(self) -> None:
         self._calls: list[list[Call]] = []
         self._host: list[Call] = []
-        """The same with outputs on the host, where they can be compared."""
+        """The same with outputs on the host, to compare them."""
         self._callers = 1
         self._settle: Callable[[], list[Mapping[str, int] | None]] = list
         """Finds sizes with which the session runs, for each case."""
 
     def answer(self, message: Message) -> Reply:
-        """Do what a message says; an error is a reply with the class, the message and the hint."""
+        """Execute a command; an error is a reply with the class, the message and the hint."""
         try:
             match message["do"]:
                 case "open":
@@ -82,7 +83,7 @@ class Worker:
                     return self._outputs(message["files"])
                 case _:
                     return {"peak_rss_bytes": peak_rss()}
-        except Exception as error:  # noqa: BLE001 - the boundary of the process: whatever it is, the parent must know
+        except Exception as error:  # noqa: BLE001 - the boundary of the process: the parent reports it
             return error_reply(error)
 
     def _open(self, message: Message) -> Reply:
@@ -106,18 +107,17 @@ class Worker:
         from epkit.parity.feed import Feed, made, settled
         from epkit.parity.outputs import described, digest
         from epkit.runtime import api
-        from epkit.session.open import open_plan
-        from epkit.session.request import model_of, plan_of, target_of
+        from epkit.session.opening import open_plan
+        from epkit.session.request import OpenRequest, strictly
 
         api.load()
         import_s = time.perf_counter() - started
-        target = target_of(message)
-        model = model_of(message, target)
-        plan, answers = plan_of(message, target)
+        model, planned = OpenRequest.from_json(message).resolve(strictly)
+        plan = planned.plan
         if message["keep"]:
-            plan = _keeping(model, plan, message["keep"])
+            plan = _with_cache(model, plan, message["keep"])
         started = time.perf_counter()
-        session = open_plan(model, plan, answers)
+        session = open_plan(model, plan, planned.answers)
         open_s = time.perf_counter() - started
         cases = []
         known = read_image_hints(model)
@@ -135,7 +135,9 @@ class Worker:
             "import_s": import_s,
             "open_s": open_s,
             "provider": report.provider,
-            "placement": {name: {"nodes": one.nodes, "share": one.share} for name, one in report.placement.items()},
+            "placement": {
+                name: {"nodes": share.nodes, "share": share.share} for name, share in report.placement.items()
+            },
             "summary": report.summary(),
             "notes": list(report.notes),
             "cache": [row.outcome for row in report.cache],
@@ -149,7 +151,7 @@ class Worker:
         import_s = time.perf_counter() - started
         started = time.perf_counter()
         call = factory()
-        self._host.append(lambda: _by_place(call()))
+        self._host.append(lambda: _by_position(call()))
         self._calls.append([call] * self._callers)
         told = {"inputs": [], "inputs_sha256": "", "assumed": {}}
         return {
@@ -164,7 +166,7 @@ class Worker:
         }
 
     def _warm(self, calls: list[Call], most: float) -> Reply:
-        """Run until steady: at least 3 runs and 0.3 s, and `most` seconds at most."""
+        """Run until the times are steady: at least 3 runs and 0.3 s, and `most` seconds at most."""
         started, runs, steady = time.perf_counter(), 0, False
         own_s, all_s = time.thread_time(), time.process_time()
         windows: list[float] = []
@@ -185,12 +187,12 @@ class Worker:
         before = time.process_time()
         samples, lead = self._timed(self._calls[message["case"]], message["seconds"], message["lead"])
         cpu_s = time.process_time() - before
-        return {"seconds": [round(one, 9) for one in samples], "lead": lead, "cpu_s": round(cpu_s, 9)}
+        return {"seconds": [round(sample, 9) for sample in samples], "lead": lead, "cpu_s": round(cpu_s, 9)}
 
     def _timed(self, calls: list[Call], seconds: float, lead: float = 0.0) -> tuple[list[float], int]:
         """Run for so long, once at least, after a lead; return the seconds of each run, and how many are of the lead.
 
-        They are those of all callers together, in the order in which they ended.
+        The runs are those of all callers, in the order in which they ended.
         """
         if self._callers == 1:
             return _in_order(_timed(calls[0], seconds, lead))
@@ -206,13 +208,14 @@ class Worker:
 
         together = threading.Barrier(self._callers)
         threads = [threading.Thread(target=caller, args=(at,)) for at in range(self._callers)]
-        for one in threads:
-            one.start()
-        for one in threads:
-            one.join()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
         if faults:
             raise faults[0]
-        return _in_order(([run for one, _ in found for run in one], [run for _, one in found for run in one]))
+        leading, samples = (list(itertools.chain.from_iterable(part)) for part in zip(*found, strict=True))
+        return _in_order((leading, samples))
 
     def _outputs(self, files: list[str]) -> Reply:
         from epkit.parity.outputs import flat, write
@@ -224,20 +227,20 @@ class Worker:
         return {}
 
 
-def _keeping(model: Model, plan: Plan, folder: str) -> Plan:
-    """Start from what the user's cache has for the plan; else keep what is compiled in a folder of this benchmark.
+def _with_cache(model: Model, plan: Plan, folder: str) -> Plan:
+    """Use the cache of the user if it has the plan, else one in a folder of this benchmark.
 
-    All later processes start from there, or each of them would compile anew: TensorRT does so for minutes.
+    All later processes start from there, or each of them would compile again: TensorRT does so for minutes.
     """
     from contextlib import closing
     from dataclasses import replace
 
     from epkit._system import platform
     from epkit.session.cache.session_cache import Compiled
-    from epkit.session.settings import effective
+    from epkit.session.settings import build_settings
 
     with closing(Compiled(model, plan.target)) as compiled:
-        compiled.look(plan.chain, effective(plan, platform.core_limit()).settings, build=False)
+        compiled.look(plan.chain, build_settings(plan.target, platform.core_limit()), build=False)
         rows = compiled.rows
     if any(row.outcome == "hit" for row in rows) or all(row.outcome == "off" for row in rows):
         return plan
@@ -252,18 +255,18 @@ def _call(session: Session, feed: Mapping[str, object], *, bound: bool) -> Call:
     return lambda: run(feed)
 
 
-def _by_place(outputs: object) -> Mapping[str, object]:
-    """Name the outputs of a call by their places: one may give a list where another gives names."""
+def _by_position(outputs: object) -> Mapping[str, object]:
+    """Name the outputs of a call by position: one call may return a list where another returns names."""
     if outputs is None:
         return {}
     if isinstance(outputs, Mapping):
         outputs = list(outputs.values())
     parts = outputs if isinstance(outputs, list | tuple) else [outputs]
-    return {str(place): one for place, one in enumerate(parts)}
+    return {str(place): part for place, part in enumerate(parts)}
 
 
 def _timed(call: Call, seconds: float, lead: float) -> Timed:
-    """Call for so long, once at least, after a lead; return for each call when it was over, and its seconds."""
+    """Call for so long, once at least, after a lead; return the end of each call, and its seconds."""
     clock = time.perf_counter
     leading: list[tuple[float, float]] = []
     samples: list[tuple[float, float]] = []

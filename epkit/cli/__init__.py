@@ -1,6 +1,6 @@
 """The command line: one module a command, each a thin skin over one function of the Python API.
 
-The heavy imports stand inside the commands, so that `epkit --help` answers at once.
+Heavy imports are inside the commands, so that `epkit --help` is fast.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from epkit.errors import nearest
 
 
 class _Commands(click.Group):
-    """Commands in the order written here; an unknown one suggests the nearest."""
+    """List commands in the order of definition, and suggest the nearest name for an unknown one."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(self.commands)
@@ -44,11 +44,16 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, message="epkit %(version)s")
 def app() -> None:
-    """Run ONNX models on the best ONNX Runtime execution provider that this machine really has.
+    """Run ONNX models on the best ONNX Runtime execution provider that works on this machine.
 
-    Exit codes: 0 ok; 1 the answer is no; 2 the request is wrong; 3 a provider that was named cannot be had;
-    4 the model cannot be read or run.
-    """
+    \b
+    Exit codes:
+      0: success
+      1: the answer is no
+      2: the request is invalid
+      3: a required provider is unavailable
+      4: the model cannot be read or run
+    """  # noqa: D301 - click takes the character \b, not its spelling
 
 
 for _command in (providers, doctor, inspect, explain, run, bench, compare, compile, cache, export, new_plugin):
@@ -56,6 +61,6 @@ for _command in (providers, doctor, inspect, explain, run, bench, compare, compi
 
 
 def main() -> NoReturn:
-    """Run the command line; every error of epkit becomes one sentence, the next thing to type, and an exit code."""
+    """Run the command line, and exit with its exit code."""
     telemetry.keep_off()
     sys.exit(_edge.call(app))

@@ -1,4 +1,4 @@
-"""`epkit bench verify` and `epkit bench diff`: what do documents that lie there say?"""
+"""`epkit bench verify` and `epkit bench diff`: recompute a document, or compare two."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 @_options.as_json
 @click.pass_context
 def verify(context: click.Context, file: str, as_json: bool) -> None:
-    """Work out every number in FILE again from its samples: exit 0 if all hold, 1 if not.
+    """Recompute every number in FILE from its samples: exit 0 if all hold, 1 if not.
 
-    Agreements of outputs are judged again from their figures, and what was measured is searched for contradictions.
+    Agreements of outputs are judged again from their figures, and measurements are checked for contradictions.
     """
     from epkit.benchmark import storage
     from epkit.benchmark.audit.verify import verify as verified
@@ -29,12 +29,12 @@ def verify(context: click.Context, file: str, as_json: bool) -> None:
     if as_json:
         output.document({**found.as_json(), "file": file})
     elif found.holds:
-        output.line(f"{file} holds: {found.values} values were worked out again, and all are what it says")
+        output.line(f"{file} holds: {found.values} values were recomputed, and all are the same")
     else:
         output.title(f"{file} does not hold")
-        output.table(("where", "the document says", "found"), [_row(one) for one in found.faults])
+        output.table(("where", "the document says", "found"), [_row(fault) for fault in found.faults])
     if not as_json and not found.complete:
-        output.line("note: the benchmark did not come to its end; this is what had been measured when it was written")
+        output.line("note: the benchmark was interrupted; this is what had been measured by then")
     context.exit(found.exit_code)
 
 
@@ -52,10 +52,10 @@ def _value(value: str | float | bool | None) -> str:
 @_options.as_json
 @click.pass_context
 def diff(context: click.Context, before: str, now: str, as_json: bool) -> None:
-    """Say what changed from document A to document B: exit 1 if a candidate became slower, 2 if nothing compares.
+    """Compare document A with document B: exit 1 if a candidate became slower, 2 if nothing can be compared.
 
-    Compared is how candidates stand beside each other, since a machine's own drift between two days is in no interval.
-    The first candidate in B is the one that the others are held against.
+    Ratios of candidates are compared, since the drift of a machine between two days is in no interval. The others are
+    compared with the first candidate in B.
     """
     from epkit.benchmark import storage
     from epkit.benchmark.audit.diff import changes
@@ -69,20 +69,22 @@ def diff(context: click.Context, before: str, now: str, as_json: bool) -> None:
 
 
 def _print(found: Changes, before: str, now: str) -> None:
-    from epkit.benchmark.audit.diff_sentences import summary
+    from epkit.benchmark.audit.diff_sentences import summarize
 
     output.title(f"{before} and {now}")
-    for told in summary(found):
-        output.line(told)
+    for sentence in summarize(found):
+        output.line(sentence)
     if found.times:
-        rows = [(one.case, one.target, *_typical(one.before), *_typical(one.now)) for one in found.times]
+        rows = [(each.case, each.target, *_typical(each.before), *_typical(each.now)) for each in found.times]
         output.table(("case", "candidate", "before", "between", "now", "between"), rows)
-        output.line("times are not judged: how the machine itself drifts from one day to another is in no interval")
-    listed = [(one.what, one.before, one.now) for one in found.differs if one.forbids == "nothing"]
+        output.line("times are not judged: the drift of the machine from one day to another is in no interval")
+    listed = [(each.what, each.before, each.now) for each in found.differs if each.forbids == "nothing"]
     if listed:
         output.table(("what else is not the same", "before", "now"), listed)
 
 
-def _typical(one: Typical) -> tuple[str, str]:
-    between = "" if one.low_s is None else f"{output.format_seconds(one.low_s)} to {output.format_seconds(one.high_s)}"
-    return (output.format_seconds(one.value_s), between)
+def _typical(time: Typical) -> tuple[str, str]:
+    between = (
+        "" if time.low_s is None else f"{output.format_seconds(time.low_s)} to {output.format_seconds(time.high_s)}"
+    )
+    return (output.format_seconds(time.value_s), between)

@@ -1,4 +1,4 @@
-"""`epkit bench show`: what a benchmark that was written says."""
+"""`epkit bench show`: show the document of a benchmark."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from epkit.benchmark.document import Benchmark
 
 
-@click.command(short_help="Show a benchmark that was written.")
+@click.command(short_help="Show the document of a benchmark.")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--format",
     "wanted",
     type=click.Choice(("table", "markdown", "html", "json", "pytest-benchmark")),
-    help="How it is shown; without it, a table, or what the suffix of --output says.",
+    help="The format; without it, a table, or by the suffix of --output.",
 )
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Write it: .md, .html or .json.")
 @_options.as_json
 def show(file: Path | None, wanted: str | None, output: Path | None, as_json: bool) -> None:
-    """Show the benchmark in FILE, or the one that was measured last; nothing is measured.
+    """Show the benchmark in FILE, or the latest one; nothing is measured.
 
     The format pytest-benchmark is for `pytest-benchmark compare`.
     """
@@ -59,19 +59,15 @@ def show(file: Path | None, wanted: str | None, output: Path | None, as_json: bo
 
 def _usable(file: Path) -> Benchmark:
     from epkit.benchmark import storage
-    from epkit.benchmark.audit.consistency import unusable
-    from epkit.errors import ConfigError
+    from epkit.benchmark.audit.consistency import check_usable
 
     found = storage.read(file)
-    wrong = unusable(found)
-    if wrong:
-        told = f"{wrong[0].path} is {wrong[0].said}, where there should be: {wrong[0].found}"
-        raise ConfigError(f"{file} is damaged: {told}", hint=f"epkit bench verify {file}")
+    check_usable(found, str(file), file)
     return found
 
 
 def _encodable(text: str, kind: str) -> str:
-    """Write as references what the output's encoding may not have, where the format knows them."""
+    """Write characters that the encoding of the output may lack as references, where the format has them."""
     return text.encode("ascii", "xmlcharrefreplace").decode() if kind == "html" and not _is_utf8() else text
 
 

@@ -1,4 +1,4 @@
-"""How does a benchmark look on a terminal?"""
+"""Print a benchmark on a terminal."""
 
 from __future__ import annotations
 
@@ -7,55 +7,55 @@ import sys
 from epkit.benchmark.document import Benchmark
 from epkit.benchmark.report import sentences, tables
 from epkit.benchmark.report.histogram import BLOCKS
-from epkit.benchmark.report.tables import Table
+from epkit.benchmark.report.table import Table
 from epkit.cli import output
 
 
 def show(found: Benchmark) -> None:
     """Print the tables and sentences of a benchmark."""
     output.paragraph(sentences.title(found), "dim")
-    if sentences.alone(found):
-        output.paragraph(sentences.alone(found))
-    if sentences.ended_early(found):
-        output.title(sentences.ended_early(found))
-    for said in sentences.overview(found):
-        output.title(said)
+    if sentences.only_settings(found):
+        output.paragraph(sentences.only_settings(found))
+    if sentences.unfinished(found):
+        output.title(sentences.unfinished(found))
+    for sentence in sentences.overview(found):
+        output.title(sentence)
     runs = tables.runs(found)
     for at in range(len(found.measured.cases)):
         _case(found, at, runs)
     _table(tables.starts(found))
-    for place, one in enumerate(found.candidates):
-        if one.status == "ok":
-            output.paragraph(f"{sentences.label(found, place)}: {sentences.ran(found, place)}")
-    for heading, table, remarks in tables.operators(found):
-        output.title(heading)
+    for place, candidate in enumerate(found.candidates):
+        if candidate.status == "ok":
+            output.paragraph(f"{sentences.label(found, place)}: {sentences.placement(found, place)}")
+    for table, remarks in tables.operators(found):
+        output.title(table.title)
         _table(table)
-        for said in remarks:
-            output.paragraph(said)
+        for remark in remarks:
+            output.paragraph(remark)
     _table(tables.failures(found))
     output.advice(tables.hints(found))
-    output.paragraph(sentences.timed(found.measured.request), "dim")
-    for note in (*sentences.doubtful(found), *sentences.notes(found)):
+    output.paragraph(sentences.timing(found.measured.request), "dim")
+    for note in (*sentences.warning_lines(found), *sentences.notes(found)):
         output.paragraph(note)
 
 
 def _case(found: Benchmark, at: int, runs: tables.Runs) -> None:
     name = sentences.case(found, at)
     output.line("")
-    for said in sentences.verdicts(found, at):
-        output.title(f"{name}: {said}" if name else said)
-    table = tables.figures(found, at, runs)
+    for sentence in sentences.verdicts(found, at):
+        output.title(f"{name}: {sentence}" if name else sentence)
+    table = tables.main_figures(found, at, runs)
     if name and not sentences.verdicts(found, at):
         output.title(name)
     if not _can_draw():
-        table = table.of([place for place, column in enumerate(table.columns) if column != table.drawing])
+        table = table.select([place for place, column in enumerate(table.columns) if column != table.drawing])
     _table(table)
-    if sentences.floor(found, at):
-        output.paragraph(sentences.floor(found, at), "dim")
+    if sentences.minimum_detectable(found, at):
+        output.paragraph(sentences.minimum_detectable(found, at), "dim")
 
 
 def _table(table: Table) -> None:
-    """Print a table; what a terminal has no room for stands in another one below it."""
+    """Print a table; columns that do not fit on the terminal follow in another one below it."""
     if table.rows:
         for part in parts(table, output.width()):
             output.table(part.columns, part.rows, numbers=part.numbers)
@@ -74,7 +74,7 @@ def parts(table: Table, width: int | None) -> list[Table]:
             room = width - first
         found[-1].append(place)
         room -= its
-    return [table.of(places) for places in found]
+    return [table.select(places) for places in found]
 
 
 def _can_draw() -> bool:

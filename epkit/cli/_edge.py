@@ -1,4 +1,4 @@
-"""Turn every error that reaches the edge of the program into a sentence, a hint and an exit code, for all commands."""
+"""Run a command, and report every error as a sentence, a hint and an exit code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from epkit._system.text import printable
 from epkit.errors import ConfigError, EpkitError, PluginError, RunError
 
 READER_GONE = 141
-"""What a shell reports of a program that writes into a pipe which nobody reads any more."""
+"""The exit code that a shell reports for SIGPIPE."""
 INTERRUPTED = 130
 
 _HINTS = {
@@ -33,19 +33,19 @@ _HINTS = {
 
 
 class ReaderGone(Exception):
-    """The answer is written into a pipe that nobody reads any more."""
+    """The reader of the output pipe has closed it."""
 
 
 class Expired(BaseException):
-    """The time of the command is over; nothing that catches errors on the way may keep it."""
+    """The time limit of the command has passed; a BaseException, so that no handler of errors catches it."""
 
     def __init__(self, error: EpkitError) -> None:
         super().__init__(error.message)
         self.error = error
 
 
-class Answer:
-    """Standard output: a write that fails is an error of epkit's."""
+class CheckedOutput:
+    """Standard output that raises an error of epkit if a write fails."""
 
     def __init__(self, stream: Any, closed: str = "") -> None:
         self.stream = stream
@@ -66,7 +66,7 @@ class Answer:
 
 
 def call(command: click.Command) -> int:
-    """Run a command with the words of `sys.argv`, and return its exit code."""
+    """Run a command with the arguments of `sys.argv`, and return its exit code."""
     with _standard_streams():
         try:
             code = command.main(standalone_mode=False)
@@ -76,9 +76,9 @@ def call(command: click.Command) -> int:
         except click.ClickException as error:
             code = _report_usage(error)
         except SystemExit:
-            # click prints help past `Answer` where the encoding is ASCII. For a reader that is gone it then puts a
-            # stream of its own in its place, and ends the process with the code for "no".
-            if isinstance(sys.stdout, Answer):
+            # click bypasses `CheckedOutput` for help if the encoding is ASCII. If the reader is gone, it then replaces
+            # the stream by its own, and exits with 1.
+            if isinstance(sys.stdout, CheckedOutput):
                 raise
             code = READER_GONE
         except Expired as expired:
@@ -86,7 +86,7 @@ def call(command: click.Command) -> int:
         except ReaderGone:
             code = READER_GONE
         except (OSError, UnicodeError, MemoryError) as error:
-            code = report(translated(error))
+            code = report(translate(error))
         except (click.Abort, KeyboardInterrupt):
             complain("epkit: interrupted")
             code = INTERRUPTED
@@ -95,7 +95,7 @@ def call(command: click.Command) -> int:
 
 
 def report(error: EpkitError) -> int:
-    """Print an error, for programs too where --json asks for it, and return its exit code."""
+    """Print an error, with --json also as a document, and return its exit code."""
     _document(type(error).__name__, error.message, error.hint)
     if isinstance(error, PluginError) and error.__cause__ is not None:
         traceback.print_exception(error.__cause__)  # only raised for authors who asked for it
@@ -103,8 +103,8 @@ def report(error: EpkitError) -> int:
     return error.exit_code
 
 
-def translated(error: OSError | UnicodeError | MemoryError) -> EpkitError:
-    """Return what the system or a codec said as an error of epkit's."""
+def translate(error: OSError | UnicodeError | MemoryError) -> EpkitError:
+    """Convert an error of the system or a codec to one of epkit."""
     if isinstance(error, MemoryError):
         return RunError("there is not enough memory for this", hint=_HINTS[errno.ENOMEM])
     if isinstance(error, UnicodeError):
@@ -115,7 +115,7 @@ def translated(error: OSError | UnicodeError | MemoryError) -> EpkitError:
 
 
 def complain(*lines: str) -> None:
-    """Write lines to stderr, if it can be written."""
+    """Write lines to stderr; ignore a write that fails."""
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.write("".join(f"{printable(line)}\n" for line in lines))
         sys.stderr.flush()
@@ -139,10 +139,10 @@ def _document(kind: str, message: str, hint: str) -> None:
 
 @contextlib.contextmanager
 def _standard_streams() -> Iterator[None]:
-    """Have three standard streams that take any text, whatever this process was started with."""
+    """Provide three standard streams that accept any text, even if the process was started without them."""
     before = sys.stdout, sys.stderr
     _fill_descriptors()
-    sys.stdout = Answer(_tolerant(before[0], 1), "" if before[0] is not None else "it is closed")
+    sys.stdout = CheckedOutput(_tolerant(before[0], 1), "" if before[0] is not None else "it is closed")
     sys.stderr = _tolerant(before[1], 2)
     try:
         yield
@@ -151,7 +151,7 @@ def _standard_streams() -> Iterator[None]:
 
 
 def _fill_descriptors() -> None:
-    """Open 0, 1 and 2 where they are closed: the next file that is opened would be taken for one of them."""
+    """Open the descriptors 0, 1 and 2 if closed: the next opened file would get their number."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -160,7 +160,7 @@ def _fill_descriptors() -> None:
 
 
 def _tolerant(stream: Any, number: int) -> Any:
-    """Return a stream that writes out what its encoding does not have."""
+    """Return a stream that escapes characters that its encoding does not have."""
     if stream is None:
         return io.TextIOWrapper(io.FileIO(number, "w", closefd=False), "utf-8", "backslashreplace")
     if isinstance(stream, io.TextIOWrapper):
@@ -183,7 +183,7 @@ def _unwritten(reason: str) -> ConfigError:
 
 
 def flush_or_discard() -> None:
-    """Write what is left in the buffers; where that fails, Python must not try again when it ends, and say so."""
+    """Flush stdout and stderr; after a failure, discard the rest, so that Python does not report it at exit."""
     for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
         try:
             stream.flush()

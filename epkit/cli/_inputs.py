@@ -1,4 +1,4 @@
-"""What files does `--input` name?"""
+"""Parse `--input NAME=FILE.npy`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from epkit.errors import ConfigError
 
 
 def named_files(given: Iterable[str]) -> dict[str, str]:
-    """Read `NAME=FILE.npy` pairs; raises ConfigError for one without a name."""
+    """Return the file of each input; raises ConfigError for an item without a name."""
     inputs = {}
     for pair in given:
         name, equals, file = pair.rpartition("=")

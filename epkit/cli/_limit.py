@@ -1,4 +1,4 @@
-"""End a command when its time is over, whatever it is doing."""
+"""Limit the time of a command (`--timeout`)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from epkit.cli import _edge
 from epkit.errors import RunTimeout
 
 GRACE_S = 3.0
-"""How long a command may take to put away its files and processes."""
+"""The time for a command to remove its files and end its processes."""
 
 
 @contextlib.contextmanager
 def limit(seconds: float) -> Iterator[None]:
-    """Raise `Expired` in the main thread after so many seconds, and end the process if that does not help.
+    """Raise `Expired` in the main thread after `seconds`; if it does not end then, exit the process.
 
-    It does not where a library is at work that does not return: opening a model, or running one node of it.
+    A library call that does not return cannot be interrupted: opening a model, or running one of its nodes.
     """
     over = threading.Event()
     watching = threading.Thread(target=_watch, args=(seconds, over), daemon=True)
@@ -45,7 +45,7 @@ def limited(context: click.Context, param: click.Parameter, value: float | None)
 
 @contextlib.contextmanager
 def _interruptible(expired: BaseException) -> Iterator[None]:
-    """Have the main thread raise `expired` at a signal, where there are such signals."""
+    """Raise `expired` in the main thread on SIGALRM (not on Windows)."""
     if sys.platform == "win32":
         yield
         return

@@ -1,4 +1,4 @@
-"""The options that several commands share."""
+"""Define the options that several commands share."""
 
 from __future__ import annotations
 
@@ -6,22 +6,24 @@ import click
 
 from epkit.cli import _limit
 
-target = click.option("-t", "--target", metavar="NAME", help="A target of the config, or a provider (then strictly).")
-config = click.option("--config", metavar="FILE", help="The config file, instead of the nearest epkit.toml.")
+target = click.option(
+    "-t", "--target", metavar="NAME", help="Run on this target of the config, or on this provider and no other."
+)
+config = click.option("--config", metavar="FILE", help="Read this config file instead of the nearest epkit.toml.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
-refresh = click.option("--refresh", is_flag=True, help="Probe anew instead of trusting remembered answers.")
+refresh = click.option("--refresh", is_flag=True, help="Probe again instead of using cached results.")
 timeout = click.option(
     "--timeout",
     type=float,
     callback=_limit.limited,
     expose_value=False,
     metavar="SECONDS",
-    help="How long the command may take; then it ends with exit code 4.",
+    help="End the command after this time, with exit code 4.",
 )
 
 
 def sizes(context: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...]:  # noqa: ARG001
-    """Read "1,4,16"; the callback of an option."""
+    """Parse "1,4,16" (the callback of an option)."""
     try:
         return tuple(int(part) for part in value.split(",")) if value is not None else ()
     except ValueError:
@@ -29,7 +31,7 @@ def sizes(context: click.Context, param: click.Parameter, value: str | None) -> 
 
 
 def _one_size(context: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, int]:
-    """Read "frames=2", once or several times; the callback of an option."""
+    """Parse "frames=2", given once or repeated (the callback of an option)."""
     found = dimensions(context, param, value)
     for name, listed in found.items():
         if len(listed) != 1:
@@ -38,12 +40,12 @@ def _one_size(context: click.Context, param: click.Parameter, value: tuple[str, 
 
 
 def dimensions(context: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
-    """Read "frames=1,2", once or several times; the callback of an option."""
+    """Parse "frames=1,2", given once or repeated (the callback of an option)."""
     found: dict[str, tuple[int, ...]] = {}
-    for one in value:
-        name, equals, listed = one.rpartition("=")
+    for item in value:
+        name, equals, listed = item.rpartition("=")
         if not (equals and name):
-            raise click.BadParameter(f"{one!r} names no dimension; write NAME=1,2")
+            raise click.BadParameter(f"{item!r} names no dimension; write NAME=1,2")
         found[name] = (*found.get(name, ()), *sizes(context, param, listed))
     return found
 
@@ -54,5 +56,5 @@ one_size = click.option(
     callback=_one_size,
     multiple=True,
     metavar="NAME=2",
-    help="The size of a dynamic dimension of inputs that are made up.",
+    help="Set the size of a dynamic dimension of generated inputs.",
 )

@@ -1,4 +1,4 @@
-"""End a command cleanly that another process ends."""
+"""Exit cleanly on SIGTERM."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def ended_cleanly() -> Iterator[None]:
-    """Exit with 143 on SIGTERM, so that a command takes its processes and files with it.
+    """Exit with 143 on SIGTERM, so that a command ends its processes and removes its files.
 
-    Only for commands that wait for other processes: Python runs the handler of a signal when ONNX Runtime returns, so
-    in a command that runs a model itself, the signal would end nothing until then.
+    Only for commands that wait for other processes: Python runs a signal handler only after ONNX Runtime returns, so a
+    command that runs a model itself would not end before.
     """
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:

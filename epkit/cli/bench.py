@@ -1,4 +1,4 @@
-"""`epkit bench`: targets side by side on one model, and what can be done with the document that comes out."""
+"""`epkit bench`: benchmark targets on one model, and show, verify or compare the documents."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from epkit.benchmark.document import Benchmark
 
 _MEASURE = ""
-"""The word that stands for measuring, when the group sorts out its subcommands: nobody can have meant another."""
+"""The name of the command that measures, for the group; no argument has it by accident."""
 
 
 class _SamePath(click.Context):
@@ -31,7 +31,7 @@ class _SamePath(click.Context):
 
 
 class _Measure(click.Command):
-    """What `epkit bench` does when its first word is no subcommand."""
+    """The command that runs when the first word is no subcommand."""
 
     context_class = _SamePath
 
@@ -66,14 +66,14 @@ class _Bench(click.Group):
 
 @click.group(cls=_Bench)
 def bench() -> None:
-    """Measure targets side by side on MODEL, or on a sample network that epkit brings.
+    """Benchmark targets side by side on MODEL, or on a sample network that comes with epkit.
 
-    Each candidate runs in fresh processes of its own, strictly on its first provider, one at a time, in short blocks
-    that alternate in random order. Without -t, the candidates are all providers that are installed; what this machine
-    cannot have is a row with its reason. Where cpu is the only one that can be measured, it is compared with itself
-    under other settings. A winner is named only when there is one.
+    Each candidate runs in fresh processes, strictly on its first provider, one at a time, in short blocks that
+    alternate in random order. Without -t, the candidates are all installed providers; one that is unavailable on this
+    machine is a row with its reason. Where only cpu can be measured, it is compared with itself under other settings.
+    A winner is named only when there is one.
 
-    A model file that is called like a command is reachable as ./show.
+    For a model file whose name is a command, type ./show.
     """
 
 
@@ -86,7 +86,7 @@ def bench() -> None:
     default=90.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long the whole may take.",
+    help="The time limit of the whole.",
 )
 @click.option("--batch", "batches", callback=_options.sizes, metavar="1,4,16", help="Batch sizes, a case each.")
 @click.option(
@@ -97,7 +97,7 @@ def bench() -> None:
     metavar="NAME=1,2",
     help="Sizes of another dynamic dimension.",
 )
-@click.option("--input", "given", multiple=True, metavar="NAME=FILE.npy", help="An input; the others are made up.")
+@click.option("--input", "given", multiple=True, metavar="NAME=FILE.npy", help="An input; the others are generated.")
 @click.option("--bind", "bound", is_flag=True, help="Time bound buffers, instead of arrays on the host.")
 @click.option(
     "--callers",
@@ -122,7 +122,7 @@ def bench() -> None:
     metavar="NAME|SHARE",
     help="How far outputs may be apart, as in epkit compare.",
 )
-@click.option("--operators", is_flag=True, help="Say what each operator takes, too.")
+@click.option("--operators", is_flag=True, help="Also profile the operators.")
 @click.option(
     "--output",
     "outputs",
@@ -166,7 +166,7 @@ def _measure(
 
     others = [(file, formats.ready(formats.of(file), file)) for file in outputs]
     named = [file for file, its in others if its == "json"]
-    document, unkept = (named[0], "") if named else _new_document(model or "sample")
+    document, unsaved = (named[0], "") if named else _new_document(model or "sample")
     from epkit.benchmark.bench import bench as measure
 
     unwritten: dict[Path, ConfigError] = {}
@@ -207,12 +207,12 @@ def _measure(
         for file in dict.fromkeys((*outputs, *([document] if document else ()))):
             if file not in unwritten:
                 _show.line(str(file))
-        if unkept:
-            _show.line(f"note: {unkept}")
+        if unsaved:
+            _show.line(f"note: {unsaved}")
     for fault in unwritten.values():
         _show.fault(fault)
     context.exit(
-        next((one.exit_code for one in unwritten.values()), 0)
+        next((fault.exit_code for fault in unwritten.values()), 0)
         or found.exit_code
         or (1 if require_verdict and not _decided(found) else 0)
     )
@@ -224,7 +224,7 @@ for _command in (show, verify, diff):
 
 
 def _new_document(model: str) -> tuple[Path | None, str]:
-    """Return where the document is kept that nobody named; none, and why, where the user's own folder is not there."""
+    """Return a file for an unnamed document; None and the reason, where the user's folder is read-only."""
     from epkit.benchmark import storage
     from epkit.errors import ConfigError
 
@@ -237,11 +237,11 @@ def _new_document(model: str) -> tuple[Path | None, str]:
 
 
 def _decided(found: Benchmark) -> bool:
-    """Whether every two candidates were compared and have a verdict; one alone has none."""
-    from epkit.benchmark.statistics.verdicts import couples
+    """Whether every two candidates have a verdict; one alone has none."""
+    from epkit.benchmark.statistics.verdicts import comparable
 
-    verdicts = [one.verdict for one in found.findings.comparisons]
-    return bool(verdicts) and len(verdicts) == len(couples(found.measured)) and "undecided" not in verdicts
+    verdicts = [compared.verdict for compared in found.findings.comparisons]
+    return bool(verdicts) and len(verdicts) == len(comparable(found.measured)) and "undecided" not in verdicts
 
 
 @contextlib.contextmanager

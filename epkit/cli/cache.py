@@ -1,4 +1,4 @@
-"""`epkit cache`: what was compiled and kept."""
+"""`epkit cache`: list, verify and prune the compiled models in the cache."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _folder = click.argument("folder", required=False)
 
 @click.group()
 def cache() -> None:
-    """List, verify and prune what providers compiled.
+    """List, verify and prune compiled models.
 
-    FOLDER is one that a target's options name (OpenVINO's CACHE_DIR); without it, epkit's cache folder.
+    FOLDER is the cache folder of a target's options (OpenVINO's CACHE_DIR); the default is epkit's cache folder.
     """
 
 
@@ -27,7 +27,7 @@ def cache() -> None:
 @_folder
 @_options.as_json
 def list_(folder: str | None, as_json: bool) -> None:
-    """List what is kept."""
+    """List the compiled models."""
     from epkit.session.cache import manage
 
     found = manage.look(folder)
@@ -46,7 +46,7 @@ def list_(folder: str | None, as_json: bool) -> None:
 @_options.as_json
 @click.pass_context
 def verify(context: click.Context, folder: str | None, as_json: bool) -> None:
-    """Read every file that is kept and compare its digest. Exit code 1 when something is damaged."""
+    """Verify the digest of every file. Exit code 1: a file is damaged."""
     from epkit.session.cache import manage
 
     found = manage.look(folder, thorough=True)
@@ -63,12 +63,12 @@ def verify(context: click.Context, folder: str | None, as_json: bool) -> None:
 @cache.command()
 @_folder
 @click.option("--all", "everything", is_flag=True, help="Remove everything.")
-@click.option("--stale", is_flag=True, help="Remove what other versions built, and keep the rest whatever its size.")
+@click.option("--stale", is_flag=True, help="Remove only what other versions built, and ignore the limit.")
 @_options.as_json
 def prune(folder: str | None, everything: bool, stale: bool, as_json: bool) -> None:
-    """Remove what is damaged or unfinished, and what was used longest ago until the limit is kept.
+    """Remove damaged and unfinished models, then the least recently used ones beyond the limit.
 
-    The limit is EPKIT_CACHE_LIMIT (10GiB). What another process is building stays.
+    The limit is EPKIT_CACHE_LIMIT (10GiB). Models that another process is building are kept.
     """
     from epkit.session.cache import manage
 

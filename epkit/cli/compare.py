@@ -1,4 +1,4 @@
-"""`epkit compare`: do the outputs agree."""
+"""`epkit compare`: compare the outputs of targets."""
 
 from __future__ import annotations
 
@@ -16,16 +16,35 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("what", nargs=-1, required=True, metavar="MODEL | DIR_A DIR_B")
-@click.option("-t", "--target", "targets", multiple=True, metavar="NAME", help="Two targets or more; the first leads.")
-@click.option("--input", "given", multiple=True, metavar="NAME=FILE.npy", help="An input; the others are made up.")
+@click.option(
+    "-t",
+    "--target",
+    "targets",
+    multiple=True,
+    metavar="NAME",
+    help="Compare this target; give two or more, the reference first.",
+)
+@click.option(
+    "--input",
+    "given",
+    multiple=True,
+    metavar="NAME=FILE.npy",
+    help="Load an input from a file; the others are generated.",
+)
 @_options.one_size
-@click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True, help="Sets of made-up inputs.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Compare on this many sets of generated inputs.",
+)
 @click.option(
     "--tolerance",
     default="auto",
     show_default=True,
     metavar="NAME|SHARE",
-    help="auto, images, exact, or a share of an output's largest magnitude, as 0.001.",
+    help="Allow this difference: auto, images, exact, or a share of an output's largest magnitude such as 0.001.",
 )
 @_options.timeout
 @_options.config
@@ -44,11 +63,11 @@ def compare(
     refresh: bool,
     as_json: bool,
 ) -> None:
-    """Say whether targets compute the same outputs on MODEL: exit 0 if they agree, 1 if not.
+    """Compare the outputs of targets on MODEL: exit code 0 if they agree, 1 if not.
 
-    Each runs in a process of its own, strictly on its first provider. Where outputs differ, the first tensor of the
-    graph that does is named, and how far rounding alone moves the outputs is measured. DIR_A and DIR_B hold outputs
-    that `epkit run --output-dir` has written; nothing runs then.
+    Each target runs in its own process, strictly on its first provider. If outputs differ, the command names the first
+    tensor of the graph that differs, and measures how far rounding alone moves the outputs. With DIR_A and DIR_B,
+    written by `epkit run --output-dir`, nothing runs.
     """
     from epkit.cli._inputs import named_files
     from epkit.cli._termination import ended_cleanly
@@ -108,7 +127,7 @@ def _print(found: Comparison) -> None:
 
 
 def _lines(row: Row) -> list[tuple[object, ...]]:
-    """Return a line for each output, of the inputs on which it is furthest off."""
+    """Return a line for each output, with the inputs on which it differs most."""
     worst: dict[str, Judged] = {}
     for run in row.runs:
         for one in run.agreement.outputs:

@@ -1,4 +1,4 @@
-"""`epkit compile`: build ahead of time what sessions start from."""
+"""`epkit compile`: compile a model ahead of time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from epkit.cli import output as show
 @click.argument("model")
 @_options.target
 @click.option("--output", metavar="FILE", help="Write the compiled model to FILE instead of the cache.")
-@click.option("--force", is_flag=True, help="Replace FILE.")
+@click.option("--force", is_flag=True, help="Replace FILE if it exists.")
 @_options.config
 @_options.as_json
 @click.pass_context
@@ -25,10 +25,10 @@ def compile(
     config: str | None,
     as_json: bool,
 ) -> None:
-    """Compile MODEL as opening it would, and keep the result for later sessions.
+    """Compile MODEL as a session would, and cache the result for later sessions.
 
-    With --output it becomes a model of its own, in ONNX Runtime's EP-context form, for the provider that compiled it.
-    Exit code 1 when nothing could be kept.
+    With --output, write a separate model in ONNX Runtime's EP-context format, for the provider that compiled it.
+    Exit code 1: nothing could be cached or written.
     """
     from epkit.session import compile as compilation
 

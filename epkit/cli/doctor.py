@@ -1,4 +1,4 @@
-"""`epkit doctor`: what is wrong with this installation, and what mends it."""
+"""`epkit doctor`: find problems of this installation, and how to fix them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from epkit.cli import _options, output
 @_options.refresh
 @_options.as_json
 def doctor(refresh: bool, as_json: bool) -> None:
-    """Find wheels that clash, missing libraries, drivers and versions, each with the command that mends it.
+    """Find conflicting wheels, missing libraries, drivers and versions, each with the command that fixes it.
 
-    Exit code 1 when there is something to mend.
+    Exit code 1: there is a problem to fix.
     """
     from epkit.session import doctor as checkup
 
@@ -21,8 +21,10 @@ def doctor(refresh: bool, as_json: bool) -> None:
     if as_json:
         output.document(found.as_json())
     else:
-        output.table(("topic", "state", "found"), [(one.topic, one.state, one.found) for one in found.findings])
-        output.advice((one.topic, one.hint) for one in found.findings)
+        output.table(
+            ("topic", "state", "found"), [(finding.topic, finding.state, finding.found) for finding in found.findings]
+        )
+        output.advice((finding.topic, finding.hint) for finding in found.findings)
         count = len(found.problems)
         output.title("nothing to mend" if not count else f"{count} problem{'s' if count > 1 else ''} to mend")
     if found.problems:

@@ -1,4 +1,4 @@
-"""`epkit explain`: the plan, the effective configuration with origins, the plain ONNX Runtime script."""
+"""`epkit explain`: print the plan, the settings with their origins, and a plain ONNX Runtime script."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from epkit.cli import _options, output
 @_options.refresh
 @_options.as_json
 def explain(model: str, target: str | None, config: str | None, refresh: bool, as_json: bool) -> None:
-    """Say what would be tried for MODEL, with which settings and why, without opening it.
+    """Show which providers would be tried for MODEL, with which settings and why, without opening it.
 
-    It ends with the same session as a script in plain ONNX Runtime.
+    The last part is a script that opens the same session with plain ONNX Runtime.
     """
     from epkit.session import explain as explanation
 
@@ -30,9 +30,11 @@ def explain(model: str, target: str | None, config: str | None, refresh: bool, a
         output.line(f"it would be refused: {told.refusal}")
     output.table(("provider", "decision", "why"), [(row.provider, row.decision, row.reason) for row in told.plan])
     output.advice((row.provider, row.hint) for row in told.plan)
-    output.table(("key", "value", "origin"), [(one.key, _value(one.value), one.origin) for one in told.effective])
+    output.table(
+        ("key", "value", "origin"), [(entry.key, _value(entry.value), entry.origin) for entry in told.effective]
+    )
     output.line(f"buffers of a binding: {told.device}")
-    output.table(("call", "inputs", "outputs"), [(one.call, one.inputs, one.outputs) for one in told.copies])
+    output.table(("call", "inputs", "outputs"), [(row.call, row.inputs, row.outputs) for row in told.copies])
     output.line(told.graph.summary())
     output.line(f"warm-up: {told.warmup_why}")
     if len(told.warmup) > 1:

@@ -1,4 +1,4 @@
-"""`epkit inspect`: what is in a model file, and what it takes in memory."""
+"""`epkit inspect`: describe a model file, and estimate its memory."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from epkit.model.inspect import Inspection
 
 LONGEST = 100
-"""How many characters of a value are shown on a terminal."""
+"""The most characters of a metadata value that are shown."""
 
 
 @click.command()
 @click.argument("model")
-@click.option("--batch", callback=_options.sizes, metavar="1,4,16", help="Batch sizes to estimate the memory of.")
-@click.option("-t", "--target", metavar="NAME", help="Measure them too: a target of the config, or a provider.")
+@click.option("--batch", callback=_options.sizes, metavar="1,4,16", help="Estimate the memory at these batch sizes.")
+@click.option("-t", "--target", metavar="NAME", help="Measure the memory too, on this target or provider.")
 @_options.one_size
 @_options.config
 @_options.as_json
@@ -31,9 +31,9 @@ def inspect(
     config: str | None,
     as_json: bool,
 ) -> None:
-    """Say what MODEL holds: inputs, outputs, opset and IR version, operators, weights, a memory estimate.
+    """Describe MODEL: inputs, outputs, opset and IR version, operators, weights, estimated memory.
 
-    With --batch, it estimates the memory of each batch size, and with -t measures it in a process of its own.
+    With --batch, estimate the memory at each batch size; with -t also, measure it in a process for each size.
     """
     from epkit.session import memory as footprint
 
@@ -72,7 +72,7 @@ def _contents(model: str, found: Inspection) -> None:
 
 
 def _cut(text: str) -> str:
-    """Return a text on one line; a list of class names may be pages long, and is whole with --json."""
+    """Return a text on one line, cut to `LONGEST`; --json has all of it."""
     line = " ".join(text.split())
     return line if len(line) <= LONGEST else f"{line[:LONGEST]}... ({len(text):,} characters; whole with --json)"
 
@@ -121,8 +121,8 @@ def _batches(found: Inspection) -> None:
         output.line(f"note: {note}")
 
 
-def shape(one: TensorInfo) -> str:
-    """Write a shape: "[batch, 3, ?]", or nothing where the rank is unknown."""
-    if one.shape is None:
+def shape(tensor: TensorInfo) -> str:
+    """Format a shape: "[batch, 3, ?]", or "any" if the rank is unknown."""
+    if tensor.shape is None:
         return "any"
-    return "[" + ", ".join("?" if size is None else str(size) for size in one.shape) + "]"
+    return "[" + ", ".join("?" if size is None else str(size) for size in tensor.shape) + "]"

@@ -1,4 +1,4 @@
-"""`epkit new-plugin`: a directory with a plugin that installs and passes the conformance kit."""
+"""`epkit new-plugin`: write a plugin that installs and passes the conformance kit."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from epkit.cli import _options, output
 
 @click.command("new-plugin")
 @click.argument("name")
-@click.option("--library", metavar="WHEEL", help="For the plugin library in WHEEL, such as onnxruntime-ep-openvino.")
-@click.option("--output-dir", metavar="DIR", help="Write DIR instead of ./epkit-NAME.")
+@click.option("--library", metavar="WHEEL", help="Use the plugin library in WHEEL, such as onnxruntime-ep-openvino.")
+@click.option("--output-dir", metavar="DIR", help="Write to DIR instead of ./epkit-NAME.")
 @_options.as_json
 def new_plugin(name: str, library: str | None, output_dir: str | None, as_json: bool) -> None:
     """Write a plugin with a provider NAME: a distribution that installs and passes the conformance kit.
 
-    Without --library it is for a provider that is built into ONNX Runtime. A directory that exists is left alone.
+    Without --library, the provider is one that is built into ONNX Runtime. An existing directory is an error.
     """
     from epkit.discovery import scaffold
 

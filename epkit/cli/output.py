@@ -1,7 +1,6 @@
-"""How does an answer look on a terminal, and how in a pipe?
+"""Print results: tables in colour on a terminal, plain lines in a pipe, or a JSON document.
 
-On a terminal: tables that fit its width, in colour. In a pipe: plain lines, a row each, nothing cut. With --json: the
-document and nothing else. What comes from outside is made printable here, on every way out.
+Tables fit the width of the terminal; in a pipe nothing is cut. Control characters are escaped in all of it.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from epkit.errors import EpkitError
-    from epkit.session.cache.session_cache import Cached
+    from epkit.session.report import CacheRow
 
 GOOD = frozenset({"usable", "active", "ok", "fine", "sound", "agree"})
 BAD = frozenset(
@@ -46,18 +45,18 @@ def document(data: Mapping[str, object]) -> None:
 
 
 def lines(text: str) -> None:
-    """Print several lines as they are, such as a script."""
-    for each in text.splitlines():
-        _write(printable(each))
+    """Print several lines unchanged, such as a script."""
+    for line in text.splitlines():
+        _write(printable(line))
 
 
 def fault(error: EpkitError) -> None:
-    """Print an error on stderr, where the answer is printed all the same."""
+    """Print an error on stderr beside a result on stdout."""
     _edge.complain(f"epkit: {error.message}", *([f"  hint: {error.hint}"] if error.hint else []))
 
 
 def title(text: str) -> None:
-    """Print the sentence that an answer starts with."""
+    """Print the first sentence of a result."""
     if sys.stdout.isatty():
         _console().print(_text(text, "bold"))
     else:
@@ -67,14 +66,14 @@ def title(text: str) -> None:
 def line(text: str) -> None:
     """Print one line of prose."""
     if sys.stdout.isatty():
-        # What is meant to be typed is not broken into lines.
+        # Commands to copy must not be wrapped.
         _console().print(_text(text), soft_wrap=True)
     else:
         _write(printable(text))
 
 
 def paragraph(text: str, style: str = "") -> None:
-    """Print prose that a terminal may break between words."""
+    """Print prose that a terminal may wrap."""
     if sys.stdout.isatty():
         _console().print(_text(text, style))
     else:
@@ -82,7 +81,7 @@ def paragraph(text: str, style: str = "") -> None:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, numbers: Sequence[str] = ()) -> None:
-    """Print a table; columns named in `numbers` stand right. A status word (`usable`, `broken`) gets its colour."""
+    """Print a table; columns in `numbers` are right-aligned. A status word (`usable`, `broken`) is coloured."""
     cells = [["" if cell is None else printable(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         from rich import box
@@ -105,29 +104,29 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, numbers: 
 
 
 def width() -> int | None:
-    """Return how many columns the terminal has; None in a pipe, where nothing is cut."""
+    """Return the width of the terminal; None in a pipe."""
     return _console().width if sys.stdout.isatty() else None
 
 
 def advice(hints: Iterable[tuple[str, str]]) -> None:
-    """Print what to do about rows of a table, a line each that can be copied; rows without a hint are left out."""
+    """Print the hint of each row of a table, on a line to copy; skip rows without a hint."""
     for about, hint in hints:
         if hint:
             line(f"{about}: {hint}")
 
 
 def shapes(value: Mapping[str, Sequence[int]]) -> str:
-    """Write shapes by name: "image [1, 3, 128, 128], mask [1, 128]"."""
+    """Format shapes by name: "image [1, 3, 128, 128], mask [1, 128]"."""
     return ", ".join(f"{name} {list(shape)}" for name, shape in value.items())
 
 
-def caches(rows: Iterable[Cached]) -> None:
-    """Print what became of the cache, a line a provider."""
+def caches(rows: Iterable[CacheRow]) -> None:
+    """Print the outcome of the cache, a line for each provider."""
     for row in rows:
-        told = f"cache: {row.provider} {row.outcome}"
+        text = f"cache: {row.provider} {row.outcome}"
         if row.outcome in ("hit", "built"):
-            told += f", {format_bytes(row.bytes)} in {row.folder}, built in {format_seconds(row.seconds)}"
-        line(told + (f" ({row.reason})" if row.reason else ""))
+            text += f", {format_bytes(row.bytes)} in {row.folder}, built in {format_seconds(row.seconds)}"
+        line(text + (f" ({row.reason})" if row.reason else ""))
 
 
 def _write(line: str) -> None:

@@ -1,4 +1,4 @@
-"""`epkit providers`: every plugin and provider, or one provider with its options."""
+"""`epkit providers`: list every plugin and provider, or one provider with its options."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def providers(name: str | None, refresh: bool, as_json: bool) -> None:
     """List every plugin and provider: usable or not, why, and what to do.
 
-    With NAME: that provider and its options.
+    With NAME, show that provider and its options.
     """
     from epkit.discovery import listing
 
@@ -35,11 +35,11 @@ def providers(name: str | None, refresh: bool, as_json: bool) -> None:
     output.advice((row.name, row.hint) for row in found.rows)
     if found.only_cpu:
         output.paragraph(_only_cpu(found))
-        output.advice((f"{one.provider}, {one.needs}", one.hint) for one in found.second_engine)
+        output.advice((f"{engine.provider}, {engine.needs}", engine.hint) for engine in found.second_engine)
 
 
 def _only_cpu(found: Catalogue) -> str:
-    """Say what it means that cpu is the only usable provider."""
+    """Describe the consequence of cpu as the only usable provider."""
     alone = "only cpu is usable here, so epkit bench compares it with itself under other settings"
     if found.second_engine:
         return f"{alone}; what would bring a second engine:"
@@ -64,4 +64,6 @@ def _one(name: str, *, refresh: bool, as_json: bool) -> None:
     if entry.provider is not None:
         output.line(f"{row.ort_name}, from {row.distribution}: {first_line(type(entry.provider).__doc__)}")
     if options:
-        output.table(("option", "values", "meaning"), [(one.name, one.type, one.meaning) for one in options])
+        output.table(
+            ("option", "values", "meaning"), [(option.name, option.type, option.meaning) for option in options]
+        )

@@ -1,4 +1,4 @@
-"""`epkit run`: outputs for given or made-up inputs, and the report."""
+"""`epkit run`: run a model once, and print its outputs and the report."""
 
 from __future__ import annotations
 
@@ -16,9 +16,15 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model")
 @_options.target
-@click.option("--input", "given", multiple=True, metavar="NAME=FILE.npy", help="An input; the others are made up.")
+@click.option(
+    "--input",
+    "given",
+    multiple=True,
+    metavar="NAME=FILE.npy",
+    help="Load an input from a file; the others are generated.",
+)
 @_options.one_size
-@click.option("--output-dir", metavar="D", help="Write each output to D/<name>.npy.")
+@click.option("--output-dir", metavar="DIR", help="Write each output to DIR/<name>.npy.")
 @_options.timeout
 @_options.config
 @_options.as_json
@@ -31,17 +37,17 @@ def run(
     config: str | None,
     as_json: bool,
 ) -> None:
-    """Run MODEL once, for given or made-up inputs, and say what ran where."""
+    """Run MODEL once, with given or generated inputs, and report what ran where."""
     from epkit.model import assumed_sizes
     from epkit.model.array_files import load_inputs, save_outputs
     from epkit.model.file import read_model
     from epkit.model.shapes import check_sizes
-    from epkit.runtime.size_search import Given, first_run
+    from epkit.runtime.size_search import KnownInputs, first_run
     from epkit.session import open as session
 
     with session.open(model, target, config=config) as opened:
         check_sizes(opened.inputs, dimensions)
-        known = Given(load_inputs(given, opened.inputs), dimensions=dimensions)
+        known = KnownInputs(load_inputs(given, opened.inputs), dimensions=dimensions)
         ran = first_run(opened.run, opened.inputs, known, assumed_sizes.read_image_hints(read_model(model)))
         outputs, made = ran.result, ran.made
         files = save_outputs(outputs, Path(output_dir)) if output_dir is not None else {}
@@ -53,17 +59,17 @@ def run(
         output.document(document | {"made_up": list(made.made_up), "assumed": made.assumed})
         return
     _report(report)
-    rows = [(name, one["dtype"], _shape(one["shape"]), files.get(name)) for name, one in shapes.items()]
+    rows = [(name, value["dtype"], _shape(value["shape"]), files.get(name)) for name, value in shapes.items()]
     output.table(("output", "dtype", "shape", "file"), rows)
     if made.made_up:
-        output.line(f"made up: {', '.join(made.made_up)}; give them with --input NAME=FILE.npy")
+        output.line(f"generated: {', '.join(made.made_up)}; set them with --input NAME=FILE.npy")
     if made.assumed:
         output.line(assumed_sizes.describe_assumed(made.assumed, opened.inputs))
     output.line(f"run: {output.format_seconds(ran.seconds)}")
 
 
 def describe(value: Any) -> dict[str, Any]:
-    """Return shape and dtype of an output; of a sequence or map, its length and its kind."""
+    """Return shape and dtype of an output; length and type of a sequence or map."""
     if hasattr(value, "dtype"):
         dtype = "string" if value.dtype.kind in "OU" else str(value.dtype)
         return {"shape": list(value.shape), "dtype": dtype}
@@ -74,7 +80,7 @@ def describe(value: Any) -> dict[str, Any]:
 
 
 def _shape(shape: list[int] | None) -> str:
-    return "" if shape is None else "[" + ", ".join(str(one) for one in shape) + "]"
+    return "" if shape is None else "[" + ", ".join(str(size) for size in shape) + "]"
 
 
 def _report(report: Report) -> None:
@@ -82,9 +88,9 @@ def _report(report: Report) -> None:
     output.line(f"{report.target}: {report.why}")
     output.table(
         ("provider", "outcome", "share", "why"),
-        [(one.provider, one.outcome, report.share(one.provider), one.reason) for one in report.tried],
+        [(row.provider, row.outcome, report.share(row.provider), row.reason) for row in report.tried],
     )
-    output.advice((one.provider, one.hint) for one in report.tried)
+    output.advice((row.provider, row.hint) for row in report.tried)
     spent = ", ".join(f"{part} {output.format_seconds(value)}" for part, value in report.seconds.items())
     output.line(f"times: {spent}")
     if report.graph is not None:

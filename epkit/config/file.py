@@ -1,7 +1,6 @@
-"""What did the person write, and where?
+"""Find and read the configuration: `epkit.toml` or `[tool.epkit]` in `pyproject.toml`, and the environment.
 
-Reads `epkit.toml` (or `[tool.epkit]` in `pyproject.toml`), the environment and the call, and merges them. Every value
-keeps the place it came from. What the values mean is decided in `target`.
+Every value keeps the place it came from (`layers`). Its meaning is decided in `target`.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import errno
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias, cast
@@ -19,42 +18,34 @@ from epkit._system import trust
 from epkit._system.arguments import type_name
 from epkit._system.nesting import is_deeper
 from epkit.config.built_in import BUILT_IN
+from epkit.config.layers import Table, Value, keys_of, merge, resolve_extends, table_of, with_origin
 from epkit.errors import ConfigError, UnknownTarget, nearest
 
 MOST_BYTES = 16 << 20
-"""How large a config file may be."""
+"""The largest config file that is read."""
 TOP_KEYS = ("default", "automatic", "telemetry", "targets")
+_NO_PROVIDERS, _OFF = Value((), "epkit"), Value(False, "epkit")
 
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """One value, and the place where it was written."""
-
-    value: object
-    origin: str
-
-
-Table: TypeAlias = "dict[str, Value | Table]"
 ConfigSource: TypeAlias = "str | os.PathLike[str] | Mapping[str, object] | None"
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything that was written, merged; nothing of it validated beyond its outer shape."""
+    """A configuration, merged; only its outer shape is validated."""
 
     place: str = "no epkit.toml"
     named: bool = True
     ignored: tuple[str, ...] = ()
-    """Files that were found and not read, a sentence each: somebody else can have written them."""
+    """One sentence for each file that was found but not read, because another user may have written it."""
     default: Value | None = None
-    automatic: Value = Value((), "epkit")
-    telemetry: Value = Value(False, "epkit")
+    automatic: Value = _NO_PROVIDERS
+    telemetry: Value = _OFF
     targets: Mapping[str, Table] = field(default_factory=dict)
 
     def target(self, name: str) -> Table:
         """Return the target `name`, one of the file's or a built-in one, with everything it extends merged in."""
         built_in = {name: table_of(table, f"epkit: target {name!r}") for name, table in BUILT_IN.items()}
-        return _extended(name, {**built_in, **self.targets}, ())
+        return resolve_extends(name, {**built_in, **self.targets})
 
 
 def load(
@@ -66,24 +57,24 @@ def load(
     """
     environ = os.environ if environ is None else environ
     ignored: list[str] = []
-    written, place, named = _read(source, environ, directory or _working_directory(), ignored)
-    strangers = [key for key in (*written, *_keys(written.get("targets"))) if not isinstance(key, str)]
-    if strangers:
-        raise ConfigError(f"{place}: the key {strangers[0]!r} is not a text", hint="write it in quotes")
-    unknown = [key for key in written if key not in TOP_KEYS]
+    table, place, named = _read(source, environ, directory or _working_directory(), ignored)
+    not_texts = [key for key in (*table, *keys_of(table.get("targets"))) if not isinstance(key, str)]
+    if not_texts:
+        raise ConfigError(f"{place}: the key {not_texts[0]!r} is not a text", hint="write it in quotes")
+    unknown = [key for key in table if key not in TOP_KEYS]
     if unknown:
         raise ConfigError(f"{place} has an unknown key {unknown[0]!r}", hint=nearest(unknown[0], TOP_KEYS))
-    default, automatic, targets = written.get("default"), written.get("automatic", []), written.get("targets", {})
+    default, automatic, targets = table.get("default"), table.get("automatic", []), table.get("targets", {})
     if not (default is None or isinstance(default, str)):
         raise ConfigError(f"{place}: default must be the name of a target, not {default!r}")
     if not (isinstance(automatic, list | tuple) and all(isinstance(name, str) for name in automatic)):
         raise ConfigError(f"{place}: automatic must be a list of provider names, not {automatic!r}")
-    telemetry = written.get("telemetry", False)
+    telemetry = table.get("telemetry", False)
     if not isinstance(telemetry, bool):
         raise ConfigError(f"{place}: telemetry must be true or false, not {telemetry!r}")
-    if not (isinstance(targets, Mapping) and all(isinstance(table, Mapping) for table in targets.values())):
+    if not (isinstance(targets, Mapping) and all(isinstance(target, Mapping) for target in targets.values())):
         raise ConfigError(f"{place}: targets must hold tables, as in [targets.gpu]")
-    tables = {name: table_of(table, f"{place}: targets.{name}") for name, table in targets.items()}
+    tables = {name: table_of(target, f"{place}: targets.{name}") for name, target in targets.items()}
     environment_default = environ.get("EPKIT_DEFAULT")
     return Config(
         place=place,
@@ -94,63 +85,16 @@ def load(
         else (Value(default, f"{place}: default") if default is not None else None),
         automatic=Value(tuple(automatic), f"{place}: automatic"),
         telemetry=Value(telemetry, f"{place}: telemetry"),
-        targets=_overridden(tables, environ, place, ignored),
+        targets=_override(tables, environ, place, ignored),
     )
 
 
 def _working_directory() -> Path | None:
-    """Return the working directory; None where it was deleted or may not be read, and so holds no file."""
+    """Return the working directory; None if it was deleted or cannot be read."""
     try:
         return Path.cwd()
     except OSError:
         return None
-
-
-def _keys(table: object) -> list[object]:
-    return list(table) if isinstance(table, Mapping) else []
-
-
-def table_of(written: Mapping[str, object], origin: str) -> Table:
-    """Mark every value of a nested mapping with where it came from."""
-    return {
-        str(key): table_of(cast("Mapping[str, object]", value), f"{origin}.{key}")
-        if isinstance(value, Mapping)
-        else Value(os.fspath(value) if isinstance(value, os.PathLike) else value, f"{origin}.{key}")
-        for key, value in written.items()
-    }
-
-
-def merged(below: Table, above: Table) -> Table:
-    """Lay one table over another: tables merge, everything else is replaced."""
-    result = dict(below)
-    for key, value in above.items():
-        under = result.get(key)
-        result[key] = merged(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
-    return result
-
-
-def plain(table: Table) -> dict[str, object]:
-    """Return the values without their origins."""
-    return {key: plain(value) if isinstance(value, dict) else value.value for key, value in table.items()}
-
-
-def origin_of(table: Table, path: Iterable[object]) -> str:
-    """Return where the value at `path`, or the nearest value around or below it, was written; empty when unknown."""
-    at: Value | Table = table
-    for key in path:
-        if isinstance(at, Value) or str(key) not in at:
-            break
-        at = at[str(key)]
-    return next((value.origin for _, value in leaves(at)), "")
-
-
-def leaves(table: Value | Table, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Value]]:
-    """Walk over every value, in the order written."""
-    if isinstance(table, Value):
-        yield path, table
-        return
-    for key, value in table.items():
-        yield from leaves(value, (*path, key))
 
 
 def _read(
@@ -173,15 +117,15 @@ def _read(
             if not _is_config(file):
                 continue
             place = _place(file, start)
-            if told := _distrust(file):
-                ignored.append(f"{place} was not read: {told}; name it to have it read: --config {place}")
+            if reason := _distrust(file):
+                ignored.append(f"{place} was not read: {reason}; name it to have it read: --config {place}")
                 continue
             return (_parse if file.name == "epkit.toml" else _tool_table)(file, start, trust.read), place, False
     return {}, "no epkit.toml", True
 
 
 def _is_config(file: Path) -> bool:
-    # Path.is_file raises where a folder may not be looked into; what may not be looked at is no config.
+    # Path.is_file raises if the folder is not readable; then there is no config.
     if file.name == "epkit.toml" or not os.path.isfile(file):  # noqa: PTH113
         return os.path.isfile(file)  # noqa: PTH113
     try:
@@ -191,9 +135,9 @@ def _is_config(file: Path) -> bool:
 
 
 def _distrust(file: Path) -> str:
-    """Say why a file that was found, not named, is not believed; empty when only this user or root can have written it.
+    """Return why a file that was found, not named, is not trusted; "" if only this user or root can have written it.
 
-    What matters is the file and the folder that it lies in: it is read here and now, not loaded by its name later.
+    The file and its folder are checked, not the folders above: it is read at once, not loaded by its name later.
     """
     try:
         return trust.distrust(file, above=False)
@@ -202,11 +146,11 @@ def _distrust(file: Path) -> str:
 
 
 def _search_path(start: Path | None) -> Iterator[Path]:
-    """Yield the directory and its parents, up to the project's root or the home directory."""
+    """Yield the directory and its parents, up to the root of the project or the home directory."""
     home = Path(os.path.expanduser("~"))  # noqa: PTH111 - a process may have no home, which is no error here
     for folder in () if start is None else (start, *start.parents):
         yield folder
-        # Path.exists raises too.
+        # Path.exists raises too if a folder is not readable.
         if folder == home or any(os.path.exists(folder / name) for name in (".git", "pyproject.toml")):  # noqa: PTH110
             return
 
@@ -245,7 +189,7 @@ def _contents(path: Path) -> bytes:
 
 
 def _tables(contents: bytes) -> dict[str, object]:
-    """Parse TOML; raises TOMLDecodeError, and RecursionError for what is nested too deep to be walked over."""
+    """Parse TOML; raises TOMLDecodeError, and RecursionError if the tables are nested too deep."""
     if len(contents) > MOST_BYTES:
         raise OSError(errno.EFBIG, f"it has more than {MOST_BYTES:,} bytes")
     found = tomllib.loads(contents.decode().replace("\r\n", "\n"))
@@ -262,10 +206,10 @@ def _tool_table(path: Path, start: Path | None, read: Reader | None = None) -> M
     return table
 
 
-def _overridden(
+def _override(
     tables: Mapping[str, Table], environ: Mapping[str, str], place: str, ignored: Sequence[str]
 ) -> dict[str, Table]:
-    """Lay `EPKIT_TARGETS__<target>__<key>...=value` over the targets; a value is TOML, or else text."""
+    """Override the targets by `EPKIT_TARGETS__<target>__<key>...=value`; a value is TOML, or else text."""
     result = dict(tables)
     folded = {_folded(name): name for name in tables}
     for variable in sorted(environ):
@@ -284,7 +228,7 @@ def _overridden(
         for key in reversed((parts[1].lower(), *parts[2:])):
             value = {key: value}
         above = table_of(cast("Mapping[str, object]", value), "")
-        result[name] = merged(result[name], _with_origin(above, f"environment {variable}"))
+        result[name] = merge(result[name], with_origin(above, f"environment {variable}"))
     return result
 
 
@@ -297,46 +241,3 @@ def _toml_value(text: str) -> object:
         return _tables(f"value = {text}".encode())["value"]
     except (ValueError, RecursionError):
         return text
-
-
-def _with_origin(table: Table, origin: str) -> Table:
-    return {
-        key: _with_origin(value, origin) if isinstance(value, dict) else Value(value.value, origin)
-        for key, value in table.items()
-    }
-
-
-def _extended(name: str, targets: Mapping[str, Table], seen: Sequence[str]) -> Table:
-    table = targets[name]
-    parent = table.get("extends")
-    if parent is None:
-        return table
-    path = (*seen, name)
-    if isinstance(parent, dict) or not isinstance(parent.value, str):
-        raise ConfigError(f"target {name!r}: extends must be the name of a target")
-    if parent.value in path:
-        raise ConfigError(f"targets extend each other in a circle: {' -> '.join((*path, parent.value))}")
-    if parent.value not in targets:
-        hint = nearest(parent.value, targets, what="targets")
-        raise UnknownTarget(f"target {name!r} extends {parent.value!r}, which does not exist", hint=hint)
-    below = _extended(parent.value, targets, path)
-    own = {key: value for key, value in table.items() if key != "extends"}
-    # Options belong to one provider; a target with another provider does not take them over.
-    if "provider" in own and _value(own["provider"]) != _value(below.get("provider")):
-        below = {key: value for key, value in below.items() if key not in ("options", "device")}
-    both = merged(below, own)
-    # Options for a provider that the chain has lost go with it; those that the target writes itself are judged later.
-    kept = {*_listed(both.get("fallback")), "cpu"} - {_value(both.get("provider"))} | set(_keys(own.get("options_for")))
-    inherited = both.get("options_for")
-    if isinstance(inherited, dict):
-        both["options_for"] = {key: value for key, value in inherited.items() if key in kept}
-    return both
-
-
-def _listed(value: Value | Table | None) -> list[object]:
-    plain_value = _value(value)
-    return list(plain_value) if isinstance(plain_value, list | tuple) else []
-
-
-def _value(value: Value | Table | None) -> object:
-    return value.value if isinstance(value, Value) else None

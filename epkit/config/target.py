@@ -10,15 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from epkit.config.built_in import BUILT_IN
-from epkit.config.file import Config, Table, Value, merged, origin_of, table_of
+from epkit.config.file import Config
+from epkit.config.layers import Table, Value, merge, origin_of, table_of
 from epkit.config.schema import TargetTable, Warmup
 from epkit.config.session_options import WRITING_ENTRIES, SessionOptions
 from epkit.config.validation import validated
 from epkit.discovery.registry import Registry
 from epkit.errors import ConfigError, UnknownTarget, nearest
-from epkit.provider import Provider
-from epkit.runtime.configured import CPU, Candidate
-from epkit.runtime.plugin_calls import asked
+from epkit.provider import Options, Provider
+from epkit.runtime.configured import CPU, ConfiguredProvider
+from epkit.runtime.plugin_calls import call_plugin
 
 _LOADS, _WRITES = "loads native code", "names a file to write"
 
@@ -29,7 +30,7 @@ class Target:
 
     name: str
     why: str
-    chain: tuple[Candidate, ...]
+    chain: tuple[ConfiguredProvider, ...]
     strict: bool = False
     min_placement: float | None = None
     cpu: bool = True
@@ -46,7 +47,7 @@ class Target:
     notes: tuple[str, ...] = ()
 
     @property
-    def first(self) -> Candidate:
+    def first(self) -> ConfiguredProvider:
         """The provider that the target is about."""
         return self.chain[0]
 
@@ -86,10 +87,10 @@ def read(
     if name is None:
         return _automatic(config, registry, call)
     if name in config.targets:
-        return _from_table(name, f"{why}: {config.place}", merged(config.target(name), call), registry, config)
+        return _from_table(name, f"{why}: {config.place}", merge(config.target(name), call), registry, config)
     if name not in {entry.name for entry in registry.entries}:
         if name in BUILT_IN:
-            return _from_table(name, f"{why}: a built-in target", merged(config.target(name), call), registry, config)
+            return _from_table(name, f"{why}: a built-in target", merge(config.target(name), call), registry, config)
         # Who asks for something else need not read of them.
         built_in = BUILT_IN if name.startswith(CPU) else ()
         known = {*registry.providers, *config.targets, *built_in}
@@ -97,7 +98,7 @@ def read(
         own = _own_name(name, registry) or nearest(name, known, what="known here")
         raise UnknownTarget(told, hint="; ".join((own, *config.ignored)))
     bare: Table = {"provider": Value(name, "call"), "strict": Value(True, "epkit: a bare provider name is strict")}
-    return _from_table(name, f"{why}: the provider itself, strictly", merged(bare, call), registry, config)
+    return _from_table(name, f"{why}: the provider itself, strictly", merge(bare, call), registry, config)
 
 
 def _own_name(name: str, registry: Registry) -> str:
@@ -178,7 +179,7 @@ def _automatic(config: Config, registry: Registry, call: Table) -> Target:
         "provider": Value(names[0], "epkit: automatic chain"),
         "fallback": Value(names[1:], "epkit: automatic chain"),
     }
-    return _from_table("automatic", why, merged(table, call), registry, config)
+    return _from_table("automatic", why, merge(table, call), registry, config)
 
 
 def _from_table(name: str, why: str, table: Table, registry: Registry, config: Config) -> Target:
@@ -211,30 +212,32 @@ def _from_table(name: str, why: str, table: Table, registry: Registry, config: C
     )
 
 
-def _candidate(where: str, provider: Provider, names: Sequence[str], written: TargetTable, table: Table) -> Candidate:
+def _candidate(
+    where: str, provider: Provider, names: Sequence[str], written: TargetTable, table: Table
+) -> ConfiguredProvider:
     """Validate what was written for one provider of the chain; only the first one's device has to make sense to it."""
     first = provider.name == names[0]
     path = ("options",) if first else ("options_for", provider.name)
     own = _at(table, path)
     options = validated(provider.options, own, where, path, subject=f"option of {provider.name}")
-    fault = asked(provider.check_device, written.device) if written.device is not None else ""
+    fault = call_plugin(provider.devices.check, written.device) if written.device is not None else ""
     if fault and first:
         origin = origin_of(table, ("device",))
         raise ConfigError(f"{origin or where}: device = {written.device!r} for {provider.name} {fault}")
-    candidate = Candidate(provider, options, None if fault else written.device)
-    misfit = asked(provider.check_options, options, candidate.device)
+    candidate = ConfiguredProvider(provider, options, None if fault else written.device)
+    misfit = call_plugin(provider.check_options, options, candidate.device)
     if misfit:
         raise ConfigError(f"{origin_of(own, ()) or where}: {misfit}")
-    if written.cache is False and asked(provider.requested_cache_dir, options) is not None:
+    if written.cache is False and call_plugin(provider.caching.requested_dir, options) is not None:
         told = f"{where} says cache = false, and the options of {provider.name} ask for a cache"
         raise ConfigError(told, hint="drop one of the two")
-    switch = provider.graph_option
+    switch = provider.capture.option if provider.capture is not None else None
     if switch is not None and options.written().get(switch):
         return replace(candidate, options=options.model_copy(update={switch: None}), captures=True)
     return candidate
 
 
-def _check_found(chain: Sequence[Candidate], table: Table, config: Config) -> None:
+def _check_found(chain: Sequence[ConfiguredProvider], table: Table, config: Config) -> None:
     """Refuse the keys that load native code or name files to be written, where a file says them that nobody named.
 
     Such a file may have come with a model that was downloaded, and must not run code or overwrite files unasked.
@@ -246,7 +249,7 @@ def _check_found(chain: Sequence[Candidate], table: Table, config: Config) -> No
     ]
     for at, one in enumerate(chain):
         own: tuple[str, ...] = ("options_for", one.name) if at else ("options",)
-        for key, what in _risks(one.provider):
+        for key, what in _risks(one.provider.options):
             risky += [((*own, key), what), ((*own, "extra", key), what)]
     for path, what in risky:
         value = _at(table, path[:-1]).get(path[-1])
@@ -255,7 +258,7 @@ def _check_found(chain: Sequence[Candidate], table: Table, config: Config) -> No
             raise ConfigError(told, hint=f"--config {config.place}, or: export EPKIT_CONFIG={config.place}")
 
 
-def _risks(holder: type[SessionOptions] | Provider) -> list[tuple[str, str]]:
+def _risks(holder: type[SessionOptions | Options]) -> list[tuple[str, str]]:
     return [(key, _LOADS) for key in holder.native_options] + [(key, _WRITES) for key in holder.writing_options]
 
 
@@ -285,15 +288,15 @@ def _chain(where: str, written: TargetTable) -> list[str]:
     return names
 
 
-def arenas(chain: Sequence[Candidate], session_options: SessionOptions) -> tuple[str, ...]:
+def arenas(chain: Sequence[ConfiguredProvider], session_options: SessionOptions) -> tuple[str, ...]:
     """Name the memory arenas of a session of these providers, as ONNX Runtime does: `cpu:0`, `gpu:1`."""
     # The CPU's is there whatever runs beside it. It comes first: ONNX Runtime 1.31 fails a run only where the first
     # that it is told of does not exist.
     cpu = ("cpu:0",) if session_options.enable_cpu_mem_arena is not False else ()
     others = [
-        f"{one.provider.arena}:{one.sent.get(one.provider.device_option or '', '0')}"
+        f"{one.provider.devices.arena}:{one.sent.get(one.provider.devices.option or '', '0')}"
         for one in chain
-        if one.provider.arena not in (None, "cpu")
+        if one.provider.devices.arena not in (None, "cpu")
     ]
     return tuple(dict.fromkeys((*cpu, *others)))
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from epkit.config.file import Table, origin_of, plain
+from epkit.config.layers import Table, origin_of, plain
 from epkit.errors import ConfigError, nearest
 
 Model = TypeVar("Model", bound=BaseModel)

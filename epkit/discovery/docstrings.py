@@ -1,6 +1,6 @@
-"""Which sentence stands under each field of a model, in its source?
+"""Read the docstring under each field of a pydantic model from its source.
 
-Read when somebody asks. Reading them whenever a model is made would cost every program a tenth of a second.
+They are read on request: to read them whenever a model class is made would cost every program a tenth of a second.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from pydantic import BaseModel
 
 @cache
 def sentences(model: type[BaseModel]) -> Mapping[str, str]:
-    """Return the text under each field by the field's name, empty where none is; a `description` counts before it."""
+    """Return the docstring of each field, by its name, or ""; the `description` of a field comes first."""
     found: dict[str, str] = {}
     for kind in reversed(model.__mro__):
         if issubclass(kind, BaseModel) and kind is not BaseModel:
-            found |= _written(kind)
+            found |= _docstrings(kind)
     return {name: field.description or found.get(name, "") for name, field in model.model_fields.items()}
 
 
-def _written(kind: type) -> Mapping[str, str]:
+def _docstrings(kind: type) -> Mapping[str, str]:
     try:
         source = inspect.getsource(kind)
-    except (OSError, TypeError):  # made by a program, or its source is not there
+    except (OSError, TypeError):  # generated, or without source
         return {}
     tree = ast.parse(f"if True:\n{source}" if source[:1].isspace() else source)
     definition = next(node for node in ast.walk(tree) if isinstance(node, ast.ClassDef))

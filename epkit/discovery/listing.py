@@ -1,4 +1,4 @@
-"""What is installed, and what of it can this machine use?"""
+"""List the installed providers, and which of them this machine can use."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ SCHEMA = "epkit.providers/1"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One provider, or one plugin that offers none because it is broken or disabled."""
+class ProviderRow:
+    """A provider, or a broken or disabled plugin."""
 
     name: str
     ort_name: str | None
@@ -35,7 +35,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class SecondEngine:
-    """A provider that a machine with nothing but `cpu` could have: what it needs, and what to type."""
+    """A provider that a machine with only `cpu` could have: what it needs, and what to type."""
 
     provider: str
     needs: str
@@ -43,8 +43,8 @@ class SecondEngine:
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """A provider that brings a second engine: what installs it, and for which machines, by system, it has wheels."""
+class EngineWheel:
+    """A provider that brings a second engine: how to install it, and the machines with wheels, by system."""
 
     provider: str
     needs: str
@@ -52,24 +52,24 @@ class Way:
     machines: Mapping[str, tuple[str, ...]]
 
     def runs_on(self, system: str, machine: str) -> bool:
-        """Whether its library has a wheel for a machine, each as Python calls it."""
+        """Whether there is a wheel for `sys.platform` and `platform.machine()`."""
         return machine in self.machines.get(system, ())
 
 
-WAYS = (
-    Way(
+ENGINE_WHEELS = (
+    EngineWheel(
         "openvino",
         "on every x86-64 CPU",
         'pip install "epkit[openvino]"',
         {"linux": ("x86_64",), "win32": ("AMD64",)},
     ),
-    Way(
+    EngineWheel(
         "webgpu",
         "with a GPU",
         'pip install "epkit[webgpu]"',
         {"linux": ("x86_64", "aarch64"), "win32": ("AMD64", "ARM64"), "darwin": ("arm64",)},
     ),
-    Way(
+    EngineWheel(
         "cuda",
         "with an NVIDIA GPU",
         'pip install "onnxruntime-gpu[cuda,cudnn]"',
@@ -80,9 +80,9 @@ WAYS = (
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """Every plugin and provider; never fails because of one of them."""
+    """Every plugin and provider, also the broken ones."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[ProviderRow, ...]
 
     @property
     def only_cpu(self) -> bool:
@@ -91,7 +91,7 @@ class Catalogue:
 
     @property
     def second_engine(self) -> tuple[SecondEngine, ...]:
-        """What would bring a second engine to this machine, where it has none."""
+        """The providers that would add a second engine to this machine, if it has none."""
         return second_engine(self.rows, sys.platform, platform.machine())
 
     def as_json(self) -> dict[str, object]:
@@ -99,7 +99,7 @@ class Catalogue:
         return {
             "schema": SCHEMA,
             "providers": [asdict(row) for row in self.rows],
-            "second_engine": [asdict(one) for one in self.second_engine],
+            "second_engine": [asdict(engine) for engine in self.second_engine],
         }
 
 
@@ -115,18 +115,18 @@ class Option:
 def providers(*, refresh: bool = False) -> Catalogue:
     """List every plugin and provider: usable or not, why, and what to do."""
     registry = discover()
-    answers = probe.ask([(one, None) for one in registry.providers.values()], registry, refresh=refresh)
+    answers = probe.ask([(provider, None) for provider in registry.providers.values()], registry, refresh=refresh)
     return Catalogue(tuple(_row(entry, answers) for entry in registry.entries))
 
 
-def second_engine(rows: Sequence[Row], system: str, machine: str) -> tuple[SecondEngine, ...]:
-    """List what would bring a second engine to a machine: nothing where it has one, or none has a wheel for it."""
+def second_engine(rows: Sequence[ProviderRow], system: str, machine: str) -> tuple[SecondEngine, ...]:
+    """List the providers that would add a second engine to a machine; none if it has one, or there is no wheel."""
     if not Catalogue(tuple(rows)).only_cpu:
         return ()
     hints = {row.name: row.hint for row in rows}
-    ways = [way for way in WAYS if way.runs_on(system, machine)]
-    found = [SecondEngine(way.provider, way.needs, hints.get(way.provider, way.hint)) for way in ways]
-    return tuple(one for one in found if one.hint)
+    wheels = [wheel for wheel in ENGINE_WHEELS if wheel.runs_on(system, machine)]
+    found = [SecondEngine(wheel.provider, wheel.needs, hints.get(wheel.provider, wheel.hint)) for wheel in wheels]
+    return tuple(engine for engine in found if engine.hint)
 
 
 def find(name: str) -> tuple[Entry, Registry]:
@@ -135,16 +135,16 @@ def find(name: str) -> tuple[Entry, Registry]:
     return registry.entry(name), registry
 
 
-def row(entry: Entry, registry: Registry, *, refresh: bool = False) -> Row:
+def row(entry: Entry, registry: Registry, *, refresh: bool = False) -> ProviderRow:
     """Return the row of one entry."""
     wanted = [(entry.provider, None)] if entry.provider is not None else []
     return _row(entry, probe.ask(wanted, registry, refresh=refresh))
 
 
 def options(model: type[BaseModel]) -> Sequence[Option]:
-    """List the options of a provider, or the keys of another model, in its order; what is unchecked comes last."""
-    fields, told = sorted(model.model_fields.items(), key=lambda item: item[0] == "extra"), sentences(model)
-    return [Option(field.alias or name, spelt(field.annotation), told[name]) for name, field in fields]
+    """List the options of a provider, or the keys of another model, in its order; unchecked ones come last."""
+    fields, meanings = sorted(model.model_fields.items(), key=lambda item: item[0] == "extra"), sentences(model)
+    return [Option(field.alias or name, spelt(field.annotation), meanings[name]) for name, field in fields]
 
 
 def spelt(annotation: object) -> str:
@@ -159,18 +159,18 @@ def spelt(annotation: object) -> str:
         return " | ".join(f'"{choice}"' if isinstance(choice, str) else str(choice) for choice in inside)
     if isinstance(kind, type) and issubclass(kind, (*names, BaseModel)):
         return names.get(kind, "table")
-    return " | ".join(dict.fromkeys(spelt(one) for one in inside if one is not type(None)))
+    return " | ".join(dict.fromkeys(spelt(argument) for argument in inside if argument is not type(None)))
 
 
-def _row(entry: Entry, answers: dict[str, probe.Answer]) -> Row:
+def _row(entry: Entry, answers: dict[str, probe.Answer]) -> ProviderRow:
     plugin = entry.plugin
     distribution = f"{plugin.distribution} {plugin.version}".strip()
     if entry.provider is None:
         status: Literal["broken", "disabled"] = "disabled" if entry.status == "disabled" else "broken"
-        return Row(entry.name, None, plugin.name, distribution, status, entry.reason, entry.hint)
+        return ProviderRow(entry.name, None, plugin.name, distribution, status, entry.reason, entry.hint)
     ort_name = entry.provider.ort_name
     match answers[entry.name].availability:
         case Usable(detail):
-            return Row(entry.name, ort_name, plugin.name, distribution, "usable", "", "", detail)
+            return ProviderRow(entry.name, ort_name, plugin.name, distribution, "usable", "", "", detail)
         case Unusable(reason, hint):
-            return Row(entry.name, ort_name, plugin.name, distribution, "unusable", reason, hint)
+            return ProviderRow(entry.name, ort_name, plugin.name, distribution, "unusable", reason, hint)

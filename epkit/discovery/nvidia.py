@@ -1,7 +1,7 @@
-"""Which NVIDIA libraries, driver and devices does this machine have, and which does ONNX Runtime want?
+"""Find the NVIDIA libraries, driver and devices of this machine, and what ONNX Runtime needs of them.
 
-Nothing here imports ONNX Runtime. What its provider libraries want is read from the libraries themselves, so the major
-versions are those of the build that is installed, not of the one that epkit was written against.
+Nothing here imports ONNX Runtime. The needs of its provider libraries are read from the libraries themselves, so the
+major versions are those of the installed build.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Installed:
     package: str = "onnxruntime"
     version: str = ""
     cuda: str = ""
-    """The CUDA version that it was built for, `13.0`; empty for a build without CUDA."""
+    """The CUDA version of the build, `13.0`; empty for a build without CUDA."""
 
     @property
     def cuda_major(self) -> int:
@@ -63,9 +63,9 @@ class Installed:
 
     @property
     def wheel_directories(self) -> list[Path]:
-        """Where NVIDIA's wheels put their libraries; no loader looks there, but `prepare` loads them by path.
+        """The folders of NVIDIA's wheels; no loader searches them, but `prepare` loads from them by path.
 
-        They may be elsewhere on Python's path than ONNX Runtime is: it in one folder, PyTorch and CUDA in another.
+        They may be in another folder of Python's path than ONNX Runtime.
         """
         patterns = ("nvidia/*/bin", "nvidia/*/bin/x86_64") if sys.platform == "win32" else ("nvidia/*/lib",)
         roots = dict.fromkeys([self.root.parent, *(Path(entry) for entry in sys.path if entry)])
@@ -73,11 +73,11 @@ class Installed:
         return list(dict.fromkeys(found))
 
     def library(self, provider: str) -> Path:
-        """Return where the library of a provider (`cuda`) lies in builds that have it."""
+        """Return the path of the library of a provider (`cuda`), in builds that have it."""
         return self.root / "capi" / libraries.shared_library(f"onnxruntime_providers_{provider}")
 
     def needs(self, providers: Iterable[str]) -> list[str]:
-        """List the libraries that the providers cannot be loaded without."""
+        """List the libraries that the providers need to be loaded."""
         if sys.platform == "win32":
             names = [name.format(cuda=self.cuda_major) for one in providers for name in _WINDOWS[one]]
         else:
@@ -114,9 +114,9 @@ def probe(
     *,
     load: Callable[[str], ctypes.CDLL] = ctypes.CDLL,
 ) -> Availability:
-    """Say whether the libraries of `providers`, those that they load later (`lazy`), a driver and a GPU are there.
+    """Check for the libraries of `providers`, those that they load later (`lazy`), a driver and a GPU.
 
-    Libraries are looked for, not loaded: they are hundreds of megabytes. Only the driver is (`load`), and asked.
+    Libraries are found, not loaded: they have hundreds of megabytes. Only the driver is loaded (by `load`).
     """
     if runtime is None:
         return Unusable("ONNX Runtime is not installed", hint='pip install "epkit[gpu]"')
@@ -148,13 +148,13 @@ def preload(runtime: ModuleType, installed: Installed | None) -> None:
 
 
 def missing_libraries(names: Iterable[str], directories: Sequence[Path]) -> dict[str, str]:
-    """Return those of the libraries that are not there, the driver's apart, each with what the loader said."""
+    """Return the missing libraries, without the driver's, each with the error of the loader."""
     absent = [name for name in dict.fromkeys(names) if name != DRIVER and not libraries.find_library(name, directories)]
     return {name: error for name in absent if (error := libraries.try_load(name))}
 
 
 def absence(missing: Mapping[str, str], directories: Sequence[Path], gpu: bool | None) -> str:
-    """Say in a sentence what is missing (name to the loader's words), and what is there in its place."""
+    """Describe what is missing (name to the loader's error), and other versions that were found."""
     (_, sentence), *others = missing.items()
     named = [f"and {name} of the NVIDIA driver" if name == DRIVER else name for name, _ in others]
     if named:
@@ -170,7 +170,7 @@ def absence(missing: Mapping[str, str], directories: Sequence[Path], gpu: bool |
 
 
 def remedy(names: Collection[str], runtime: Installed | None) -> str:
-    """Return the command that brings the missing libraries `names`."""
+    """Return the command that installs the missing libraries `names`."""
     major = runtime.cuda_major if runtime else 0
     packages = []
     for name in names:
@@ -188,7 +188,7 @@ def remedy(names: Collection[str], runtime: Installed | None) -> str:
 
 
 def ask_driver(driver: ctypes.CDLL, runtime: Installed) -> Availability:
-    """Ask the loaded driver for its version and its devices."""
+    """Query the loaded driver for its version and its devices."""
     version, count, device = ctypes.c_int(0), ctypes.c_int(0), ctypes.c_int(0)
     name = ctypes.create_string_buffer(256)
     driver.cuDriverGetVersion(ctypes.byref(version))
@@ -213,7 +213,7 @@ def ask_driver(driver: ctypes.CDLL, runtime: Installed) -> Availability:
 
 
 def gpu(ordinal: int, *, load: Callable[[str], ctypes.CDLL] = ctypes.CDLL) -> str:
-    """Name a GPU, its compute capability and its driver, without CUDA; what cannot be known is left out."""
+    """Describe a GPU, its compute capability and its driver, without CUDA; unknown parts are left out."""
     facts = [_read(Path("/proc/driver/nvidia/version")).partition("\n")[0]]
     device, major, minor = ctypes.c_int(0), ctypes.c_int(0), ctypes.c_int(0)
     name = ctypes.create_string_buffer(256)
@@ -228,7 +228,7 @@ def gpu(ordinal: int, *, load: Callable[[str], ctypes.CDLL] = ctypes.CDLL) -> st
 
 
 def used_memory(ordinal: int = 0, *, load: Callable[[str], ctypes.CDLL] = ctypes.CDLL) -> int | None:
-    """Return how many bytes of a GPU's memory are taken, by whomever; None where NVIDIA's library does not tell."""
+    """Return the used bytes of a GPU's memory, of all processes; None if NVIDIA's library does not report them."""
     try:
         library = load("nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1")
     except OSError:
@@ -240,7 +240,7 @@ def used_memory(ordinal: int = 0, *, load: Callable[[str], ctypes.CDLL] = ctypes
 
 
 def hint(cause: str, runtime: Installed | None) -> str:
-    """Return the command that mends a failure described as `cause` by ONNX Runtime or the driver; empty if unknown."""
+    """Return the command that fixes the failure `cause` of ONNX Runtime or the driver, or "" if unknown."""
     if libraries := re.findall(r"\blib(?:cu|nv)\w+\.so(?:\.\d+)?\b|\b(?:cu|nv)\w+\.dll\b", cause):
         return remedy(libraries, runtime)
     newer = _FIRST_DRIVER.get(runtime.cuda_major if runtime else 0)
@@ -258,7 +258,7 @@ def hint(cause: str, runtime: Installed | None) -> str:
 
 
 def fingerprint(runtime: Installed | None, providers: Sequence[str], lazy: Iterable[str] = ()) -> list[str]:
-    """List what the answer of `probe` depends on."""
+    """List what the result of `probe` depends on."""
     facts = [f"{name}={os.environ.get(name)!r}" for name in _VARIABLES]
     facts += sorted(path.name for one in ("nvidia[0-9]*", "dxg") for path in Path("/dev").glob(one))
     facts.append(_read(Path("/proc/driver/nvidia/version")))
@@ -272,7 +272,7 @@ def fingerprint(runtime: Installed | None, providers: Sequence[str], lazy: Itera
 
 
 def gpu_on_bus(devices: Path = Path("/sys/bus/pci/devices")) -> bool | None:
-    """Say whether the PCI bus shows an NVIDIA GPU; None where that cannot be told (WSL, Tegra, no such directory)."""
+    """Return whether the PCI bus has an NVIDIA GPU; None if unknown (WSL, Tegra, no such directory)."""
     cards = [*devices.glob("*/vendor")]
     if not cards or Path("/dev/dxg").exists() or Path("/dev/nvmap").exists():
         return None

@@ -1,6 +1,6 @@
-"""What can one provider really do? Runs in a child process, where a crash or a hang is an answer too.
+"""Prove one provider in a child process, where a crash or a hang is a result too.
 
-Asks the plugin's own probe, then runs a tiny model on that provider alone and checks who took it and what came out.
+Calls the plugin's own probe, then runs a tiny model on that provider alone, and checks the placement and the outputs.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from epkit.discovery.proof import proof_of
 from epkit.discovery.registry import Plugin, load
 from epkit.errors import EpkitError
 from epkit.provider import Availability, Device, Proof, Provider, Unusable, Usable
-from epkit.runtime import api
-from epkit.runtime.configured import Candidate
-from epkit.runtime.plugin_calls import availability_of, hint_for
+from epkit.runtime import api, create
+from epkit.runtime.configured import ConfiguredProvider
+from epkit.runtime.plugin_calls import hint_for, probe_availability
 
 
 def main() -> None:
@@ -40,47 +40,47 @@ def main() -> None:
 
 def _answer(plugin: Plugin, name: str, device: Device | None) -> Availability:
     try:
-        provider = next(one for one in load(plugin) if one.name == name)
+        provider = next(provider for provider in load(plugin) if provider.name == name)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code
         traceback.print_exc()
         return Unusable(f"its plugin raised {type(error).__name__}: {error}", transient=True)
-    answer = availability_of(provider)
+    answer = probe_availability(provider)
     if isinstance(answer, Unusable):
         return answer
-    # What fails from here on may be gone in a minute: a device that is busy, memory that is taken.
+    # Errors from here on are transient: a busy device, no free memory.
     try:
-        api.keep_log()
+        api.enable_log()
         _prove(provider, device)
-    except api.OpenFault as fault:
+    except create.OpenFault as fault:
         return Unusable(fault.cause, hint_for(provider, fault.cause) or fault.hint, transient=True)
     except EpkitError as error:
         return Unusable(error.message, error.hint, transient=True)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a provider raises is its answer
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code
         traceback.print_exc()
         return Unusable(describe_error(error), hint_for(provider, str(error)), transient=True)
     return answer
 
 
 def _prove(provider: Provider, device: Device | None) -> None:
-    """Run the tiny model on `provider` alone; raises with what was wrong."""
+    """Run the tiny model on `provider` alone; raises OpenFault if placement or outputs are wrong."""
     import numpy as np
 
     proof: Proof = proof_of(provider)
     entries = {"session.record_ep_graph_assignment_info": "1"}
     if provider.ort_name != api.CPU_ORT_NAME:
         entries["session.disable_cpu_ep_fallback"] = "1"
-    session = api.create(
+    session = create.create_session(
         proof.model,
-        [Candidate(provider, provider.options(), device)],
-        api.Settings(properties={"log_severity_level": 3}, entries=entries),
+        [ConfiguredProvider(provider, provider.options(), device)],
+        create.Settings(properties={"log_severity_level": 3}, entries=entries),
     )
-    takers = {ort_name for ort_name, _ in api.assigned(session)}
+    takers = {ort_name for ort_name, _ in create.get_assignments(session)}
     if takers != {provider.ort_name}:
-        raise api.OpenFault(f"it took no node of a tiny model; {', '.join(sorted(takers)) or 'nobody'} did")
+        raise create.OpenFault(f"it took no node of a tiny model; {', '.join(sorted(takers)) or 'nobody'} did")
     value = np.array(proof.input, dtype=np.float32).reshape(proof.input_shape)
     (output,) = session.run(None, {session.get_inputs()[0].name: value})
     if not np.allclose(np.ravel(output), proof.output, rtol=1e-2, atol=1e-2):
-        raise api.OpenFault(f"it computed {np.ravel(output).tolist()} where {list(proof.output)} is right")
+        raise create.OpenFault(f"it computed {np.ravel(output).tolist()} where {list(proof.output)} is right")
 
 
 if __name__ == "__main__":

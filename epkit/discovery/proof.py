@@ -57,4 +57,4 @@ OF: Mapping[Network, Proof] = {"convolutions": CONVOLUTION, "mlp": MLP, "attenti
 
 def proof_of(provider: Provider) -> Proof:
     """Return the model that proves a provider: its own, else epkit's for the first kind of network that it is for."""
-    return provider.proof or OF.get(next(iter(provider.networks), "convolutions"), CONVOLUTION)
+    return provider.self_test.proof or OF.get(next(iter(provider.self_test.networks), "convolutions"), CONVOLUTION)

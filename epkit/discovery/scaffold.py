@@ -1,7 +1,7 @@
-"""What are the files of a new plugin?
+"""Write the files of a new plugin.
 
-A complete distribution, small enough to be read: the entry point, a provider and its options, tests on the
-conformance kit. The files are templates in `epkit/discovery/templates`; `$name` and the like are all that is filled in.
+They are a complete distribution: the entry point, a provider and its options, tests with the conformance kit. The
+templates are in `epkit/discovery/templates`, with fields such as `$name`.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ SCHEMA = "epkit.new-plugin/1"
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _LONGEST = 40
-_MAY_BE = f"lower-case letters, digits and single dashes, a letter first, {_LONGEST} characters at most"
+_VALID_NAME = f"lower-case letters, digits and single dashes, a letter first, {_LONGEST} characters at most"
 _WHEEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _SUFFIX = "ExecutionProvider"
 
 
 @dataclass(frozen=True, slots=True)
 class NewPlugin:
-    """What was written, what in it is a guess, and the next thing to type."""
+    """The written files, notes on what is a guess, and the next command."""
 
     name: str
     directory: str
@@ -52,7 +52,7 @@ class NewPlugin:
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """What differs from one kind of provider to the next: the template, and what is filled in there."""
+    """The template of one kind of provider, and its fields."""
 
     template: str
     ort_name: str
@@ -65,37 +65,37 @@ class _Kind:
 def new_plugin(name: str, *, library: str | None = None, output_dir: str | Path | None = None) -> NewPlugin:
     """Write a distribution with a provider named `name`, in `output_dir`, else in `epkit-NAME`.
 
-    The provider is one that is built into ONNX Runtime, or with `library` the one in that wheel, whose facts are read
-    when it is installed. Raises ConfigError for a name that cannot be, and for a directory that is there already.
+    The provider is built into ONNX Runtime, or with `library` comes from that wheel, whose facts are read if it is
+    installed. Raises ConfigError if the name is invalid or the directory exists.
     """
     _check(name)
-    kind = _builtin(name) if library is None else _library(library)
+    kind = _describe_built_in(name) if library is None else _describe_library(library)
     directory = Path(output_dir) if output_dir is not None else Path(f"epkit-{name}")
-    notes = (*_taken(name), *kind.notes)
-    files = _rendered(name, kind)
+    notes = (*_name_notes(name), *kind.notes)
+    files = _render(name, kind)
     _write(directory, files)
     place = shlex.quote(str(directory))
-    typed = f"pip install --editable {place} && epkit providers {name} && pytest {place}"
-    return NewPlugin(name, str(directory), tuple(files), kind.ort_name, library, notes, typed)
+    command = f"pip install --editable {place} && epkit providers {name} && pytest {place}"
+    return NewPlugin(name, str(directory), tuple(files), kind.ort_name, library, notes, command)
 
 
 def _check(name: str) -> None:
     if not _NAME.fullmatch(name) or len(name) > _LONGEST:
         better = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-0123456789")[:_LONGEST].strip("-")
         hint = f"epkit new-plugin {better}" if better else "epkit new-plugin acme"
-        raise ConfigError(f"{name!r} cannot be the name of a provider: it must be {_MAY_BE}", hint=hint)
+        raise ConfigError(f"{name!r} cannot be the name of a provider: it must be {_VALID_NAME}", hint=hint)
     package, owner = _package(name), f"epkit-{name}"
     if wheels.origin(package) and not wheels.version(owner):
-        told = f"the package of {name!r} would be {package}, and there is one already: {wheels.origin(package)}"
-        raise ConfigError(told, hint="take another name: the two would overwrite each other's files")
+        message = f"the package of {name!r} would be {package}, and there is one already: {wheels.origin(package)}"
+        raise ConfigError(message, hint="take another name: the two would overwrite each other's files")
 
 
 def _package(name: str) -> str:
     return f"epkit_{name.replace('-', '_')}"
 
 
-def _taken(name: str) -> tuple[str, ...]:
-    """Point out that a provider of that name is installed."""
+def _name_notes(name: str) -> tuple[str, ...]:
+    """Return a note if a provider of that name is installed."""
     entries = [entry for entry in discover().entries if name in (entry.name, entry.plugin.name)]
     if not entries:
         return ()
@@ -105,21 +105,21 @@ def _taken(name: str) -> tuple[str, ...]:
     return (f"{name!r} is a provider of {owner} here: of the two, one will be listed as broken",)
 
 
-def _builtin(name: str) -> _Kind:
-    """Describe a provider that ONNX Runtime has built in; one that it does not know is a guess."""
-    known = _known(name)
-    ort_name, driver = known or _guessed(name), f"lib{name.replace('-', '_')}.so.1"
+def _describe_built_in(name: str) -> _Kind:
+    """Describe a provider that is built into ONNX Runtime; guess what ONNX Runtime does not know."""
+    known = _known_name(name)
+    ort_name, driver = known or _guess_name(name), f"lib{name.replace('-', '_')}.so.1"
     here = next(iter(wheels.runtimes()), "onnxruntime") if known in _built_in() else ""
     runtime = here or f"onnxruntime-{name}"
     guesses = ([] if known else [ort_name, driver]) + ([] if here else [runtime])
-    told = f"; guessed: {', '.join(guesses)}" if guesses else ""
-    todo = f"fill in {_package(name)}/provider.py: which ONNX Runtime has it, what its driver brings{told}"
+    guessed = f"; guessed: {', '.join(guesses)}" if guesses else ""
+    todo = f"fill in {_package(name)}/provider.py: which ONNX Runtime has it, what its driver brings{guessed}"
     fields = {"runtime": runtime, "libraries": "" if known else f'"{driver}",'}
     return _Kind("builtin", ort_name, "built into ONNX Runtime", fields, notes=(todo,))
 
 
-def _library(wheel: str) -> _Kind:
-    """Describe a provider from a plugin library, as its wheel does when it is installed, else by guesses."""
+def _describe_library(wheel: str) -> _Kind:
+    """Describe a provider from a plugin library: by its wheel if installed, else by guesses."""
     if not _WHEEL.fullmatch(wheel):
         raise ConfigError(f"--library is the name of a wheel, not {wheel!r}", hint="--library onnxruntime-ep-openvino")
     module, version = wheel_library.module_of(wheel), wheels.version(wheel)
@@ -129,59 +129,59 @@ def _library(wheel: str) -> _Kind:
             raise wheel_library.NotKnown(f"{wheel} is not installed")
         facts = wheel_library.ask(wheel, module)
         file, known, others = facts.file, facts.ort_names[:1], facts.ort_names[1:]
-        ort_name = known[0] if known else _named(wheel)
+        ort_name = known[0] if known else _guess_library_name(wheel)
         notes += [f"{wheel}: {facts.note}"] if facts.note else []
         notes += [] if known else [f"{ort_name} is a guess"]
-        notes += [f"{wheel} has {one} too: return a provider for it as well, or leave it out" for one in others]
+        notes += [f"{wheel} has {other} too: return a provider for it as well, or leave it out" for other in others]
     except wheel_library.NotALibrary as error:
-        told = f"{wheel} brings no plugin library of ONNX Runtime: {error}"
-        raise ConfigError(told, hint="leave --library out for a provider that is built into ONNX Runtime") from error
+        message = f"{wheel} brings no plugin library of ONNX Runtime: {error}"
+        raise ConfigError(message, hint="leave --library out for a provider that is built into ONNX Runtime") from error
     except wheel_library.NotKnown as error:
         stem = _stem(wheel)
         file = wheels.shared_library(f"onnxruntime_providers_{stem.replace('-', '_').replace('.', '_')}")
-        ort_name = _named(wheel)
+        ort_name = _guess_library_name(wheel)
         notes.append(f"{error}: module {module}, library {file} and {ort_name} are guesses")
     # Of a pre-release itself: 0.1.0.dev6 is older than 0.1.
     early = re.search(r"[a-z]", version.partition("+")[0].replace(".post", ""))
     oldest = f">={version if early else '.'.join(map(str, wheels.numbers(version)[:2]))}" if version else ""
-    fields = {"wheel": wheel, "module": module, "file": _spelt(file)}
+    fields = {"wheel": wheel, "module": module, "file": _as_code(file)}
     return _Kind("library", ort_name, f"from the plugin library in {wheel}", fields, wheel + oldest, tuple(notes))
 
 
-def _known(name: str) -> str:
-    """Return what ONNX Runtime calls the provider, if it knows one that is spelt alike; empty otherwise."""
+def _known_name(name: str) -> str:
+    """Return ONNX Runtime's name of the provider, if it knows one of that spelling; else ""."""
     wanted = name.replace("-", "").lower()
     try:
-        names = [str(one) for one in api.load().get_all_providers()]
+        names = [str(provider) for provider in api.load().get_all_providers()]
     except RuntimeMissing:
         return ""
-    return next((one for one in names if one.removesuffix(_SUFFIX).lower() == wanted), "")
+    return next((known for known in names if known.removesuffix(_SUFFIX).lower() == wanted), "")
 
 
 def _built_in() -> list[str]:
     """List the providers that the installed ONNX Runtime was built with."""
     try:
-        return [str(one) for one in api.load().get_available_providers()]
+        return [str(provider) for provider in api.load().get_available_providers()]
     except RuntimeMissing:
         return []
 
 
 def _stem(wheel: str) -> str:
-    """Return what a wheel's name says of its provider."""
+    """Return the part of a wheel's name that is the provider's."""
     return wheel.lower().removeprefix("onnxruntime-").removeprefix("ep-")
 
 
-def _named(wheel: str) -> str:
-    """Return what ONNX Runtime may call the provider of a wheel."""
-    return _known(_stem(wheel)) or _guessed(_stem(wheel))
+def _guess_library_name(wheel: str) -> str:
+    """Return the likely name of a wheel's provider in ONNX Runtime."""
+    return _known_name(_stem(wheel)) or _guess_name(_stem(wheel))
 
 
-def _guessed(name: str) -> str:
+def _guess_name(name: str) -> str:
     return "".join(part.capitalize() for part in re.split("[^a-z0-9]", name)) + _SUFFIX
 
 
-def _spelt(file: str) -> str:
-    """Write the file's name as code that holds on every system, where it has the usual form on this one."""
+def _as_code(file: str) -> str:
+    """Return the file's name as code; it holds on every system if the name has this system's usual form."""
     path = PurePosixPath(file)
     stem = path.stem.removeprefix("lib")
     if wheels.shared_library(stem) != path.name:
@@ -190,7 +190,7 @@ def _spelt(file: str) -> str:
     return f'{folder}wheels.shared_library("{stem}")'
 
 
-def _rendered(name: str, kind: _Kind) -> dict[str, str]:
+def _render(name: str, kind: _Kind) -> dict[str, str]:
     """Return the files by their paths."""
     package, here = _package(name), importlib.resources.files("epkit.discovery") / "templates"
     major, minor = wheels.numbers(__version__)[:2]
@@ -211,13 +211,13 @@ def _rendered(name: str, kind: _Kind) -> dict[str, str]:
         "title": _title(name, "".join(texts.values())),
         "ort_name": kind.ort_name,
         "origin": kind.origin,
-        "dependencies": ", ".join(f'"{one}"' for one in dependencies),
+        "dependencies": ", ".join(f'"{dependency}"' for dependency in dependencies),
     }
     return {place: Template(text).substitute(fields | kind.fields) for place, text in texts.items()}
 
 
 def _title(name: str, text: str) -> str:
-    """Return the name of the class; one that the files use for something else gets a suffix."""
+    """Return the name of the class, with a suffix if the files use it for something else."""
     title = "".join(part.capitalize() for part in name.split("-"))
     return f"{title}Provider" if keyword.iskeyword(title) or re.search(rf"\b{title}\b", text) else title
 
@@ -233,8 +233,8 @@ def _write(directory: Path, files: Mapping[str, str]) -> None:
                 (directory / place).write_text(text, encoding="utf-8")
             unfinished.pop_all()
     except FileExistsError as error:
-        told = f"{error.filename} is there already, so nothing was written"
-        raise ConfigError(told, hint=f"--output-dir {directory}-2, or move it away") from error
+        message = f"{error.filename} is there already, so nothing was written"
+        raise ConfigError(message, hint=f"--output-dir {directory}-2, or move it away") from error
     except OSError as error:
-        told = f"{directory} cannot be written: {error.strerror or error}"
-        raise ConfigError(told, hint="--output-dir DIR writes elsewhere") from error
+        message = f"{directory} cannot be written: {error.strerror or error}"
+        raise ConfigError(message, hint="--output-dir DIR writes elsewhere") from error

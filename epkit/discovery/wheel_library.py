@@ -1,9 +1,9 @@
-"""Read what an installed wheel says about the plugin library that it brings, or else find the library.
+"""Find the plugin library of an installed wheel, and the names of its providers.
 
-The wheels named `onnxruntime-ep-*` have a module with `get_library_path`, `get_ep_name` and `get_ep_names`. In others,
-ONNX Runtime is the judge: what it registers is a plugin library, and the devices that this adds have the names. To
-import a module may change the environment, and to load a library may crash, so both are done in a child process: this
-module again, as a script.
+The wheels named `onnxruntime-ep-*` have a module with `get_library_path`, `get_ep_name` and `get_ep_names`. Of other
+wheels, a file that ONNX Runtime can register is a plugin library, and the devices that it adds have the names.
+Importing a module may change the environment, and loading a library may crash, so both are done in a child process:
+this module again, as a script.
 """
 
 from __future__ import annotations
@@ -24,36 +24,36 @@ from epkit.errors import RunError
 from epkit.runtime import api
 
 EXPORT = "CreateEpFactories"
-"""What ONNX Runtime calls in a plugin library."""
+"""The function of a plugin library that ONNX Runtime calls."""
 SUFFIXES = (".so", ".dll", ".dylib")
 SECONDS = 60.0
-"""How long the module of a wheel may take to be imported, or its library to be loaded."""
+"""The time limit for importing the module of a wheel, or loading its library."""
 
 _TRIAL = "epkit-trial"
 
 
 @dataclass(frozen=True, slots=True)
 class LibraryFacts:
-    """What a wheel says of itself: its module, the library's file below that, and ONNX Runtime's names for it."""
+    """The module of a wheel, the library's file below it, and ONNX Runtime's names of its providers."""
 
     module: str
     file: str
     ort_names: tuple[str, ...]
-    """Empty where only the library's devices have the name, and it lists none here."""
+    """Empty if only the library's devices have the name, and it lists none here."""
     note: str = ""
-    """What its author should know about the names."""
+    """A note on the names."""
 
 
 class NotALibrary(Exception):
-    """Neither the module nor a file of the wheel is that of a plugin library."""
+    """The wheel has no plugin library."""
 
 
 class NotKnown(Exception):
-    """The module could not be asked: it failed, crashed or hung."""
+    """The facts could not be read: the module failed, crashed or hung."""
 
 
 def module_of(wheel: str) -> str:
-    """Return the module that a wheel brings, from its list of files; guessed from its name when there is none."""
+    """Return the module of a wheel, from its list of files; guess it from the name if there is none."""
     guessed = wheel.lower().replace("-", "_").replace(".", "_")
     try:
         files = importlib.metadata.files(wheel) or ()
@@ -64,7 +64,7 @@ def module_of(wheel: str) -> str:
 
 
 def ask(wheel: str, module: str) -> LibraryFacts:
-    """Ask the module of a wheel in a child process; raises NotALibrary, or NotKnown with what went wrong."""
+    """Read the facts in a child process; raises NotALibrary, or NotKnown with the reason."""
     try:
         child = Child("epkit.discovery.wheel_library")
     except RunError as error:
@@ -73,8 +73,8 @@ def ask(wheel: str, module: str) -> LibraryFacts:
         child.send({"module": module, "files": [str(file) for file in _libraries(wheel, module)]})
         reply = child.receive(SECONDS)
         if reply is None:
-            said = child.last_line()
-            raise NotKnown(f"asking {module} {child.describe_end()}" + (f": {said}" if said else ""))
+            output = child.last_line()
+            raise NotKnown(f"asking {module} {child.describe_end()}" + (f": {output}" if output else ""))
     match reply:
         case {"library": str(library), "names": [*names], "note": str(note)}:
             folder = Path(wheels.origin(module)).parent
@@ -87,9 +87,9 @@ def ask(wheel: str, module: str) -> LibraryFacts:
 
 
 def _libraries(wheel: str, module: str) -> Iterator[Path]:
-    """Yield the files of a wheel that may be plugin libraries: those that hold the name of what one exports."""
+    """Yield the files of a wheel that may be plugin libraries: those with the name of the exported function."""
     if wheel in wheels.runtimes():
-        return  # its libraries look the name up, or are those of providers that it has built in
+        return  # the libraries of ONNX Runtime have the name too
     try:
         listed = [Path(str(file.locate())) for file in importlib.metadata.files(wheel) or ()]
     except importlib.metadata.PackageNotFoundError:
@@ -113,55 +113,55 @@ def _main() -> None:
     if request is not None:
         files = request["files"]
         assert isinstance(files, list)
-        parent.send(_told(str(request["module"]), [str(file) for file in files]))
+        parent.send(_read_facts(str(request["module"]), [str(file) for file in files]))
         parent.exit()
 
 
-def _told(name: str, files: list[str]) -> dict[str, object]:
-    """Return what the module says; where it says too little, what ONNX Runtime says of the wheel's libraries."""
+def _read_facts(name: str, files: list[str]) -> dict[str, object]:
+    """Return the facts from the module, or else from registering the wheel's libraries."""
     try:
         module: ModuleType | None = importlib.import_module(name)
-        found = _said(module)
+        found = _read_module(module)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code
         module, found = None, {"raised": f"importing {name} raised {type(error).__name__}: {error}"}
     if "library" in found or not files:
         return found
-    return _registered(files, str(getattr(module, "EP_NAME", "")))
+    return _register(files, str(getattr(module, "EP_NAME", "")))
 
 
-def _said(module: ModuleType | None) -> dict[str, object]:
+def _read_module(module: ModuleType | None) -> dict[str, object]:
     for function in ("get_library_path", "get_ep_name"):
         if not callable(getattr(module, function, None)):
             return {"lacks": function}
     assert module is not None
     first = str(module.get_ep_name())
-    others = [str(one) for one in module.get_ep_names()] if hasattr(module, "get_ep_names") else []
+    others = [str(ort_name) for ort_name in module.get_ep_names()] if hasattr(module, "get_ep_names") else []
     return {"library": str(module.get_library_path()), "names": list(dict.fromkeys([first, *others])), "note": ""}
 
 
-def _registered(files: list[str], called: str) -> dict[str, object]:
-    """Register the first of the files that ONNX Runtime takes, and read the names of its devices.
+def _register(files: list[str], called: str) -> dict[str, object]:
+    """Register the first file that ONNX Runtime accepts, and read the names of its devices.
 
-    `called` is what the module calls the provider, for a library that takes whatever name it is registered by.
+    `called` is the module's name of the provider, for a library that takes the name that it is registered by.
     """
     try:
         runtime = api.load()
     except Exception as error:  # noqa: BLE001 - missing or damaged
         return {"raised": f"to read the names in {files[0]} takes an ONNX Runtime: {error}"}
     faults = []
-    before = {one.ep_name for one in runtime.get_ep_devices()}
+    before = {device.ep_name for device in runtime.get_ep_devices()}
     for file in files:
         try:
             runtime.register_execution_provider_library(_TRIAL, file)
-        except Exception as error:  # noqa: BLE001 - whatever ONNX Runtime or the library raises is the answer
+        except Exception as error:  # noqa: BLE001 - foreign code
             faults.append(f"{Path(file).name} cannot be registered: {describe_error(error)}")
             continue
-        names = sorted({one.ep_name.split(".")[0] for one in runtime.get_ep_devices()} - before)
+        names = sorted({device.ep_name.split(".")[0] for device in runtime.get_ep_devices()} - before)
         if names == [_TRIAL]:
             note = "the library takes the name that it is registered by"
             return {"library": file, "names": [called] if called else [], "note": note}
         note = "" if names else "the library lists no device on this machine, so its names cannot be read"
-        return {"library": file, "names": [one for one in names if one != _TRIAL], "note": note}
+        return {"library": file, "names": [ort_name for ort_name in names if ort_name != _TRIAL], "note": note}
     return {"raised": "; ".join(faults)}
 
 

@@ -1,4 +1,4 @@
-"""Do these targets compute the same on one model?"""
+"""Compare what several targets compute on one model."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from epkit._system.arguments import check_integer, check_names
-from epkit._system.folders import make_scratch_folder, write_scratch
+from epkit._system.folders import make_scratch_folder
 from epkit.config.file import ConfigSource, load
 from epkit.config.target import read as read_target
 from epkit.discovery.registry import discover
 from epkit.errors import ConfigError
 from epkit.model.assumed_sizes import describe_assumed
 from epkit.model.digest import digest_model
-from epkit.model.file import Model, Source, read_model
+from epkit.model.file import Model, Source
 from epkit.parity.agreement import Agreement, agreement, incomparable, judged
 from epkit.parity.conditioning import Conditioning, conditioning
 from epkit.parity.divergence import Divergence, Tensors, tensors, trace
@@ -26,8 +26,15 @@ from epkit.parity.result import Comparison, Judgement, Row
 from epkit.parity.tolerance import AUTO, Tolerance, determined, judge, tolerance_of
 from epkit.runtime.configured import CPU
 from epkit.session.fault import Fault, raise_common_fault
-from epkit.session.open import check_fit
-from epkit.session.request import Candidate, chosen, external_folder, planned, sendable, strictly
+from epkit.session.request import (
+    OpenRequest,
+    PlannedTarget,
+    external_folder,
+    plan_target,
+    plan_targets,
+    read_candidates,
+    strictly,
+)
 
 SEEDS = 5
 """How many sets of made-up inputs are run: one of them may agree by luck."""
@@ -61,19 +68,16 @@ def compare(
         raise ConfigError(f"a comparison takes two targets or more, not {len(targets)}", hint="-t cpu -t openvino")
     check_integer(seeds, "the number of seeds", "give a number from 1 on: --seeds 5")
     written, registry = load(config), discover()
-    wanted = chosen(targets, written, registry)
-    folder_of_weights = next((one for one in map(external_folder, wanted) if one), None)
-    contents = read_model(model, folder=folder_of_weights)
-    for target in wanted:
-        check_fit(contents, target)
+    wanted = read_candidates(targets, written, registry)
+    request = OpenRequest(model, config=config)
+    contents = request.read_model(*wanted)
     given = feed({} if inputs is None else inputs, wanted, contents, dimensions or {})
     sha256 = digest_model(contents)
-    candidates = planned(wanted, registry, refresh=refresh)
+    candidates = plan_targets(wanted, registry, refresh=refresh)
     with make_scratch_folder() as folder:
         task = Task(
-            *_file(contents, folder),
-            weights=_weights(contents, folder_of_weights),
-            config=sendable(config),
+            request.for_child(folder),
+            weights=_weights(contents, external_folder(*wanted)),
             feed=given,
             seeds=tuple(range(seeds)),
             folder=folder,
@@ -85,8 +89,8 @@ def compare(
         raise_common_fault([one if isinstance(one, Fault) else None for one in found])
         first = next((at for at, one in enumerate(found) if isinstance(one, Ran)), 0)
 
-        def cpu() -> Candidate:
-            return planned([strictly(read_target(CPU, written, registry))], registry, refresh=False)[0]
+        def cpu() -> PlannedTarget:
+            return plan_target(strictly(read_target(CPU, written, registry)), registry)
 
         looking = _Looking(contents, candidates[first], task, within, cpu)
         rows = tuple(
@@ -105,15 +109,6 @@ def compare(
         seeds=tuple(one.seed for one in ran.runs) if ran else (),
         notes=(*written.ignored, *(_notes(ran, seeds, contents) if ran else ())),
     )
-
-
-def _file(contents: Model, folder: Path) -> tuple[Path, bool]:
-    """Return the file of a model, and whether it was given as bytes, which become one."""
-    if not isinstance(contents.source, bytes):
-        return contents.source, False
-    file = folder / "model"
-    write_scratch(file, contents.source)
-    return file, True
 
 
 def _settled(task: Task, found: Ran | Fault) -> Task:
@@ -142,7 +137,7 @@ def _notes(ran: Ran, seeds: int, contents: Model) -> list[str]:
     return notes
 
 
-def _row(candidate: Candidate, found: Ran | Fault, reference: Ran | Fault | None, looking: _Looking) -> Row:
+def _row(candidate: PlannedTarget, found: Ran | Fault, reference: Ran | Fault | None, looking: _Looking) -> Row:
     """Make a target's row; without a reference, it is the reference itself."""
     if isinstance(found, Fault):
         return Row(candidate.name, candidate.plan.target.first.name, fault=found)
@@ -212,16 +207,16 @@ class _Looking:
     """What it takes to look into the model where outputs differ."""
 
     def __init__(
-        self, contents: Model, reference: Candidate, task: Task, within: Tolerance, cpu: Callable[[], Candidate]
+        self, contents: Model, reference: PlannedTarget, task: Task, within: Tolerance, cpu: Callable[[], PlannedTarget]
     ) -> None:
         self.reference = reference
         self.within = within
         self._contents, self._task, self._plan_cpu = contents, task, cpu
-        self._cpu: Candidate | None = None
+        self._cpu: PlannedTarget | None = None
         self._tensors: Tensors | None = None
 
     def at(
-        self, candidate: Candidate, wrong: Judgement
+        self, candidate: PlannedTarget, wrong: Judgement
     ) -> tuple[Divergence | None, Conditioning | None, tuple[str, ...]]:
         """Find where a candidate and the reference part, and how far rounding moves the outputs; notes say why not."""
         if not self._contents.is_parsed or self._contents.compiled_for:

@@ -18,7 +18,7 @@ from epkit.parity.outputs import read
 from epkit.parity.process import Ran, Task, run
 from epkit.parity.tolerance import of_largest
 from epkit.session.fault import Fault
-from epkit.session.request import Candidate
+from epkit.session.request import PlannedTarget
 
 DRAWS = 4
 """How many runs are compared; each draws anew."""
@@ -47,7 +47,7 @@ class Conditioning:
         return math.inf if found is None else found
 
 
-def conditioning(found: Tensors, cpu: Candidate, task: Task, extra: Sequence[str] = ()) -> Conditioning | Fault:
+def conditioning(found: Tensors, cpu: PlannedTarget, task: Task, extra: Sequence[str] = ()) -> Conditioning | Fault:
     """Measure how far rounding moves the outputs, and the tensors named in `extra`, for the first seed of the task."""
     dtypes = {name: one["dtype"] for name, one in found.described.items() if name in found.makers}
     moving = {name: dtype for name, dtype in dtypes.items() if dtype in ROUNDING_STEPS}

@@ -15,7 +15,6 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from epkit._system.folders import write_scratch
 from epkit.model.edit import ALIASES, GraphNode, add_outputs, find_dependent_nodes
 from epkit.model.file import Model
 from epkit.model.types import BITS
@@ -24,7 +23,7 @@ from epkit.parity.metrics import Metrics, measure
 from epkit.parity.outputs import Outputs, read
 from epkit.parity.process import Ran, Task, run
 from epkit.parity.tolerance import Tolerance, judge, of_largest
-from epkit.session.request import Candidate
+from epkit.session.request import EXTERNAL_FOLDER, PlannedTarget
 
 GROUP_BYTES = 256 * 2**20
 """How much the tensors of one group hold together; one that is larger is a group of its own."""
@@ -79,7 +78,7 @@ class Tensors:
         return elements * BITS.get(found["dtype"], 64) // 8
 
 
-def tensors(model: Model, candidate: Candidate, task: Task) -> Tensors:
+def tensors(model: Model, candidate: PlannedTarget, task: Task) -> Tensors:
     """Find the tensors of a model, and ask ONNX Runtime on a target what they are, without running it."""
     contents = model.source if isinstance(model.source, bytes) else model.source.read_bytes()
     found = find_dependent_nodes(contents, [one.name for one in model.inputs])
@@ -98,12 +97,12 @@ def tensors(model: Model, candidate: Candidate, task: Task) -> Tensors:
 def changed(task: Task, contents: bytes, **changes: Any) -> Iterator[Task]:
     """Give the task for a model that was changed; its files are gone afterwards."""
     with tempfile.TemporaryDirectory(dir=task.folder) as folder:
-        file = Path(folder) / "changed.onnx"
-        write_scratch(file, contents)
-        yield replace(task, model=file, in_memory=True, altered=True, folder=Path(folder), **changes)
+        session_options = {"config": {EXTERNAL_FOLDER: task.weights}} if task.weights else None
+        request = replace(task.request, model=contents, session_options=session_options).for_child(Path(folder))
+        yield replace(task, request=request, altered=True, folder=Path(folder), **changes)
 
 
-def trace(found: Tensors, sides: Sequence[Candidate], task: Task, tolerance: Tolerance) -> Divergence:
+def trace(found: Tensors, sides: Sequence[PlannedTarget], task: Task, tolerance: Tolerance) -> Divergence:
     """Find the first tensor that differs between two targets, for the first seed of the task."""
     strict = replace(tolerance, conditioned=False)
     exposing = [_Exposing(side, task, found.contents) for side in sides]
@@ -160,7 +159,7 @@ def groups(found: Tensors) -> Iterator[list[str]]:
 class _Exposing:
     """One target, which runs the model with some of its tensors as outputs."""
 
-    def __init__(self, candidate: Candidate, task: Task, contents: bytes) -> None:
+    def __init__(self, candidate: PlannedTarget, task: Task, contents: bytes) -> None:
         self.skipped: list[str] = []
         self._candidate, self._task, self._contents = candidate, task, contents
         self._openings = 0

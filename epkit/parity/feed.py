@@ -30,9 +30,9 @@ class Feed:
     assumed: Mapping[str, int] | None = None
     """Sizes of the dimensions that nobody gave, with which a run has succeeded; None before the first one has."""
 
-    def given(self, inputs: Sequence[TensorInfo]) -> size_search.Given:
+    def given(self, inputs: Sequence[TensorInfo]) -> size_search.KnownInputs:
         """Read the files; raises InputError."""
-        return size_search.Given(read(self.files, inputs), self.shapes, self.dimensions)
+        return size_search.KnownInputs(read(self.files, inputs), self.shapes, self.dimensions)
 
 
 def read(files: Mapping[str, str], inputs: Sequence[TensorInfo]) -> dict[str, object]:
@@ -74,9 +74,9 @@ def feed(
 
 def made(
     inputs: Sequence[TensorInfo], wanted: Feed, known: ImageHints | None = None, seed: int = 0
-) -> size_search.Made:
+) -> size_search.SampleFeed:
     """Read the inputs that were given, and make up the others; the same seed makes them the same everywhere."""
-    return size_search.make(inputs, wanted.given(inputs), known, wanted.assumed or {}, seed)
+    return size_search.make_feed(inputs, wanted.given(inputs), known, wanted.assumed or {}, seed)
 
 
 def settled(session: Session, model: Model, wanted: Feed) -> Feed:

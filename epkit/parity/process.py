@@ -13,7 +13,7 @@ from typing import Any
 
 from epkit.parity.feed import Feed
 from epkit.session.fault import Fault
-from epkit.session.request import Candidate, ask, located
+from epkit.session.request import OpenRequest, PlannedTarget, ask
 
 WORKER = "epkit.parity.worker"
 LIMIT_S = 600.0
@@ -48,12 +48,10 @@ class Ran:
 class Task:
     """What all targets of a comparison are asked to do."""
 
-    model: Path
-    in_memory: bool
-    """Whether the model was given as bytes, which now lie in that file."""
+    request: OpenRequest
+    """The model, in a file, and the config."""
     weights: str
     """Where the external data of the model lies; empty for none."""
-    config: object
     feed: Feed
     seeds: tuple[int, ...]
     folder: Path
@@ -62,12 +60,10 @@ class Task:
     """Whether a seed that comes again is run again."""
 
 
-def run(candidate: Candidate, task: Task) -> Ran | Fault:
+def run(candidate: PlannedTarget, task: Task) -> Ran | Fault:
     """Run the model on one target in a process of its own."""
     request = {
-        **located(task.model, in_memory=task.in_memory),
-        "config": task.config,
-        "weights": task.weights if task.altered else "",
+        **task.request.to_json(),
         "feed": asdict(task.feed),
         "seeds": list(task.seeds),
         "into": tempfile.mkdtemp(dir=task.folder),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from epkit._system.process import serve_one
 
 if TYPE_CHECKING:
+    from epkit.config.target import Target
     from epkit.model.file import TensorInfo
 
 
@@ -26,17 +27,12 @@ def run(request: Mapping[str, Any]) -> dict[str, object]:
     from epkit.model.shapes import infer_sizes
     from epkit.parity.feed import Feed, made, settled
     from epkit.parity.outputs import described, digest, flat, write
-    from epkit.session.open import EXTERNAL_FOLDER, open_plan
-    from epkit.session.request import model_of, plan_of, target_of
+    from epkit.session.opening import open_plan
+    from epkit.session.request import OpenRequest, strictly
 
-    target = target_of(request, {"config": {EXTERNAL_FOLDER: request["weights"]}} if request["weights"] else None)
-    if request["altered"]:
-        # What was asked of the model's placement, and what is kept of it, means the model as it was.
-        target = replace(target, min_placement=None, cache=False, cuda_graph=False)
-    plan, answers = plan_of(request, target)
+    model, planned = OpenRequest.from_json(request).resolve(_without_promises if request["altered"] else strictly)
     runs: list[dict[str, object]] = []
-    model = model_of(request, target)
-    with open_plan(model, plan, answers) as session:
+    with open_plan(model, planned.plan, planned.answers) as session:
         wanted = Feed(**request["feed"])
         if request["seeds"]:
             wanted = settled(session, model, wanted)
@@ -60,6 +56,13 @@ def run(request: Mapping[str, Any]) -> dict[str, object]:
             "assumed": inputs.assumed,
             "outputs": [_described(one, sizes) for one in session.outputs],
         }
+
+
+def _without_promises(target: Target) -> Target:
+    """Drop what is asked of placement, cache and graphs: it is meant for the model before it was altered."""
+    from epkit.session.request import strictly
+
+    return replace(strictly(target), min_placement=None, cache=False, cuda_graph=False)
 
 
 def _described(one: TensorInfo, sizes: Mapping[str, int]) -> dict[str, object]:

@@ -1,9 +1,8 @@
-"""When does a run give memory back to the system?
+"""Decide which runs return memory to the system, and set the run option for it.
 
 ONNX Runtime's arena keeps what the largest run needed. A run that carries an option gives back, at its end, what is
-free by then. Its own outputs are not: they lie in the arena until the caller drops them. So the next run after that
-carries the option too. What the arena gives back, and what a session without one frees, glibc may keep: so it is told
-to give it back as well.
+free by then. Its own outputs are not: they stay in the arena until the user drops them, so the next run after that
+carries the option too. glibc may keep what the arena or a session without one frees; `malloc_trim` returns that too.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from epkit._system import fork
 SHRINK = "memory.enable_memory_arena_shrinkage"
 
 
-def size(values: Mapping[str, Any]) -> int:
+def count_bytes(values: Mapping[str, Any]) -> int:
     """Return the bytes of inputs or outputs; texts and maps count as nothing."""
     return sum(array.nbytes for array in _arrays(values))
 
 
-class Shrink:
-    """Which runs of one session give memory back. Any number of threads may call it."""
+class ArenaShrinkage:
+    """Shrinkage of the memory arenas of one session. Thread-safe."""
 
     def __init__(self, above: int, arenas: Sequence[str]) -> None:
         """Runs with more bytes than `above` in inputs or outputs give back what is free in the `arenas` ("cpu:0").
@@ -35,37 +34,37 @@ class Shrink:
         self._above = above
         self._arenas = ";".join(arenas)
         self._lock = fork.make_lock()
-        self._kept: list[weakref.ref[Any]] = []
+        self._large_outputs: list[weakref.ref[Any]] = []
 
-    def wanted(self, feed: Mapping[str, Any]) -> bool:
-        """Whether memory is to be given back after this run."""
-        if size(feed) > self._above:
+    def should_shrink(self, feed: Mapping[str, Any]) -> bool:
+        """Whether this run is to return memory when it ends."""
+        if count_bytes(feed) > self._above:
             return True
-        if not self._kept:
+        if not self._large_outputs:
             return False
         with self._lock:
-            asked = list(self._kept)
-            if not asked or any(kept() is not None for kept in asked):
+            outputs = list(self._large_outputs)
+            if not outputs or any(output() is not None for output in outputs):
                 return False
-            del self._kept[: len(asked)]  # this thread may have added to it: `__del__` can run anything
+            del self._large_outputs[: len(outputs)]  # this thread may have added to it: `__del__` can run anything
         return True
 
     @property
-    def owes(self) -> bool:
-        """Whether outputs are out that will have to be given back."""
-        return bool(self._kept)
+    def pending(self) -> bool:
+        """Whether the memory of earlier large outputs is still to be returned."""
+        return bool(self._large_outputs)
 
-    def tell(self, options: Any) -> None:
+    def set_option(self, options: Any) -> None:
         """Put the option into ONNX Runtime's RunOptions."""
         if self._arenas:
             options.add_run_config_entry(SHRINK, self._arenas)
 
-    def returned(self, results: Mapping[str, Any]) -> None:
-        """Take note of outputs that are too large to leave in the arena once the caller has dropped them."""
-        if size(results) > self._above:
-            kept = [weakref.ref(array) for array in _arrays(results)]
+    def record_results(self, results: Mapping[str, Any]) -> None:
+        """Record outputs that are too large to leave in the arena once the user has dropped them."""
+        if count_bytes(results) > self._above:
+            outputs = [weakref.ref(array) for array in _arrays(results)]
             with self._lock:
-                self._kept += kept
+                self._large_outputs += outputs
 
 
 def _arrays(values: Mapping[str, Any]) -> list[Any]:

@@ -1,7 +1,8 @@
-"""How is a session run many times on the same memory?
+"""Bind buffers to a session once, and run it on them many times.
 
-A binding's buffers are where the provider runs. An array that is there already is bound as it is, where it is large;
-what is elsewhere, and what is small, is copied into a buffer that is kept. `Binding.copies` says what was copied.
+A binding's buffers are in the memory where the provider runs. A large array that is there already is bound without a
+copy; small arrays, and those in other memory, are copied into a buffer of the binding. `Binding.copies` lists the
+copies.
 """
 
 from __future__ import annotations
@@ -20,63 +21,65 @@ from epkit._system.text import describe_error
 from epkit.errors import InputError, RunError
 from epkit.model.file import parse_ort_type
 from epkit.model.shapes import SHAPE_MISMATCH
-from epkit.runtime.bindable import Bindable, Steady
-from epkit.runtime.bound_buffers import Bound
-from epkit.runtime.bound_inputs import OnDevice
+from epkit.runtime.bound_buffers import BindingSpec, BoundBuffers, RefillRun
+from epkit.runtime.bound_inputs import DeviceInput
 from epkit.runtime.bound_outputs import Result
-from epkit.runtime.copies import Copy, conversion, passed
-from epkit.runtime.device_array import CPU, DeviceArray, dlpack_place, taken
-from epkit.runtime.execution import LOOK_AGAIN_S, Caller
-from epkit.runtime.stack import on_stack
+from epkit.runtime.concurrency import POLL_S, on_stack
+from epkit.runtime.copies import Copy, describe_conversion, list_copies
+from epkit.runtime.device_array import CPU, DeviceArray, find_dlpack_place, to_ort_value
+from epkit.runtime.execution import Executor
 
 MOST_GRAPHS = 8
-"""How many combinations of shapes a binding keeps a captured graph for; those known longest make room."""
+"""For how many combinations of shapes a binding keeps a captured graph; the oldest is released first."""
 
 
 class Binding:
     """Buffers that are bound once, and run many times: what `Session.bind` returns.
 
-    It belongs to one thread at a time, and its results view its buffers: the next run writes over them. (Where a
-    provider takes no buffers for its outputs, as OpenVINO, each run has results of its own.) It keeps alive what it
-    points at, until it is closed.
+    One thread at a time may use it. Its results view its buffers: the next run writes over them. (Where a provider
+    takes no buffers for its outputs, as OpenVINO, each run returns new arrays.) It keeps what is bound alive until it
+    is closed.
     """
 
-    def __init__(self, caller: Caller, model: Bindable, inputs: object) -> None:
+    def __init__(self, executor: Executor, model: BindingSpec, inputs: object) -> None:
         self.device = model.place
         """Where the buffers are: `cpu`, `cuda:0`, `webgpu:0`."""
-        self._caller = caller
-        self._under_way = caller.under_way
+        self._executor = executor
+        self._active_runs = executor.active_runs
         self._model = model
         # Is there, unless a run is under way: cheaper than a lock.
         self._free = None
         self._closed = False
         self._why_not = model.why_not
         self._feed: dict[str, Any] = {}  # of what cannot be bound
-        self._passed: list[Copy] = []
-        self._bound: Bound | None = None
-        self._steady: Steady | None = None
-        self._graphs: dict[tuple[object, ...], Bound] = {}
-        self._captures = caller.graphs is not None and model.place != CPU and not self._why_not
-        caller.under_way.do(self._begin, inputs)
+        self._plain_copies: list[Copy] = []
+        self._bound: BoundBuffers | None = None
+        self._refill_run: RefillRun | None = None
+        self._graphs: dict[tuple[object, ...], BoundBuffers] = {}
+        self._captures = executor.graphs is not None and model.place != CPU and not self._why_not
+        executor.active_runs.do(self._begin, inputs)
 
     def run(self, inputs: Mapping[str, object] | object | None = None) -> dict[str, Result]:
         """Run once, and return the outputs by name: NumPy arrays on the CPU, `DeviceArray`s on a device.
 
-        `inputs` refills what it names, and leaves the rest as it was; without it, the run repeats with what is bound.
-        Shapes may change. The results view the binding's buffers: the next run writes over them.
+        `inputs` maps input names to arrays of the model's dtypes (one array where the model has one input). It replaces
+        the inputs that it names and keeps the others; None repeats the run on what is bound. Shapes may change from
+        run to run, within those that the model declares. The outputs have the dtypes and shapes of the model; they
+        view the binding's buffers, and the next run writes over them.
 
-        Raises InputError when an input does not fit the model or cannot be bound, RunError, SessionClosed.
+        Raises InputError when an input does not fit the model or cannot be bound, RunError when ONNX Runtime fails or
+        the binding is closed or already running, SessionClosed when its session was closed.
         """
         try:
             del self._free  # no call, after which an interrupt could come before the `try` that gives it back
         except AttributeError:
-            raise self._refusal() from None
+            raise self._build_error() from None
         try:
-            # What was seen to go the same way before takes none of the questions below.
-            steady = self._steady
-            if steady is None or inputs is None:
+            # An earlier run verified that only the inputs' contents change: skip the checks below.
+            refill = self._refill_run
+            if refill is None or inputs is None:
                 return self._run(inputs)
-            copy, run_bound, binding, fixed = steady
+            copy, run_bound, binding, fixed = refill
             if not copy(inputs):
                 return self._run(inputs)
             try:
@@ -91,21 +94,21 @@ class Binding:
 
     @property
     def copies(self) -> tuple[Copy, ...]:
-        """What the last run copied, and why; empty when nothing was."""
+        """The tensors that the last run copied, with sizes in bytes and reasons; empty if none."""
         if self._bound is None:
-            return tuple(self._passed)
-        return (*self._bound.feeds.copies(), *self._bound.results.copied)
+            return tuple(self._plain_copies)
+        return (*self._bound.inputs.copies(), *self._bound.results.copied)
 
     def close(self) -> None:
-        """Let go of the buffers, and of what was bound as it is. Results that were handed out stay valid.
+        """Release the buffers and the bound inputs. Arrays that were returned stay valid.
 
-        A run in whose middle this thread is holds them until it ends.
+        If this thread is in the middle of a run (a signal handler, an observer), that run keeps them until it ends.
         """
         while True:
-            # Each time, since a run that ends may set it: one after the other must not keep the door shut.
-            self._closed, self._steady = True, None
-            if self._under_way_here():
-                self._let_go()
+            # In each turn, since a run that ends may set `_refill_run` again.
+            self._closed, self._refill_run = True, None
+            if self._is_active_here():
+                self._release()
                 return
             try:
                 del self._free
@@ -113,30 +116,30 @@ class Binding:
             except AttributeError:
                 if sys.is_finalizing():
                     return  # the thread that runs it never goes on
-                time.sleep(LOOK_AGAIN_S)
+                time.sleep(POLL_S)
         try:
-            self._let_go()
+            self._release()
         finally:
             self._free = None
 
     def after_fork(self, *, survives: bool) -> None:
-        """Take it, in a forked process, from a thread that is not there and may have left it half filled."""
-        self._steady = None
+        """Make the binding consistent in a forked process, where the thread that was running it does not exist."""
+        self._refill_run = None
         if not survives:
             fork.never_free((self._bound, dict(self._graphs)))
             self._bound = None
             self._graphs.clear()
-        if not survives or (not hasattr(self, "_free") and not self._under_way_here()):
+        if not survives or (not hasattr(self, "_free") and not self._is_active_here()):
             self._closed = True
             self._free = None
 
-    def _under_way_here(self) -> bool:
-        """Whether this thread is in the middle of a run, or of closing: a signal handler may ask."""
+    def _is_active_here(self) -> bool:
+        """Whether this thread is in the middle of `run` or `close`, as in a signal handler."""
         return bool(on_stack((Binding.run, Binding.close), "self", self))
 
-    def _refusal(self) -> RunError:
-        """Return why a run cannot have the binding: its session was closed, it was, or it is running."""
-        self._under_way.check()
+    def _build_error(self) -> RunError:
+        """Return the error for a binding that is closed or already running; raises SessionClosed."""
+        self._active_runs.check()
         if self._closed:
             return RunError("the binding is closed", hint="bind again: session.bind(inputs)")
         return RunError(
@@ -144,12 +147,12 @@ class Binding:
             hint="bind once in each thread: session.bind",
         )
 
-    def _let_go(self) -> None:
-        with self._caller.turn:
+    def _release(self) -> None:
+        with self._executor.turn:
             for bound in (*self._graphs.values(), self._bound):
                 if bound is not None and bound.graph is not None:
                     bound.graph.release()
-            self._bound = self._steady = None
+            self._bound = self._refill_run = None
             self._graphs, self._feed = {}, {}
 
     def __enter__(self) -> Binding:
@@ -159,48 +162,48 @@ class Binding:
         self.close()
 
     def __repr__(self) -> str:
-        names = self._bound.feeds.shapes if self._bound is not None else self._feed
+        names = self._bound.inputs.shapes if self._bound is not None else self._feed
         return f"<epkit.Binding on {self.device}: {', '.join(names)}{' (closed)' if self._closed else ''}>"
 
     def _begin(self, inputs: object) -> None:
         if not self._why_not:
-            self._bound = Bound(self._caller, self._model, captures=self._captures)
+            self._bound = BoundBuffers(self._executor, self._model, captures=self._captures)
         self._refill(inputs, some=False)
-        self._caller.bindings.add(self)
+        self._executor.bindings.add(self)
 
     def _run(self, inputs: object) -> dict[str, Result]:
-        self._steady = None
-        return self._under_way.do(self._run_unless_closed, inputs)
+        self._refill_run = None
+        return self._active_runs.do(self._run_unless_closed, inputs)
 
     def _run_unless_closed(self, inputs: object) -> dict[str, Result]:
         if self._closed:
-            raise self._refusal()
+            raise self._build_error()
         try:
             return self._run_now(inputs)
         except AttributeError as error:
             if self._closed:  # by this very thread, in the middle of the run
-                raise self._refusal() from error
+                raise self._build_error() from error
             raise
 
     def _run_now(self, inputs: object) -> dict[str, Result]:
         if self._bound is None:
-            return self._plain(inputs)
+            return self._run_plain(inputs)
         if inputs is None:
             if self._model.narrowed:
-                self._model.narrowed.check(self._bound.feeds.held)
-            self._bound.feeds.again()
-        elif not self._bound.feeds.copy(inputs):
+                self._model.narrowed.check(self._bound.inputs.held)
+            self._bound.inputs.rebind()
+        elif not self._bound.inputs.copy(inputs):
             self._refill(inputs, some=True)
         bound = self._bound
         results = bound.run()
-        if self._caller.free and not self._closed:
-            self._steady = bound.steady()
+        if self._executor.free and not self._closed:
+            self._refill_run = bound.refill_run()
         return results
 
     def _refill(self, given: object, *, some: bool) -> None:
-        """Check and convert what was given, then bind it: nothing is bound unless all of it fits."""
-        named = self._model.inputs.named(given, some=some)
-        ready = {name: self._ready(name, value) for name, value in named.items()}
+        """Check and convert the inputs, then bind them; if one does not fit, none is bound."""
+        named = self._model.inputs.by_name(given, some=some)
+        ready = {name: self._prepare(name, value) for name, value in named.items()}
         if self._bound is None:
             gone = given.keys() - named.keys() if isinstance(given, Mapping) else ()
             feed = {name: value for name, value in self._feed.items() if name not in gone} | ready
@@ -208,61 +211,61 @@ class Binding:
                 self._model.narrowed.check(feed)
             self._feed = feed
             return
-        for name in ready.keys() - {one.name for one in self._model.wanted}:
-            told = f"input {name!r} stands for an initializer, which ONNX Runtime's Python interface cannot bind"
-            raise InputError(told, hint="give it to session.run")
-        feeds = self._bound.feeds
+        for name in ready.keys() - {declared.name for declared in self._model.wanted}:
+            message = f"input {name!r} stands for an initializer, which ONNX Runtime's Python interface cannot bind"
+            raise InputError(message, hint="give it to session.run")
+        inputs = self._bound.inputs
         if self._model.narrowed:
-            self._model.narrowed.check(feeds.held | ready)
-        values = {name: (value, conversion(named[name], value)) for name, value in ready.items()}
-        shapes = {**feeds.shapes, **{name: value.shape for name, value in ready.items()}}
+            self._model.narrowed.check(inputs.held | ready)
+        values = {name: (value, describe_conversion(named[name], value)) for name, value in ready.items()}
+        shapes = {**inputs.shapes, **{name: value.shape for name, value in ready.items()}}
         try:
-            if self._captures and feeds.shapes not in ({}, shapes):
-                values = {name: (array, "") for name, array in feeds.read().items()} | values
+            if self._captures and inputs.shapes not in ({}, shapes):
+                values = {name: (array, "") for name, array in inputs.read().items()} | values
                 self._bound = self._for_shapes(self._bound, shapes)
-            self._bound.put(values)
+            self._bound.bind(values)
         except BaseException:
             # What failed to bind once aborts the process when it is bound again.
             self._closed = True
             raise
 
-    def _for_shapes(self, last: Bound, shapes: Mapping[str, tuple[int, ...]]) -> Bound:
-        """Return the buffers and the graph for other shapes, and keep those of the last."""
-        self._graphs[_key(last.feeds.shapes)] = last
+    def _for_shapes(self, last: BoundBuffers, shapes: Mapping[str, tuple[int, ...]]) -> BoundBuffers:
+        """Return the buffers and the captured graph for these shapes, and keep those of the last."""
+        self._graphs[_key(last.inputs.shapes)] = last
         found = self._graphs.pop(_key(shapes), None)
         if found is None:
-            found = Bound(self._caller, self._model, captures=True)
+            found = BoundBuffers(self._executor, self._model, captures=True)
             if len(self._graphs) >= MOST_GRAPHS:
                 oldest = self._graphs.pop(next(iter(self._graphs)))
                 assert oldest.graph is not None
                 oldest.graph.release()
         return found
 
-    def _ready(self, name: str, value: object) -> Any:
+    def _prepare(self, name: str, value: object) -> Any:
         """Return an array that fits the model, or what is in the memory of this binding's device."""
-        place = value.device if isinstance(value, DeviceArray) else dlpack_place(value)
+        place = value.device if isinstance(value, DeviceArray) else find_dlpack_place(value)
         if self._why_not or place is None or (place != self.device and isinstance(value, DeviceArray)):
             return self._model.inputs.value(name, value)
         if place != self.device:
-            told = f"input {name!r} is on {place}, and the binding on {self.device}"
-            raise InputError(told, hint=f"copy it to the CPU first, or bind on {place}")
-        held = taken(self._caller.runtime, self._caller.session, value, name)
+            message = f"input {name!r} is on {place}, and the binding on {self.device}"
+            raise InputError(message, hint=f"copy it to the CPU first, or bind on {place}")
+        held = to_ort_value(self._executor.runtime, self._executor.session, value, name)
         dtype, shape = parse_ort_type(held.data_type()), tuple(held.shape())
         self._model.inputs.check(name, dtype, shape, f"{type_name(value)} on {self.device}")
-        return OnDevice(value, held, np.dtype(dtype), shape, held.tensor_size_in_bytes())
+        return DeviceInput(value, held, np.dtype(dtype), shape, held.tensor_size_in_bytes())
 
-    def _plain(self, inputs: object) -> dict[str, Result]:
-        """Run without a binding what cannot be bound; only what is given for outputs is written into."""
+    def _run_plain(self, inputs: object) -> dict[str, Result]:
+        """Run without an IO binding, and copy the outputs into the buffers that were given for them."""
         if inputs is not None:
             self._refill(inputs, some=True)
-        results = self._caller.run(self._feed, [one.name for one in self._model.outputs])
+        results = self._executor.run(self._feed, [output.name for output in self._model.outputs])
         for name, target in self._model.targets.items():
             if results[name].shape != target.array.shape:
-                told = f"output {name!r} came out as {list(results[name].shape)}, not as the buffer given for it"
-                raise RunError(told, hint="give a buffer of that shape, or none")
+                message = f"output {name!r} came out as {list(results[name].shape)}, not as the buffer given for it"
+                raise RunError(message, hint="give a buffer of that shape, or none")
             target.array[...] = results[name]
             results[name] = target.given
-        self._passed = passed(self._feed, results, self._why_not)
+        self._plain_copies = list_copies(self._feed, results, self._why_not)
         return results
 
 

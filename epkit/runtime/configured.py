@@ -1,4 +1,4 @@
-"""Hold one provider with its validated options: what is added to a session, and what ONNX Runtime gets for it."""
+"""Pair a provider with its validated options, and encode them for ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 from epkit.errors import PluginError
 from epkit.provider import Device, Options, Provider
-from epkit.runtime.plugin_calls import asked
+from epkit.runtime.plugin_calls import call_plugin
 
 CPU = "cpu"
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class ConfiguredProvider:
     """One provider of a chain, with what it will be given."""
 
     provider: Provider
@@ -31,24 +31,26 @@ class Candidate:
     def sent(self) -> dict[str, str]:
         """The options as ONNX Runtime gets them, without a cache that they ask for: that is epkit's to give."""
         provider, options = self.provider, self.options
-        if asked(provider.requested_cache_dir, options) is not None and not asked(provider.check_cache, options):
-            options = asked(provider.with_cache_dir, options, self.device, None)
-        return encoded(provider, options, self.device)
+        if call_plugin(provider.caching.requested_dir, options) is not None and not call_plugin(
+            provider.caching.check, options
+        ):
+            options = call_plugin(provider.caching.with_dir, options, self.device, None)
+        return encode_options(provider, options, self.device)
 
 
-def encoded(provider: Provider, options: Options, device: Device | None) -> dict[str, str]:
+def encode_options(provider: Provider, options: Options, device: Device | None) -> dict[str, str]:
     """Return what ONNX Runtime gets for these options, and for those that right results need and nobody set."""
-    missing = unset(provider, options, device)
+    missing = find_missing_options(provider, options, device)
     if missing:
         options = options.model_copy(update={"extra": {**missing, **options.extra}})
-    sent = asked(provider.to_ort_options, options, device)
+    sent = call_plugin(provider.to_ort_options, options, device)
     if not isinstance(sent, Mapping):
-        told = f"{type(provider).__name__}.to_ort_options returned {sent!r} where names and texts belong"
-        raise PluginError(told, hint="tell the plugin's author")
+        message = f"{type(provider).__name__}.to_ort_options returned {sent!r} where names and texts belong"
+        raise PluginError(message, hint="tell the plugin's author")
     return dict(sent)
 
 
-def unset(provider: Provider, options: Options, device: Device | None) -> dict[str, str]:
+def find_missing_options(provider: Provider, options: Options, device: Device | None) -> dict[str, str]:
     """Return the options that right results need and that the user did not set."""
-    needed = asked(provider.always_sent, device)
+    needed = call_plugin(provider.always_sent, device)
     return {name: text for name, text in needed.items() if name not in options.written() | options.extra}

@@ -1,4 +1,4 @@
-"""What is copied in a run, and why?"""
+"""List the tensors that a run copies, with the reason."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from epkit._system.arguments import type_name
 from epkit.model.dtypes import onnx_name
-from epkit.runtime.convert import sized
+from epkit.runtime.convert import format_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,8 @@ class Copy:
     why: str
 
 
-def passed(feed: Mapping[str, object], results: Mapping[str, object], why: str) -> list[Copy]:
-    """List what a run copies that takes and leaves its tensors as a plain run does."""
+def list_copies(feed: Mapping[str, object], results: Mapping[str, object], why: str) -> list[Copy]:
+    """List the copies of a run without a binding: all its arrays, in and out."""
     arrays: tuple[tuple[Literal["in", "out"], Mapping[str, object]], ...] = (("in", feed), ("out", results))
     return [
         Copy(name, direction, value.nbytes, why)
@@ -35,8 +35,8 @@ def passed(feed: Mapping[str, object], results: Mapping[str, object], why: str) 
     ]
 
 
-def conversion(given: object, array: object) -> str:
-    """Say what had to be made of a value; empty where the array is its memory."""
+def describe_conversion(given: object, array: object) -> str:
+    """Describe the conversion of a value to an array; empty if they share memory."""
     if given is array or not isinstance(array, np.ndarray):
         return ""
     with suppress(AttributeError, BufferError, RuntimeError, TypeError, ValueError):
@@ -46,12 +46,12 @@ def conversion(given: object, array: object) -> str:
             seen = np.asarray(given) if hasattr(given, "__array_interface__") else np.from_dlpack(given)  # type: ignore[arg-type]
         if np.may_share_memory(seen, array):
             return ""
-    return f"{_described(given)} made into {_described(array)}"
+    return f"{_describe(given)} made into {_describe(array)}"
 
 
-def _described(value: object) -> str:
+def _describe(value: object) -> str:
     if not isinstance(value, np.ndarray):
         return type_name(value)
     layout = "" if value.flags.c_contiguous else ", not C-contiguous"
     order = "" if value.dtype.isnative else ", big-endian"
-    return f"{sized(onnx_name(value.dtype), value.shape)}{order}{layout}"
+    return f"{format_type(onnx_name(value.dtype), value.shape)}{order}{layout}"

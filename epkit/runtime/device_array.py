@@ -1,4 +1,4 @@
-"""How is a tensor in a device's memory held, read, and handed to another library?
+"""Hold a tensor in a device's memory, copy it to the CPU, and share it through DLPack.
 
 A place is written as PyTorch writes it: `cpu`, `cuda:0`, `webgpu:0`. What is on the CPU is a NumPy array; what is
 elsewhere is a `DeviceArray`.
@@ -26,28 +26,28 @@ _DLPACK = {"cuda": 2}
 _DEFAULT_STREAM = 1
 
 
-def parts(place: str) -> tuple[str, int]:
+def split_place(place: str) -> tuple[str, int]:
     """Split "cuda:1" into ONNX Runtime's name of the device and its number."""
     kind, _, index = place.partition(":")
     return kind, int(index or 0)
 
 
-def overlap(one: Any, other: Any, place: str) -> bool:
+def overlaps(first: Any, second: Any, place: str) -> bool:
     """Whether two of ONNX Runtime's values at one place share memory."""
-    begin, start = one.data_ptr(), other.data_ptr()
-    size, length = one.tensor_size_in_bytes(), other.tensor_size_in_bytes()
-    if not shares(place):  # what is no address, but a handle, says nothing of where the next buffer begins
+    begin, start = first.data_ptr(), second.data_ptr()
+    size, length = first.tensor_size_in_bytes(), second.tensor_size_in_bytes()
+    if not supports_dlpack(place):  # what is no address, but a handle, says nothing of where the next buffer begins
         return bool(begin == start and size and length)
     return bool(begin < start + length and start < begin + size)
 
 
-def shares(place: str) -> bool:
+def supports_dlpack(place: str) -> bool:
     """Whether the memory of a place can be handed to other libraries through DLPack, and be taken from them."""
-    return parts(place)[0] in _DLPACK
+    return split_place(place)[0] in _DLPACK
 
 
-def dlpack_place(value: object) -> str | None:
-    """Say where a DLPack producer keeps its memory, if that is a device that ONNX Runtime can share; else None."""
+def find_dlpack_place(value: object) -> str | None:
+    """Return the device of a DLPack producer, if ONNX Runtime can share its memory; else None."""
     ask = getattr(value, "__dlpack_device__", None)
     if ask is None:
         return None
@@ -55,11 +55,11 @@ def dlpack_place(value: object) -> str | None:
         number, index = ask()
     except (BufferError, RuntimeError, TypeError, ValueError):
         return None
-    return next((f"{kind}:{index}" for kind, one in _DLPACK.items() if one == number), None)
+    return next((f"{kind}:{index}" for kind, known in _DLPACK.items() if known == number), None)
 
 
 class DeviceArray:
-    """An output in the memory of a device: what a binding's run gives where the provider runs on one.
+    """An output in a device's memory, as `Binding.run` returns it for a provider that runs on a device.
 
     `numpy()` copies it to the CPU, and so does `numpy.asarray`. Where the device is one that DLPack knows (CUDA, not
     WebGPU), `torch.from_dlpack(array)` and its like take it as it is, without a copy.
@@ -82,17 +82,17 @@ class DeviceArray:
         self._turn = turn
         self._synchronize = synchronize
         self.device = place
-        """Where it is: `cuda:0`, `webgpu:0`."""
+        """The device, as PyTorch writes it: `cuda:0`, `webgpu:0`."""
         self.shape: tuple[int, ...] = tuple(value.shape())
         self.dtype: DType = numpy_dtype(parse_ort_type(value.data_type()))
 
     @property
     def nbytes(self) -> int:
-        """Its size in bytes."""
+        """Size in bytes."""
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
     def numpy(self) -> Array:
-        """Copy it to the CPU and return it as an array of the caller's own."""
+        """Copy it to the CPU; return a new array of the same dtype and shape."""
         with self._turn:
             self._synchronize()
             array: Array = self._value.numpy()
@@ -119,7 +119,7 @@ class DeviceArray:
 
     def __dlpack_device__(self) -> tuple[int, int]:
         """Return DLPack's number of the device, and which of them it is; raises BufferError where it has none."""
-        kind, index = parts(self.device)
+        kind, index = split_place(self.device)
         if kind not in _DLPACK:
             raise BufferError(f"DLPack does not know memory on {kind}: take .numpy()")
         return _DLPACK[kind], index
@@ -133,8 +133,8 @@ class DeviceArray:
         return f"<epkit.DeviceArray {self.dtype} {list(self.shape)} on {self.device}>"
 
 
-class _Ordered:
-    """A DLPack producer that is asked for its memory once what writes to it comes before CUDA's default stream.
+class _StreamOrdered:
+    """A DLPack producer whose pending writes are ordered before CUDA's default stream when its memory is taken.
 
     It has the producer's type, by which ONNX Runtime knows bools from uint8.
     """
@@ -150,14 +150,14 @@ class _Ordered:
             return self._value.__dlpack__()
 
 
-def taken(runtime: Any, session: Any, value: object, name: str) -> Any:
+def to_ort_value(runtime: Any, session: Any, value: object, name: str) -> Any:
     """Return ONNX Runtime's value over memory of a device, which it keeps alive; raises RunError.
 
     `session` is ONNX Runtime's, which takes no value of another session, but takes what comes through DLPack.
     """
     if not isinstance(value, DeviceArray):
-        return _from_dlpack(runtime, _Ordered(value), value, name)
-    if value._owner() is session or not shares(value.device):
+        return _from_dlpack(runtime, _StreamOrdered(value), value, name)
+    if value._owner() is session or not supports_dlpack(value.device):
         return value._value
     with value._turn:
         value._synchronize()
@@ -168,7 +168,7 @@ def _from_dlpack(runtime: Any, producer: object, given: object, name: str) -> An
     try:
         return runtime.OrtValue.from_dlpack(producer)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
-        told = f"{name!r} cannot be bound where it is: {error}"
+        message = f"{name!r} cannot be bound where it is: {error}"
         grows = getattr(given, "requires_grad", False) is True
         hint = "give it detached: .detach()" if grows else "give it C-contiguous, as .contiguous() does"
-        raise RunError(told, hint=hint) from error
+        raise RunError(message, hint=hint) from error

@@ -1,23 +1,32 @@
-"""What happens, and who is told?
+"""Call observers with each event, and append events to a file of JSON lines.
 
-An observer is called with each event, in the thread where it happens. A session that was opened while nobody observed
-is ONNX Runtime's own, and tells nothing of its runs; so what nobody asked for costs nothing.
+An observer is called in the thread where the event happens. A session that was opened without an observer is ONNX
+Runtime's own, and reports no runs: so without observers a run costs nothing more.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import logging
+import os
+import re
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias, TypeVar
 
+from epkit._system import fork
 from epkit._system.text import describe_error
-from epkit.runtime.session_wrapper import Wrapped
+from epkit.errors import ConfigError
+from epkit.runtime.session_wrapper import SessionWrapper
+
+VARIABLE = "EPKIT_EVENTS"
 
 Result = TypeVar("Result")
 
@@ -100,14 +109,14 @@ Observer: TypeAlias = Callable[[Event], None]
 
 
 class Observation:
-    """An observer at work, until `stop` or the end of a `with` block."""
+    """An active observer, until `stop` or the end of a `with` block."""
 
     def __init__(self, observer: Observer) -> None:
         self.observer = observer
         self._calling = threading.local()
 
     def call(self, event: Event) -> None:
-        """Call the observer, unless it is at work in this thread: of what it does itself it is not told."""
+        """Call the observer, unless this thread is already in it: it gets no events of what it does itself."""
         if getattr(self._calling, "now", False):
             return
         self._calling.now = True
@@ -119,7 +128,7 @@ class Observation:
     def stop(self) -> None:
         """Call the observer no more."""
         with contextlib.suppress(ValueError):
-            _at_work.remove(self)
+            _observations.remove(self)
 
     def __enter__(self) -> Observation:
         return self
@@ -129,42 +138,44 @@ class Observation:
 
 
 # Added to and taken from in one call each, so that a signal handler in their middle has no lock to wait for.
-_at_work: list[Observation] = []
+_observations: list[Observation] = []
 _numbers = itertools.count(1)
 
 
 def observe(observer: Observer) -> Observation:
     """Call `observer` with every event from now on, until the `Observation` that is returned is stopped.
 
-    Runs are told of by the sessions that are opened from now on. An observer is called in the thread where something
-    happens, from several at once, and what it takes is added to the run: let it be quick. One that raises is called no
-    more, and the logger `epkit` says so.
+    Runs are reported by the sessions that are opened from now on. An observer is called in the thread of the event, by
+    several threads at once, and its time is added to the run: keep it short. If it raises, it is removed, and the
+    logger `epkit` reports the error.
     """
     observation = Observation(observer)
-    _at_work.append(observation)
+    _observations.append(observation)
     return observation
 
 
-def observed() -> bool:
-    """Whether anybody is told."""
-    return bool(_at_work)
+def has_observers() -> bool:
+    """Whether there is an observer."""
+    return bool(_observations)
 
 
-def tell(event: Event) -> None:
+def notify(event: Event) -> None:
     """Call every observer."""
-    for one in tuple(_at_work):
+    for observation in tuple(_observations):
         try:
-            one.call(event)
+            observation.call(event)
         except OSError as error:  # what it writes to is full or gone: its code is not at fault
-            one.stop()
-            logging.getLogger("epkit").error("an observer failed, and is called no more: %r: %s", one.observer, error)
+            observation.stop()
+            logging.getLogger("epkit").error(
+                "an observer failed, and is called no more: %r: %s", observation.observer, error
+            )
         except Exception:
-            one.stop()
-            logging.getLogger("epkit").exception("an observer failed, and is called no more: %r", one.observer)
+            observation.stop()
+            logging.getLogger("epkit").exception("an observer failed, and is called no more: %r", observation.observer)
 
 
-class Watched(Wrapped):
-    """A session that tells of its runs, once `begin` has said as what."""
+class ObservedSession(SessionWrapper):
+    """A session that reports its runs to observers, after `begin`."""
 
     def __init__(self, session: Any) -> None:
         super().__init__(session)
@@ -173,13 +184,13 @@ class Watched(Wrapped):
         self._begun = False
 
     def begin(self, provider: str | None) -> None:
-        """Tell of the runs from now on; those before it were warm-up."""
+        """Report the runs from now on; earlier ones were warm-up."""
         self._provider = provider
         self._begun = True
 
     def around(self, run: Callable[[], Result]) -> Result:
-        """Do one run, and tell how long it took."""
-        if not self._begun or not _at_work:
+        """Do one run, and report its duration."""
+        if not self._begun or not _observations:
             return run()
         error = ""
         started = time.perf_counter()
@@ -189,4 +200,44 @@ class Watched(Wrapped):
             error = describe_error(fault) if isinstance(fault, Exception) else type(fault).__name__
             raise
         finally:
-            tell(Ran(self.number, self._provider, time.perf_counter() - started, error))
+            notify(Ran(self.number, self._provider, time.perf_counter() - started, error))
+
+
+class JsonLines:
+    """An observer that appends each event to a file, as `{"event": "opened", "at": ..., "pid": ..., ...}`."""
+
+    def __init__(self, file: str | os.PathLike[str]) -> None:
+        """Open the file; raises OSError."""
+        # One write a line at the end of the file, so that processes and threads do not mix theirs.
+        self._name = os.fspath(file)
+        self._file = os.open(Path(file), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        # Not at exit: other threads may still report events then.
+        weakref.finalize(self, os.close, self._file).atexit = False
+
+    def __repr__(self) -> str:
+        return f"JsonLines({self._name!r})"
+
+    def __call__(self, event: Event) -> None:
+        """Write one line; `at` is in seconds since 1970."""
+        kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(event).__name__).lower()
+        line = {"event": kind, "at": round(time.time(), 6), "pid": os.getpid()} | asdict(event)
+        os.write(self._file, (json.dumps(line) + "\n").encode())
+
+
+_logs: dict[str, Observation] = {}
+_logs_lock = fork.make_lock()
+
+
+def start_log(environ: Mapping[str, str] | None = None) -> None:
+    """Append events to the file that EPKIT_EVENTS names, until it names another; raises ConfigError."""
+    file = (os.environ if environ is None else environ).get(VARIABLE, "")
+    with _logs_lock:
+        for other in [name for name in _logs if name != file]:
+            _logs.pop(other).stop()
+        if not file or file in _logs:
+            return
+        try:
+            _logs[file] = observe(JsonLines(file))
+        except OSError as error:
+            message = f"{VARIABLE} names {file!r}, which cannot be written: {error.strerror}"
+            raise ConfigError(message, hint=f"export {VARIABLE}=events.jsonl") from error

@@ -1,4 +1,4 @@
-"""Who runs the nodes?
+"""Count the nodes that each provider runs.
 
 Read from ONNX Runtime's own record of the partitioning, never assumed from the list of providers that it registered.
 """
@@ -14,14 +14,14 @@ UNRECORDED = "ONNX Runtime does not record where the nodes of a model in ORT for
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one provider took: nodes, their share of all nodes (0 to 1), and how many of each operator."""
+    """The part of a model that one provider runs: nodes, share of all nodes (0 to 1), and counts by operator."""
 
     nodes: int
     share: float
     operators: Mapping[str, int] = field(default_factory=dict)
 
 
-def placement(assigned: Iterable[tuple[str, Sequence[str]]], names: Mapping[str, str]) -> dict[str, Share]:
+def count_nodes(assigned: Iterable[tuple[str, Sequence[str]]], names: Mapping[str, str]) -> dict[str, Share]:
     """Count the nodes by provider.
 
     `assigned` holds pairs of ONNX Runtime's provider name and the operators of one subgraph; `names` maps those
@@ -41,12 +41,12 @@ def placement(assigned: Iterable[tuple[str, Sequence[str]]], names: Mapping[str,
     }
 
 
-def elsewhere(placed: Mapping[str, Share], name: str) -> str:
-    """Say which operators landed on other providers than `name`: "Gelu (2) on cpu, TopK on cuda"."""
+def describe_others(placed: Mapping[str, Share], name: str) -> str:
+    """List the operators that run on providers other than `name`: "Gelu (2) on cpu, TopK on cuda"."""
     parts = []
     for other, share in placed.items():
         if other != name:
             operators = [f"{op} ({count})" if count > 1 else op for op, count in share.operators.items()]
-            told = ", ".join(operators[:8]) + (f" and {len(operators) - 8} more" if len(operators) > 8 else "")
-            parts.append(f"{told} on {other}")
+            message = ", ".join(operators[:8]) + (f" and {len(operators) - 8} more" if len(operators) > 8 else "")
+            parts.append(f"{message} on {other}")
     return "; ".join(parts)

@@ -1,4 +1,4 @@
-"""How do tensors get in and out whose type ONNX Runtime's `run` cannot carry?
+"""Run sessions with tensors of types that ONNX Runtime's `run` does not support.
 
 bfloat16, float8 and numbers of 4 or 2 bits travel as bare memory. Inputs go into values that the session allocates;
 outputs come out of an IO binding.
@@ -21,8 +21,8 @@ def run_raw(
     session: Any, wanted: Sequence[TensorInfo], feed: Mapping[str, object], options: object | None = None
 ) -> list[Any]:
     """Run a session for the outputs `wanted`; raises RunError for what cannot go beside such an output."""
-    names = [one.name for one in wanted]
-    if any(needs_ml_dtypes(one.dtype) for one in wanted):
+    names = [output.name for output in wanted]
+    if any(needs_ml_dtypes(output.dtype) for output in wanted):
         return _run_bound(session, names, feed, options)
     values = {name: _allocated(session, value) if _exotic(value) else value for name, value in feed.items()}
     return list(session.run(names, values, options))
@@ -72,7 +72,7 @@ def _read(name: str, value: Any) -> Any:
     if not value.has_value():
         return None
     if not value.is_tensor():
-        told = f"output {name!r} is no tensor, which ONNX Runtime gives beside no output of {_KINDS}"
-        raise RunError(told, hint=f"ask for it alone: session.run(inputs, [{name!r}])")
+        message = f"output {name!r} is no tensor, which ONNX Runtime gives beside no output of {_KINDS}"
+        raise RunError(message, hint=f"ask for it alone: session.run(inputs, [{name!r}])")
     dtype = parse_ort_type(value.data_type())
     return from_raw(value.data_ptr(), value.shape(), dtype) if needs_ml_dtypes(dtype) else value.numpy().copy()

@@ -1,4 +1,4 @@
-"""What holds for single runs: how much is logged, which adapters are active, and whether they are to stop."""
+"""Set the log level and LoRA adapters of single runs, and cancel them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class RunOptions:
                 raise ConfigError(f"the adapter '{file}' is not a file", hint="check the path")
         self._adapters: list[Any] = []
         self._lock = fork.make_lock()  # `cancel` may come in a signal handler, in the middle of this
-        self._under_way: list[Any] = []
+        self._active_runs: list[Any] = []
         self._cancelled = False
 
     @property
@@ -64,38 +64,38 @@ class RunOptions:
         """
         with self._lock:
             self._cancelled = True
-            for options in self._under_way:
+            for options in self._active_runs:
                 options.terminate = True
 
     @contextmanager
     def applied(self, options: Any, runtime: Any) -> Iterator[None]:
-        """Hold ONNX Runtime's options of one run to these, while it is under way; raises RunCancelled."""
+        """Set these on ONNX Runtime's RunOptions of a run, inside a `with` block around it; raises RunCancelled."""
         for name, value in self._properties.items():
             setattr(options, name, value)
-        for adapter in self._loaded(runtime):
+        for adapter in self._load_adapters(runtime):
             options.add_active_adapter(adapter)
         with self._lock:
             if self._cancelled:
-                raise _stopped()
-            self._under_way.append(options)
+                raise _cancelled_error()
+            self._active_runs.append(options)
         try:
             yield
         except RunError as error:
             if self._cancelled:  # also where it waited for others, and did not begin
-                raise _stopped() from error
+                raise _cancelled_error() from error
             raise
         finally:
             with self._lock:
-                self._under_way = [one for one in self._under_way if one is not options]
+                self._active_runs = [active for active in self._active_runs if active is not options]
 
-    def _loaded(self, runtime: Any) -> list[Any]:
+    def _load_adapters(self, runtime: Any) -> list[Any]:
         with self._lock:
             for file in self._files[len(self._adapters) :]:
-                self._adapters.append(_load(file, runtime.LoraAdapter))
+                self._adapters.append(_load_adapter(file, runtime.LoraAdapter))
             return self._adapters
 
 
-def _load(file: Path, new: Callable[[], Any]) -> Any:
+def _load_adapter(file: Path, new: Callable[[], Any]) -> Any:
     adapter = new()
     try:
         adapter.Load(str(file))
@@ -111,5 +111,5 @@ def _is_severity(level: object) -> bool:
     return isinstance(level, int) and not isinstance(level, bool) and LOUDEST <= level <= QUIETEST
 
 
-def _stopped() -> RunCancelled:
+def _cancelled_error() -> RunCancelled:
     return RunCancelled("the run was cancelled", hint="make a new RunOptions for the next run")

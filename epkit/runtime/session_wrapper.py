@@ -1,12 +1,12 @@
-"""How is an opened session changed on the way to those who use it?
+"""Wrap a session of ONNX Runtime, so that code runs around each of its runs.
 
-class Slow(Wrapped):
-def around(self, run):
-time.sleep(0.1)
-return run()
+class Slow(SessionWrapper):
+    def around(self, run):
+        time.sleep(0.1)
+        return run()
 
 def open(self, model, options, create):  # of a Provider
-return Slow(create())
+    return Slow(create())
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 Result = TypeVar("Result")
 
 
-class Wrapped:
+class SessionWrapper:
     """An ONNX Runtime session whose runs go through `around`; everything else is the session's own."""
 
     def __init__(self, session: Any) -> None:

@@ -1,7 +1,7 @@
-"""On which inputs does a model run, where nobody gave any?
+"""Find sizes with which a model runs, for inputs that were not given.
 
-Sizes are assumed by what the model tells. Where a run fails with them, others are tried: those that the failure names,
-and usual ones. A failure at another operator counts as progress, and the search goes on from there.
+The first sizes are assumed from the model. If a run fails with them, others are tried: those that the error names, then
+common ones. A failure at another operator counts as progress, and the search continues from there.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ MOST_TRIALS = 80
 MOST_SECONDS = 10.0
 DEEPEST = 4
 MOST_BYTES = 2**28
-"""Of all inputs: nobody wants gigabytes for a size that is only tried."""
+"""Of all inputs together: a size that is only tried takes no gigabytes."""
 
 _NODE = re.compile(r"running (\w+) node\. Name:'([^']*)'")
 _CODE = re.compile(r"\S+\.(?:h|cc|cpp|cu):\d+|Name:'[^']*'|0x[0-9a-fA-F]+|\[ONNXRuntimeError\] : \d+")
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """What is known of the inputs before a run: arrays, shapes of inputs that are made up, and sizes."""
+class KnownInputs:
+    """The inputs that were given: arrays, shapes of inputs to generate, and sizes of dimensions."""
 
     feed: Mapping[str, object] = field(default_factory=dict)
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
@@ -63,8 +63,8 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """The inputs of a run, the names of those that were made up, and the sizes that were assumed for these."""
+class SampleFeed:
+    """The inputs of a run, the names of the generated ones, and the sizes that were assumed for these."""
 
     feed: dict[str, object]
     made_up: tuple[str, ...]
@@ -72,53 +72,53 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
-class Ran(Generic[T]):
-    """What a run returned, and what it was given. `tried` counts the runs that failed before."""
+class FirstRun(Generic[T]):
+    """The result of the first run that succeeded, and its inputs. `tried` counts the runs that failed before."""
 
     result: T
-    made: Made
+    made: SampleFeed
     seconds: float
     tried: int = 0
 
 
-def make(
+def make_feed(
     inputs: Sequence[TensorInfo],
-    given: Given,
+    given: KnownInputs,
     known: ImageHints | None = None,
     others: Mapping[str, int] = _NONE,
     seed: int = 0,
-) -> Made:
-    """Make up the inputs that are not given, with the sizes of `others`, else such as the model tells."""
+) -> SampleFeed:
+    """Generate the inputs that are not given, with the sizes of `others`, else sizes assumed from the model."""
     missing = [wanted for wanted in inputs if wanted.name not in given.feed]
     said = given.sizes(inputs)
     sizes = assume_sizes(missing, said, known, others)
     made = make_sample_inputs(missing, given.shapes, sizes | said, seed)
     ranks = dict.fromkeys((name for name in made.assumed if name.startswith(RANK_PREFIX)), 1)
-    return Made({**made.feed, **given.feed}, tuple(made.feed), {**sizes, **ranks})
+    return SampleFeed({**made.feed, **given.feed}, tuple(made.feed), {**sizes, **ranks})
 
 
 def first_run(
-    run: Callable[..., T], inputs: Sequence[TensorInfo], given: Given, known: ImageHints | None = None
-) -> Ran[T]:
+    run: Callable[..., T], inputs: Sequence[TensorInfo], given: KnownInputs, known: ImageHints | None = None
+) -> FirstRun[T]:
     """Run a model on inputs of which some are made up, with the first sizes that it takes.
 
-    `run` takes them, and `options`, since nobody wants to read of runs that fail on the way.
+    `run` is called with the inputs and `options`, which silence the log of runs that fail on the way.
 
     Raises the RunError of the first try when all fail, with a hint that names what was assumed.
     """
     search = _Search(run, inputs, given, known)
-    first = make(inputs, given, known)
+    first = make_feed(inputs, given, known)
     failure = search.attempt(first)
     if failure is not None:
         search.from_here(first.assumed, failure)
     if search.found is None:
         assert failure is not None
-        raise RunError(failure.message, hint=advice(first, inputs, failure)) from failure
+        raise RunError(failure.message, hint=advise(first, inputs, failure)) from failure
     return search.found
 
 
-def advice(made: Made, inputs: Sequence[TensorInfo], failure: RunError | None = None) -> str:
-    """Return what to do where made-up inputs do not suit the model."""
+def advise(made: SampleFeed, inputs: Sequence[TensorInfo], failure: RunError | None = None) -> str:
+    """Return a hint for generated inputs that do not fit the model."""
     if made.assumed:
         return describe_assumed(made.assumed, inputs)
     if made.made_up:
@@ -133,17 +133,17 @@ class _Search(Generic[T]):
         self,
         run: Callable[..., T],
         inputs: Sequence[TensorInfo],
-        given: Given,
+        given: KnownInputs,
         known: ImageHints | None,
     ) -> None:
-        self.found: Ran[T] | None = None
+        self.found: FirstRun[T] | None = None
         self._run, self._inputs, self._given, self._known = run, inputs, given, known
         missing = [wanted for wanted in inputs if wanted.name not in given.feed]
         self._free = find_open_dimensions(missing, given.sizes(inputs))
         self._seen: set[tuple[tuple[str, int], ...]] = set()
         self._until = time.monotonic() + MOST_SECONDS
 
-    def attempt(self, made: Made) -> RunError | None:
+    def attempt(self, made: SampleFeed) -> RunError | None:
         """Run once; returns what went wrong."""
         self._seen.add(tuple(sorted(made.assumed.items())))
         started = time.perf_counter()
@@ -153,54 +153,54 @@ class _Search(Generic[T]):
             raise
         except RunError as error:
             return error
-        self.found = Ran(result, made, time.perf_counter() - started, len(self._seen) - 1)
+        self.found = FirstRun(result, made, time.perf_counter() - started, len(self._seen) - 1)
         return None
 
     def from_here(self, sizes: Sizes, failure: RunError, depth: int = 0) -> None:
         """Try what the failure of these sizes suggests."""
-        for others in _suggested(sizes, self._free, failure.message):
+        for others in _suggest(sizes, self._free, failure.message):
             if len(self._seen) > MOST_TRIALS or time.monotonic() > self._until:
                 return
-            made = self._made(others)
+            made = self._make(others)
             if made is None:
                 continue
             failed = self.attempt(made)
-            if failed is not None and depth < DEEPEST and _place(failed) != _place(failure):
+            if failed is not None and depth < DEEPEST and _locate_failure(failed) != _locate_failure(failure):
                 self.from_here(made.assumed, failed, depth + 1)
             if self.found is not None:
                 return
 
-    def _made(self, others: Sizes) -> Made | None:
+    def _make(self, others: Sizes) -> SampleFeed | None:
         missing = [wanted for wanted in self._inputs if wanted.name not in self._given.feed]
         said = self._given.sizes(self._inputs)
         sizes = assume_sizes(missing, said, self._known, others)
-        if tuple(sorted(sizes.items())) in self._seen or _bytes(missing, {**sizes, **said}) > MOST_BYTES:
+        if tuple(sorted(sizes.items())) in self._seen or _count_bytes(missing, {**sizes, **said}) > MOST_BYTES:
             return None
-        return make(self._inputs, self._given, self._known, others)
+        return make_feed(self._inputs, self._given, self._known, others)
 
 
-def _suggested(sizes: Sizes, open_sizes: Mapping[str, Role], failure: str) -> Iterator[Sizes]:
+def _suggest(sizes: Sizes, open_sizes: Mapping[str, Role], failure: str) -> Iterator[Sizes]:
     """Yield other sizes: what the failure names, for all lengths and then for each dimension, then usual ones."""
     sides = [name for name, role in open_sizes.items() if role in ("height", "width")]
     lengths = [name for name, role in open_sizes.items() if role == "length"]
     others = [name for name in open_sizes if name not in sides]
     for together in [lengths, *([name] for name in others)]:
-        yield from _with_numbers(sizes, together, failure)
+        yield from _suggest_numbers(sizes, together, failure)
     for usual, together in ((SIDES, sides), (LENGTHS, lengths)):
         for size in usual if together else ():
             yield {**sizes, **dict.fromkeys(together, size)}
     # Last, since a very small image may pass where a real one does not.
     for together in [sides, *([name] for name in sides)]:
-        yield from _with_numbers(sizes, together, failure)
+        yield from _suggest_numbers(sizes, together, failure)
 
 
-def _with_numbers(sizes: Sizes, together: Sequence[str], failure: str) -> Iterator[Sizes]:
+def _suggest_numbers(sizes: Sizes, together: Sequence[str], failure: str) -> Iterator[Sizes]:
     if together:
-        for size in _fitting(sizes[together[0]], _numbers(failure)):
+        for size in _suggest_sizes(sizes[together[0]], _read_numbers(failure)):
             yield {**sizes, **dict.fromkeys(together, size)}
 
 
-def _fitting(size: int, numbers: Sequence[int]) -> Iterator[int]:
+def _suggest_sizes(size: int, numbers: Sequence[int]) -> Iterator[int]:
     """Yield sizes that may suit where ONNX Runtime names these numbers, one of them made from `size`."""
     yield from numbers
     for number in numbers:
@@ -209,16 +209,16 @@ def _fitting(size: int, numbers: Sequence[int]) -> Iterator[int]:
                 yield size * other // number
 
 
-def _numbers(failure: str) -> list[int]:
+def _read_numbers(failure: str) -> list[int]:
     found = (int(number) for number in re.findall(r"(?<![\w.])\d{1,6}(?![\w.])", _CODE.sub(" ", failure)))
     return list(dict.fromkeys(number for number in found if number > 1))[:6]
 
 
-def _place(failure: RunError) -> object:
+def _locate_failure(failure: RunError) -> object:
     """Return where a run failed: the innermost node that is named, or what was said but for its numbers."""
     nodes = _NODE.findall(failure.message)
     return nodes[-1] if nodes and nodes[-1][1] else (nodes, re.sub(r"\d+", "", failure.message))
 
 
-def _bytes(inputs: Sequence[TensorInfo], sizes: Mapping[str, int]) -> int:
+def _count_bytes(inputs: Sequence[TensorInfo], sizes: Mapping[str, int]) -> int:
     return sum(8 * int(np.prod(shape, dtype=object)) for shape in choose_shapes(inputs, None, sizes).shapes.values())

@@ -1,4 +1,4 @@
-"""Have threads do work, at once: none of it waits for a thread that is busy."""
+"""Run work in threads at once: no work waits for a busy thread."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ MOST_IDLE = 16
 Work: TypeAlias = Callable[[], None]
 
 
-class Threads:
+class WorkerThreads:
     """Threads that stay for more work, so that what a provider keeps for each of them is made once.
 
-    Bringing work takes no lock, since a signal handler may bring some in the middle of that.
+    Submitting takes no lock, since a signal handler may submit work in the middle of it.
     """
 
     def __init__(self) -> None:
@@ -29,10 +29,10 @@ class Threads:
         """An element for each thread that waits for work, or is about to."""
         self._threads: list[threading.Thread] = []
         self._closed = False
-        _every.add(self)
+        _pools.add(self)
         fork.register(self)
 
-    def begin(self, work: Work) -> None:
+    def submit(self, work: Work) -> None:
         """Do the work in another thread; raises RuntimeError where none can be started.
 
         Where the threads are closed, it is done in this one.
@@ -62,16 +62,16 @@ class Threads:
                 thread.join()
 
     def after_fork(self) -> None:
-        """Know, in a forked process, of no thread of its parent."""
+        """Forget, in a forked process, the threads of its parent."""
         self._work, self._idle, self._threads = SimpleQueue(), [], []
 
     def _start(self) -> None:
         thread = threading.Thread(target=_serve, args=(weakref.ref(self), self._work), name="epkit-run", daemon=True)
-        self._threads = [*(one for one in self._threads if one.is_alive()), thread]
+        self._threads = [*(worker for worker in self._threads if worker.is_alive()), thread]
         thread.start()
 
     def _finish(self) -> None:
-        """Do what no thread is there for any more."""
+        """Do the remaining work in this thread."""
         try:
             while True:
                 work = self._work.get_nowait()
@@ -80,7 +80,7 @@ class Threads:
         except Empty:
             return
 
-    def stays(self) -> bool:
+    def keep_idle(self) -> bool:
         """Whether a thread that is done waits for more, and then counts as idle."""
         if self._closed or len(self._idle) >= MOST_IDLE:
             return False
@@ -88,24 +88,24 @@ class Threads:
         return True
 
 
-def _serve(threads: weakref.ref[Threads], queue: SimpleQueue[Work | None]) -> None:
+def _serve(threads: weakref.ref[WorkerThreads], queue: SimpleQueue[Work | None]) -> None:
     """Work until there is to be none; holds nothing between two pieces of it."""
     while (work := queue.get()) is not None:
         work()
         del work
         owner = threads()
-        if owner is None or not owner.stays():
+        if owner is None or not owner.keep_idle():
             return
         del owner
 
 
-_every: weakref.WeakSet[Threads] = weakref.WeakSet()
+_pools: weakref.WeakSet[WorkerThreads] = weakref.WeakSet()
 
 
 @atexit.register
-def _end() -> None:
+def _join_all() -> None:
     """Wait for what goes on, at exit: native code that runs while the process is taken down crashes it."""
-    for threads in tuple(_every):
+    for threads in tuple(_pools):
         threads.close()
-    for threads in tuple(_every):
+    for threads in tuple(_pools):
         threads.join()

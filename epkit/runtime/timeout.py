@@ -1,8 +1,9 @@
-"""Wait for a run no longer than it may take, or while an event loop goes on.
+"""Run sessions with a time limit, or without blocking an event loop.
 
-The run goes to another thread. When its time is over it is told to stop, which ONNX Runtime heeds between two nodes of
-the graph: a provider that made one node of the whole model (OpenVINO, TensorRT) runs to its end, and whoever waits is
-let go before that. What such a run holds is held until it ends, and closing the session waits for it.
+The run goes to another thread. When its time limit is over, `terminate` is set in its run options, which ONNX Runtime
+checks between two nodes of the graph. A provider that makes one node of the whole model (OpenVINO, TensorRT) runs to
+its end; the waiting thread gets RunTimeout before that. Such a run keeps its memory until it ends, and closing the
+session waits for it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from types import TracebackType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,8 +24,8 @@ import numpy as np
 from epkit._system import fork
 from epkit._system.arguments import type_name
 from epkit.errors import ConfigError, RunError, RunTimeout
-from epkit.runtime.execution import Caller
-from epkit.runtime.threads import Threads
+from epkit.runtime.execution import Executor
+from epkit.runtime.threads import WorkerThreads
 
 # How long a run may take to stop before it counts as one that goes on.
 _GRACE_S = 0.1
@@ -33,73 +35,75 @@ MOST_LEFT = MOST_AWAITED
 """How many runs whose time is over may go on before further ones wait for one of them."""
 _LONGER = "give it a longer timeout"
 
-Results: TypeAlias = dict[str, Any]
+BoundOutputs: TypeAlias = dict[str, Any]
 
 
-class Background:
-    """Runs a caller's session in threads of its own."""
+class BackgroundRunner:
+    """Runs an executor in background threads."""
 
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
-        self._threads = Threads()
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self._threads = WorkerThreads()
         weakref.finalize(self, self._threads.close).atexit = False
         self._jobs: set[_Job] = set()
         """The runs that have not ended."""
-        self._gates: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
+        self._semaphores: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
         fork.register(self)
 
-    def run(self, feed: Mapping[str, Any], names: Sequence[str] | None, seconds: float, options: Any = None) -> Results:
-        """Run once, and wait `seconds` at most; raises RunTimeout, and what `Caller.run` raises.
+    def run(
+        self, feed: Mapping[str, Any], names: Sequence[str] | None, seconds: float, options: Any = None
+    ) -> BoundOutputs:
+        """Run once, and wait `seconds` at most; raises RunTimeout, and what `Executor.run` raises.
 
         `options` are ONNX Runtime's, of this run alone.
         """
-        job = _Job(self._caller, feed, names, _limit(seconds), options)
-        self._room(job)
+        job = _Job(self._executor, feed, names, _check_limit(seconds), options)
+        self._wait_for_slot(job)
         try:
-            self._begin(job)
+            self._submit(job)
             wait([job.future], job.left)
             if job.future.done():
                 return job.future.result()
         finally:  # also where Ctrl-C ends the wait, or comes before it
             job.options.terminate = True
             job.future.cancel()
-        if job.begun:
+        if job.started:
             wait([job.future], _GRACE_S)
-        raise job.too_long()
+        raise job.build_timeout()
 
     async def run_async(
         self, feed: Mapping[str, Any], names: Sequence[str] | None, seconds: float | None, options: Any = None
-    ) -> Results:
-        """Run once, while the event loop goes on; a cancelled task tells the run to stop."""
-        job = _Job(self._caller, feed, names, None if seconds is None else _limit(seconds), options)
-        loop, gate = asyncio.get_running_loop(), self._gate()
+    ) -> BoundOutputs:
+        """Run once without blocking the event loop; cancelling the task terminates the run."""
+        job = _Job(self._executor, feed, names, None if seconds is None else _check_limit(seconds), options)
+        loop, semaphore = asyncio.get_running_loop(), self._get_semaphore()
         try:
             async with asyncio.timeout(job.left):
-                await gate.acquire()
+                await semaphore.acquire()
         except TimeoutError:
-            raise job.too_long() from None
+            raise job.build_timeout() from None
         try:
-            return await self._awaited(job)
+            return await self._await(job)
         finally:
             job.future.cancel()
             # A run that goes on still counts as one of those under way.
-            job.future.add_done_callback(lambda _: _release(gate, loop))
+            job.future.add_done_callback(lambda _: _release(semaphore, loop))
 
-    async def _awaited(self, job: _Job) -> Results:
+    async def _await(self, job: _Job) -> BoundOutputs:
         waiting = asyncio.wrap_future(job.future)
         try:
-            self._begin(job)
+            self._submit(job)
             await asyncio.wait([waiting], timeout=job.left)
             if waiting.done():
                 return waiting.result()
             job.options.terminate = True
-            if job.begun:
+            if job.started:
                 await asyncio.wait([waiting], timeout=_GRACE_S)
-            raise job.too_long()
+            raise job.build_timeout()
         finally:
             job.options.terminate = True
             if not waiting.done():
-                # Then nobody is told how it ended, not even a loop that is closed by then.
+                # Then its outcome is dropped, also by a loop that is closed by then.
                 waiting.cancel()
             elif not waiting.cancelled():
                 waiting.exception()
@@ -109,41 +113,74 @@ class Background:
         self._threads.close()
         for job in tuple(self._jobs):
             if job.left is not None and job.future.running():
-                # Whoever waits for it may be this very thread, in a signal handler: then nobody else stops it.
+                # This thread may itself be waiting for it, in a signal handler: then no other stops it.
                 wait([job.future], job.left)
                 job.options.terminate = True
 
     def after_fork(self) -> None:
-        """Know, in a forked process, of no run of its parent."""
-        self._jobs, self._gates = set(), {}
+        """Forget, in a forked process, the runs of its parent."""
+        self._jobs, self._semaphores = set(), {}
 
-    def _begin(self, job: _Job) -> None:
-        self._caller.under_way.check()
+    def _submit(self, job: _Job) -> None:
+        self._executor.active_runs.check()
         job.future.add_done_callback(lambda _: self._jobs.discard(job))
         self._jobs.add(job)
         try:
-            self._threads.begin(job.run)
+            self._threads.submit(job.run)
         except RuntimeError as error:  # the system has no further thread, or Python shuts down
             self._jobs.discard(job)
             raise RunError(f"no thread for a run with a time limit: {error}", hint="run without a timeout") from error
 
-    def _room(self, job: _Job) -> None:
+    def _wait_for_slot(self, job: _Job) -> None:
         """Wait while too many runs go on whose time is over; raises RunTimeout."""
-        left = [one.future for one in tuple(self._jobs) if one.options.terminate]
+        left = [other.future for other in tuple(self._jobs) if other.options.terminate]
         if len(left) >= MOST_LEFT and not wait(left, job.left, FIRST_COMPLETED).done:
-            raise job.too_long()
+            raise job.build_timeout()
 
-    def _gate(self) -> asyncio.Semaphore:
-        """Return what keeps the runs of this event loop from being too many at once."""
+    def _get_semaphore(self) -> asyncio.Semaphore:
+        """Return the semaphore that limits the active runs of this event loop."""
         loop = asyncio.get_running_loop()
-        for gone in [one for one in tuple(self._gates) if one.is_closed()]:
-            self._gates.pop(gone, None)
-        return self._gates.setdefault(loop, asyncio.Semaphore(MOST_AWAITED))
+        for gone in [known for known in tuple(self._semaphores) if known.is_closed()]:
+            self._semaphores.pop(gone, None)
+        return self._semaphores.setdefault(loop, asyncio.Semaphore(MOST_AWAITED))
 
 
-def _release(gate: asyncio.Semaphore, loop: asyncio.AbstractEventLoop) -> None:
+def _release(semaphore: asyncio.Semaphore, loop: asyncio.AbstractEventLoop) -> None:
     with contextlib.suppress(RuntimeError):  # a loop that is closed needs no gate
-        loop.call_soon_threadsafe(gate.release)
+        loop.call_soon_threadsafe(semaphore.release)
+
+
+class Deadline:
+    """A time limit, in seconds from entering a `with` block, for the runs inside it."""
+
+    def __init__(self, seconds: float) -> None:
+        self.expired = False
+        self._lock = fork.make_lock()
+        self._options: Any = None
+        self._timer = threading.Timer(seconds, self._expire)
+        self._timer.daemon = True
+
+    def options(self, executor: Executor) -> Any:
+        """Return RunOptions for the next run, which is terminated when the time is over."""
+        options = executor.options()
+        with self._lock:
+            self._options = options
+            if self.expired:
+                options.terminate = True
+        return options
+
+    def __enter__(self) -> Deadline:
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._timer.cancel()
+
+    def _expire(self) -> None:
+        with self._lock:
+            self.expired = True
+            if self._options is not None:
+                self._options.terminate = True
 
 
 class _Job:
@@ -151,17 +188,17 @@ class _Job:
 
     def __init__(
         self,
-        caller: Caller,
+        executor: Executor,
         feed: Mapping[str, Any],
         names: Sequence[str] | None,
         seconds: float | None,
         options: Any,
     ) -> None:
-        self.options = caller.options() if options is None else options
-        self.future: Future[Results] = Future()
-        self.begun = False
+        self.options = executor.options() if options is None else options
+        self.future: Future[BoundOutputs] = Future()
+        self.started = False
         """Whether it is in ONNX Runtime, or was."""
-        self._caller = caller
+        self._executor = executor
         self._feed = feed
         self._names = names
         self._seconds = seconds
@@ -177,35 +214,37 @@ class _Job:
         if not self.future.set_running_or_notify_cancel():
             return
         try:
-            results = self._caller.under_way.do(self._run_now)
-        except BaseException as error:  # noqa: BLE001 - for whoever waits
+            results = self._executor.active_runs.do(self._run_now)
+        except BaseException as error:  # noqa: BLE001 - for the thread that waits
             self.future.set_exception(error)
         else:
             self.future.set_result(results)
 
-    def _run_now(self) -> Results:
+    def _run_now(self) -> BoundOutputs:
         """Run, now that it is this run's turn."""
         if self.options.terminate:
-            raise self.too_long()
-        self.begun = True
-        return self._caller.run_now(self._feed, self._names, self.options)
+            raise self.build_timeout()
+        self.started = True
+        return self._executor.run_now(self._feed, self._names, self.options)
 
-    def too_long(self) -> RunTimeout:
+    def build_timeout(self) -> RunTimeout:
         """Return what to raise when its time is over."""
-        told = f"longer than {self._seconds or 0.0:g} s"
-        if not self.begun:
+        message = f"longer than {self._seconds or 0.0:g} s"
+        if not self.started:
             hint = f"{_LONGER}, or begin fewer at once"
-            return RunTimeout(f"the run waited {told} for others of this session to end, and did not begin", hint=hint)
+            return RunTimeout(
+                f"the run waited {message} for others of this session to end, and did not begin", hint=hint
+            )
         if self.future.done():
-            return RunTimeout(f"the run took {told} and was stopped", hint=_LONGER)
-        told = f"the run took {told} and goes on until its provider is done with a node"
-        return RunTimeout(told, hint=f"{_LONGER}; closing the session waits for the run")
+            return RunTimeout(f"the run took {message} and was stopped", hint=_LONGER)
+        message = f"the run took {message} and goes on until its provider is done with a node"
+        return RunTimeout(message, hint=f"{_LONGER}; closing the session waits for the run")
 
 
 _LONGEST_S = threading.TIMEOUT_MAX
 
 
-def _limit(seconds: object) -> float:
+def _check_limit(seconds: object) -> float:
     """Return for how long to wait; raises ConfigError."""
     if isinstance(seconds, int | float | np.floating) and not isinstance(seconds, bool) and seconds > 0:
         return float(min(seconds, _LONGEST_S))

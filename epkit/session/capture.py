@@ -1,4 +1,4 @@
-"""Can this model be run as a captured graph on the provider that was planned for it?"""
+"""Check whether a model can be run as a captured graph on the provider that was planned for it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 from epkit.model.file import Model
 from epkit.model.shapes import BINDABLE_DTYPES, find_unknown_outputs
-from epkit.runtime.configured import Candidate
-from epkit.runtime.convert import sized
+from epkit.runtime.configured import ConfiguredProvider
+from epkit.runtime.convert import format_type
 from epkit.session.plan import Plan
 
 
@@ -37,7 +37,7 @@ def capture(model: Model, plan: Plan) -> Capture:
     """Check what can be known before a session is opened: the provider, control flow, types, and shapes."""
     first = plan.chain[0]
     found = [] if model.is_parsed else ["a model in ORT format tells neither its types nor its control flow"]
-    if first.provider.graph_option is None:
+    if first.provider.capture is None:
         found.append(f"{first.name} captures no graphs")
     if model.has_control_flow:
         found.append("the model has If, Loop or Scan, so that which kernels run depends on the data")
@@ -45,14 +45,14 @@ def capture(model: Model, plan: Plan) -> Capture:
         if one.dtype not in BINDABLE_DTYPES:
             found.append(f"{kind} {one.name!r} is {one.dtype}, which cannot be bound on a device")
     found += [
-        f"output {one.name!r} is {sized(one.dtype, one.shape)}, whose shape does not follow from the inputs'"
+        f"output {one.name!r} is {format_type(one.dtype, one.shape)}, whose shape does not follow from the inputs'"
         for one in find_unknown_outputs(model.inputs, model.outputs)
         if one.dtype in BINDABLE_DTYPES
     ]
     return Capture(plan.target.cuda_graph or first.captures, first.name, tuple(found))
 
 
-def capturing(candidate: Candidate) -> Candidate:
+def capturing(candidate: ConfiguredProvider) -> ConfiguredProvider:
     """Return the candidate with its switch for graph capture on."""
-    switch = candidate.provider.graph_option
+    switch = candidate.provider.capture.option if candidate.provider.capture is not None else None
     return replace(candidate, options=candidate.options.model_copy(update={switch: True})) if switch else candidate

@@ -1,4 +1,4 @@
-"""How is a model compiled ahead of time?"""
+"""Compile a model ahead of time: into the cache, or to files."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pathlib import Path
 
 from epkit._system import files as disk
 from epkit._system import platform
-from epkit.config.file import ConfigSource, load
-from epkit.config.target import read as read_target
-from epkit.discovery.registry import discover
+from epkit.config.file import ConfigSource
+from epkit.config.target import Target
+from epkit.discovery.registry import Registry, discover
 from epkit.errors import ConfigError, ModelError, ProviderDropped
-from epkit.model.file import Model, read_model
-from epkit.runtime import api
-from epkit.runtime.api import OpenFault
+from epkit.model.file import Model
+from epkit.runtime import create
+from epkit.runtime.create import OpenFault
 from epkit.runtime.plugin_calls import hint_for
-from epkit.session.attempt import not_carried
-from epkit.session.cache.session_cache import Cached
-from epkit.session.open import EXTERNAL_FOLDER, check_fit, open_plan, plan_for
+from epkit.session.opening import open_plan, unsupported_tensor
 from epkit.session.plan import Plan
-from epkit.session.settings import effective
+from epkit.session.report import CacheRow
+from epkit.session.request import OpenRequest, plan_target
+from epkit.session.settings import build_settings
 
 SCHEMA = "epkit.compile/1"
 
@@ -34,7 +34,7 @@ class Compilation:
 
     target: str
     model: str
-    cache: tuple[Cached, ...]
+    cache: tuple[CacheRow, ...]
     """A row for each provider of the chain that compiles; empty when the result went to files."""
     files: Mapping[str, int]
     """The files that were written, with their bytes: an EP-context model, and what it names."""
@@ -66,25 +66,29 @@ def compile(
     With `output`, the compiled model is written to that file instead, as an EP-context model that opens by itself; what
     was there stays unless `force`.
     """
-    written = load(config)
-    registry = discover()
-    wanted = read_target(target, written, registry, options=options, session_options=session_options)
-    if not any(one.provider.compiles != "never" for one in wanted.chain):
-        names = [name for name, provider in registry.providers.items() if provider.compiles != "never"]
-        told = f"target {wanted.name!r} has no provider that compiles models"
-        raise ConfigError(told, hint=f"these compile: {', '.join(sorted(names)) or 'none that is installed'}")
-    contents = read_model(model, folder=wanted.session_options.entries().get(EXTERNAL_FOLDER))
+    request, registry = OpenRequest(model, target, options, session_options, config), discover()
+    wanted = request.read_target(registry)
+    _check_compiles(wanted, registry)
+    contents = request.read_model(wanted)
     if contents.compiled_for:
         raise ModelError("the model is compiled already", hint="give the model that it was compiled from")
-    check_fit(contents, wanted)
-    plan, answers = plan_for(replace(wanted, cache=True), registry)
+    planned = plan_target(replace(wanted, cache=True), registry)
     started = time.perf_counter()
     if output is not None:
-        files = _written(contents, plan, Path(output), force=force)
+        files = _written(contents, planned.plan, Path(output), force=force)
         return Compilation(wanted.name, _name(contents), (), files, time.perf_counter() - started, wanted.notes)
-    with open_plan(contents, plan, answers) as session:
+    with open_plan(contents, planned.plan, planned.answers) as session:
         report = session.report
     return Compilation(wanted.name, report.model, report.cache, {}, time.perf_counter() - started, report.notes)
+
+
+def _check_compiles(target: Target, registry: Registry) -> None:
+    """Raise ConfigError for a target none of whose providers compiles models."""
+    if any(candidate.provider.caching.compiles != "never" for candidate in target.chain):
+        return
+    names = [name for name, provider in registry.providers.items() if provider.caching.compiles != "never"]
+    told = f"target {target.name!r} has no provider that compiles models"
+    raise ConfigError(told, hint=f"these compile: {', '.join(sorted(names)) or 'none that is installed'}")
 
 
 def _written(model: Model, plan: Plan, output: Path, *, force: bool) -> dict[str, int]:
@@ -94,12 +98,12 @@ def _written(model: Model, plan: Plan, output: Path, *, force: bool) -> dict[str
     """
     if plan.refusal is not None:
         open_plan(model, plan, {})  # raises what there is to say
-    compilers = [one for one in plan.chain if one.provider.compiles != "never"]
+    compilers = [one for one in plan.chain if one.provider.caching.compiles != "never"]
     if not compilers:
         names = ", ".join(one.name for one in plan.chain)
         raise ProviderDropped(f"no provider that compiles models is usable here, only {names}", hint="epkit providers")
     for candidate in compilers:
-        if (tensor := not_carried(candidate, model)) is not None:
+        if (tensor := unsupported_tensor(candidate, model)) is not None:
             told = f"{candidate.name} cannot carry {tensor.dtype} tensors, such as {tensor.name!r} of {_name(model)}"
             raise ProviderDropped(told, hint="epkit inspect MODEL")
     if output.is_dir() or not output.parent.is_dir():
@@ -108,12 +112,12 @@ def _written(model: Model, plan: Plan, output: Path, *, force: bool) -> dict[str
         raise ConfigError(f"{output} is the model itself", hint="--output another file")
     _check_place(output, force=force)
     source = model.source if isinstance(model.source, bytes) else str(model.source.absolute())
-    settings = effective(plan, platform.core_limit()).settings
+    settings = build_settings(plan.target, platform.core_limit())
     # A whole path: to a relative one, TensorRT-RTX writes the names of its files with the folder before them.
     with tempfile.TemporaryDirectory(prefix=".epkit-", dir=output.parent.absolute()) as folder:
         aside = Path(folder) / output.name
         try:
-            api.compile_to(source, plan.chain, settings, aside)
+            create.compile_model(source, plan.chain, settings, aside)
         except OpenFault as fault:
             names = ", ".join(one.name for one in compilers)
             told = f"{names} cannot compile {_name(model)} to a file: {fault.cause}"

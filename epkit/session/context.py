@@ -1,4 +1,4 @@
-"""Can what was compiled before, an EP-context model, be opened here?
+"""Check whether a model that was compiled before, an EP-context model, can be opened here.
 
 ONNX Runtime finds out only while it opens the model, in words of its own. What can be known before is asked before.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from epkit.errors import ModelError
 from epkit.model.file import Model
-from epkit.runtime import api
+from epkit.runtime import create
 from epkit.session.plan import Plan
 
 _AGAIN = "compile it again from the original: epkit compile MODEL --output FILE --force"
@@ -25,7 +25,7 @@ def check_context(model: Model, plan: Plan) -> list[str]:
         candidate = next((one for one in plan.chain if one.provider.ort_name == ort_name), None)
         if candidate is None:
             raise _nobody(name, ort_name, plan)
-        answer = api.compatibility(source, candidate)
+        answer = create.get_compatibility(source, candidate)
         if answer == "EP_UNSUPPORTED":
             told = f"{name} was compiled for {candidate.name}, but by another version or for another device"
             raise ModelError(f"{told}: {candidate.name} refuses it", hint=_AGAIN)

@@ -1,4 +1,4 @@
-"""What about this installation keeps models from running well, and which command mends it?"""
+"""Check the installation for what keeps models from running well, and give the command that fixes it."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _machine() -> Iterator[Finding]:
 
 def _runtimes() -> Iterator[Finding]:
     installed = wheels.runtimes()
-    if not api.installed():
+    if not api.is_installed():
         yield Finding("ONNX Runtime", "problem", api.MISSING, api.MISSING_HINT)
         return
     yield clash(installed)

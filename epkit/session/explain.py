@@ -1,4 +1,4 @@
-"""What would be done with this model and target, and how would it be written without epkit?"""
+"""Explain what `epkit.open` would do with a model and a target, and write the same without epkit."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from epkit._system import platform, telemetry
-from epkit.config.file import ConfigSource, load
-from epkit.config.target import read as read_target
-from epkit.discovery.registry import discover
+from epkit.config.file import ConfigSource
 from epkit.model.assumed_sizes import read_image_hints
-from epkit.model.file import ORT_UNKNOWN, Model, read_model
+from epkit.model.file import ORT_UNKNOWN, Model
 from epkit.provider import Provider
-from epkit.runtime import api
-from epkit.runtime.configured import Candidate
-from epkit.runtime.plugin_calls import asked
-from epkit.session.cache.session_cache import Cached, Compiled
+from epkit.runtime import api, create
+from epkit.runtime.configured import ConfiguredProvider
+from epkit.runtime.create import Settings
+from epkit.runtime.plugin_calls import call_plugin, chosen_devices, library_path, preload_paths
+from epkit.session.cache.session_cache import Compiled
 from epkit.session.capture import Capture, capture, capturing
 from epkit.session.context import check_context
-from epkit.session.open import EXTERNAL_FOLDER, check_fit, meddling, plan_for, probe_notes
+from epkit.session.opening import environment_notes, probe_notes
 from epkit.session.plan import Plan
-from epkit.session.settings import Effective, Setting, effective
+from epkit.session.report import CacheRow
+from epkit.session.request import OpenRequest
+from epkit.session.settings import Setting, build_settings, list_settings, with_capture
 from epkit.session.traffic import Traffic, traffic
-from epkit.session.warmup import Course, PlannedRun, course
+from epkit.session.warmup import PlannedRun, WarmupPlan, plan_warmup
 
 SCHEMA = "epkit.explain/1"
 
@@ -56,7 +57,7 @@ class Explanation:
     """What warm-up would run if every provider that is opened took nodes."""
     warmup_why: str
     """The same in one line, with the reasons."""
-    cache: tuple[Cached, ...]
+    cache: tuple[CacheRow, ...]
     notes: tuple[str, ...]
     script: str
 
@@ -75,27 +76,26 @@ def explain(
     refresh: bool = False,
 ) -> Explanation:
     """Say what `epkit.open` would do with the same arguments, without opening the model. Raises as it does."""
-    written = load(config)
-    registry = discover()
-    wanted = read_target(target, written, registry, options=options, session_options=session_options)
-    contents = read_model(model, folder=wanted.session_options.entries().get(EXTERNAL_FOLDER))
-    check_fit(contents, wanted)
-    plan, answers = plan_for(wanted, registry, refresh=refresh)
+    contents, planned_target = OpenRequest(model, target, options, session_options, config, refresh).resolve()
+    plan, answers = planned_target.plan, planned_target.answers
+    wanted = plan.target
     refused = plan.refusal
     graph = (
         Capture(wanted.cuda_graph, wanted.first.name, ("nothing is opened",)) if refused else capture(contents, plan)
     )
     captures = graph.asked and graph.possible
-    given = effective(plan, platform.core_limit(), api.default_properties(), captures=captures)
+    cores = platform.core_limit()
+    settings = build_settings(wanted, cores)
+    settings = with_capture(settings) if captures else settings
     first = (plan.chain or wanted.chain)[0]
-    device = asked(first.provider.memory_device, first.device)
-    planned = Course(why=ORT_UNKNOWN)
+    device = call_plugin(first.provider.devices.memory_device, first.device)
+    planned = WarmupPlan(why=ORT_UNKNOWN)
     if contents.is_parsed:
         sizes = wanted.session_options.free_dimension_overrides
         shrinks = wanted.shrink_above is not None
         providers = [one.provider for one in plan.chain]
         known = read_image_hints(contents)
-        planned = course(contents.inputs, wanted.warmup, providers, sizes, shrinks=shrinks, known=known)
+        planned = plan_warmup(contents.inputs, wanted.warmup, providers, sizes, shrinks=shrinks, known=known)
     said = [] if refused else check_context(contents, plan)
     if not contents.is_parsed:
         said.append(ORT_UNKNOWN)
@@ -104,34 +104,34 @@ def explain(
         why=wanted.why,
         refusal=f"{refused.candidate.name} is not usable on this machine: {refused.reason}" if refused else "",
         plan=tuple(PlanRow(s.candidate.name, s.decision, s.reason, s.hint) for s in plan.steps),
-        effective=given.shown,
+        effective=list_settings(plan, cores, create.default_properties(), captures=captures),
         device=device,
         copies=traffic(contents, device, plain=first.provider.ort_name == api.CPU_ORT_NAME),
         graph=graph,
         warmup=planned.runs,
         warmup_why=planned.summary() if contents.is_parsed else f"not known before: {ORT_UNKNOWN}",
-        notes=(*wanted.notes, *meddling(wanted.chain), *probe_notes(answers), *planned.notes, *said),
-        cache=_looked_up(contents, plan),
-        script=script(contents, plan, given, captures=captures),
+        notes=(*wanted.notes, *environment_notes(wanted.chain), *probe_notes(answers), *planned.notes, *said),
+        cache=_look_up_cache(contents, plan, settings, captures=captures),
+        script=script(contents, plan, settings, captures=captures),
     )
 
 
-def script(model: Model, plan: Plan, given: Effective, *, captures: bool = False) -> str:
+def script(model: Model, plan: Plan, settings: Settings, *, captures: bool = False) -> str:
     """Write the same session in plain ONNX Runtime."""
     source = repr(str(model.source)) if not isinstance(model.source, bytes) else "MODEL_BYTES"
-    enums = api.ENUMS
-    preloaded = any(asked(candidate.provider.preload) for candidate in plan.chain)
+    enums = create.ENUMS
+    preloaded = any(preload_paths(candidate.provider) for candidate in plan.chain)
     lines = [*(["import ctypes"] if preloaded else ()), *_quiet(plan), "import onnxruntime as ort", ""]
     lines.append("options = ort.SessionOptions()")
-    for name, value in given.settings.properties.items():
+    for name, value in settings.properties.items():
         lines.append(f"options.{name} = {f'ort.{enums[name]}.{value}' if name in enums else repr(value)}")
-    for key, text in given.settings.entries.items():
+    for key, text in settings.entries.items():
         lines.append(f"options.add_session_config_entry({key!r}, {text!r})")
-    for name, size in given.settings.free_dimensions.items():
+    for name, size in settings.free_dimensions.items():
         lines.append(f"options.add_free_dimension_override_by_name({name!r}, {size})")
-    for name, size in given.settings.free_dimensions_by_denotation.items():
+    for name, size in settings.free_dimensions_by_denotation.items():
         lines.append(f"options.add_free_dimension_override_by_denotation({name!r}, {size})")
-    lines += [f"options.register_custom_ops_library({library!r})" for library in given.settings.custom_ops]
+    lines += [f"options.register_custom_ops_library({library!r})" for library in settings.custom_ops]
     for candidate in plan.chain:
         lines += ["", *_added(capturing(candidate) if captures and candidate is plan.chain[0] else candidate)]
     lines += [
@@ -151,36 +151,34 @@ def _quiet(plan: Plan) -> list[str]:
     return ["import os", "", f'os.environ["{telemetry.VARIABLE}"] = "1"  # its telemetry', ""]
 
 
-def _looked_up(model: Model, plan: Plan) -> tuple[Cached, ...]:
+def _look_up_cache(model: Model, plan: Plan, settings: Settings, *, captures: bool) -> tuple[CacheRow, ...]:
     """Return what each provider that compiles would start from, without building anything."""
     if not plan.chain:
         return ()
-    graph = capture(model, plan)
-    captures = graph.asked and graph.possible
     chain = [capturing(plan.chain[0]), *plan.chain[1:]] if captures else plan.chain
     with contextlib.closing(Compiled(model, plan.target)) as compiled:
-        compiled.look(chain, effective(plan, platform.core_limit(), captures=captures).settings, build=False)
+        compiled.look(chain, settings, build=False)
         return compiled.rows
 
 
-def _added(candidate: Candidate) -> list[str]:
+def _added(candidate: ConfiguredProvider) -> list[str]:
     provider, sent = candidate.provider, candidate.sent
     lines = [f"# {candidate.name}"]
     if type(provider).prepare is not Provider.prepare:
         lines.append(f"# epkit first does this: {first_line(provider.prepare.__doc__)}")
-    library = provider.library()
+    library = library_path(provider)
     if library is None:
         lines.append(f"options.add_provider({provider.ort_name!r}, {sent!r})")
         return [*lines, *_changed(provider)]
     api.prepare(provider)
-    found = api.found_devices(provider)
-    chosen = next(iter(provider.devices(found, candidate.device)), None)
+    found = api.list_devices(provider)
+    chosen = next(iter(chosen_devices(provider, found, candidate.device)), None)
     kind = f" and one.device.type.name == {chosen.kind!r}" if chosen else ""
     alike = [one for one in found if chosen and (one.ort_name, one.kind) == (chosen.ort_name, chosen.kind)]
     at = alike.index(chosen) if chosen else 0
     return [
         *lines,
-        *(f"ctypes.CDLL({str(needed)!r})" for needed in provider.preload()),
+        *(f"ctypes.CDLL({str(needed)!r})" for needed in preload_paths(provider)),
         f"ort.register_execution_provider_library({provider.ort_name!r}, {str(library)!r})",
         f"devices = [one for one in ort.get_ep_devices() if one.ep_name == {provider.ort_name!r}{kind}]",
         f"options.add_provider_for_devices(devices[{at}:{at + 1}], {sent!r})",

@@ -1,4 +1,4 @@
-"""Why does a candidate have nothing to show, and is it the candidate's fault?"""
+"""Describe why a worker process has no result for a candidate, and raise what all candidates have in common."""
 
 from __future__ import annotations
 

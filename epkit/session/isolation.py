@@ -1,113 +1,102 @@
-"""Would opening a model end this process, or hang it? A child finds out first: a target's `isolate_open`.
+"""Find out in other processes which chains of providers crash or hang when a model is opened: `isolate_open`.
 
-The child goes the way of the same plan, and names each chain of providers before it opens a session of it. A chain at
-which the child crashes or hangs is a failure to open it here, too; whatever else goes wrong there goes wrong here as
-well, and is found here.
+A child opens the model along the same plan, and names each chain before it creates a session of it. When the child
+crashes or hangs at a chain, the next child takes that for a failure to open, and so on, until one gets to the end:
+whatever else goes wrong there goes wrong here as well, and is found here.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias, cast
+from collections.abc import Mapping
+from typing import TypeAlias, cast
 
 from pydantic_core import to_jsonable_python
 
 from epkit._system.process import Child
-from epkit.config.file import plain
+from epkit.config.layers import plain
 from epkit.discovery.probe import Answer
 from epkit.errors import ConfigError, RunError
 from epkit.model.file import Model
-from epkit.runtime.api import OpenFault
-from epkit.runtime.plugin_calls import asked
-from epkit.session.attempt import Before, Opening
+from epkit.runtime.plugin_calls import call_plugin
 from epkit.session.cache import store
 from epkit.session.cache.session_cache import shelf
-
-if TYPE_CHECKING:
-    from epkit.runtime.configured import Candidate
+from epkit.session.opener import Crashes
+from epkit.session.plan import Plan
 
 WORKER = "epkit.session.isolation_worker"
-SECONDS = 1800.0
+LIMIT_S = 1800.0
 """How long the child may take for one chain, unless the target says: TensorRT builds an engine for minutes."""
 
+_HINT = "leave isolate_open out of the target"
 _Chain: TypeAlias = tuple[tuple[str, ...], bool]
 """The names of the providers, and whether the session captures graphs."""
 
 
-def isolation(opening: Opening, model: Model, answers: Mapping[str, Answer]) -> Before | None:
-    """Return what has each chain opened in a child before it is opened here; None where the target does not ask."""
-    return _Isolation(opening, model, answers).before if opening.plan.target.isolate_open else None
+def find_crashes(model: Model, plan: Plan, answers: Mapping[str, Answer]) -> Crashes:
+    """Open a model in children until one survives; return where the others crashed or hung. Raises ConfigError."""
+    chains: dict[_Chain, str] = {}
+    while True:
+        chain, cause = _open_in_child(model, plan, answers, chains)
+        if not cause:
+            return Crashes(chains)
+        _remove_unfinished(plan)
+        if chain is None:
+            return Crashes(chains, others=cause)
+        chains[chain] = cause
 
 
-class _Isolation:
-    def __init__(self, opening: Opening, model: Model, answers: Mapping[str, Answer]) -> None:
-        wanted = opening.plan.target.isolate_open
-        self._seconds = SECONDS if wanted is True else wanted
-        self._opening = opening
-        self._model = model
-        self._answers = answers
-        self._faults: dict[_Chain, str] = {}
-        """What a child said of the chains that it has opened; empty when it lived."""
+def _open_in_child(
+    model: Model, plan: Plan, answers: Mapping[str, Answer], crashes: Mapping[_Chain, str]
+) -> tuple[_Chain | None, str]:
+    """Return how a child crashed or hung, empty where it did not; and at which chain, None where it got to none."""
+    wanted = plan.target.isolate_open
+    limit_s = LIMIT_S if wanted is True else wanted
+    contents = model.source if isinstance(model.source, bytes) else b""
+    chain: _Chain | None = None
+    with _start(plan) as child:
+        child.send(_request(model, plan, answers, crashes) | {"seconds": limit_s, "bytes": len(contents)}, contents)
+        planned = False
+        while (reply := child.receive(limit_s)) is not None:
+            if "error" in reply:
+                if not planned:
+                    told = f"target {plan.target.name!r} says isolate_open, but its process could not open it"
+                    raise ConfigError(f"{told}: {reply['error']}", hint=_HINT)
+                return chain, ""
+            planned = True
+            if "chain" in reply:
+                chain = tuple(cast("list[str]", reply["chain"])), bool(reply["captures"])
+        return chain, _cause(child, limit_s)
 
-    def before(self, chain: Sequence[Candidate], captures: bool) -> None:
-        """Open a chain in a child, unless one has done so; raises OpenFault when it crashed or hung."""
-        key = (tuple(one.name for one in chain), captures)
-        if key not in self._faults:
-            started = time.perf_counter()
-            self._opening.compiled.close()  # the child may want the same entries of the cache
-            self._find_out(key)
-            self._opening.isolated += time.perf_counter() - started
-        if self._faults[key]:
-            raise OpenFault(self._faults[key])
 
-    def _find_out(self, key: _Chain) -> None:
-        target, source = self._opening.plan.target, self._model.source
-        contents = source if isinstance(source, bytes) else b""
-        request = {
-            "table": to_jsonable_python(plain(target.written), fallback=str),
-            "cache": target.cache,
-            "answers": {name: answer.as_json() for name, answer in self._answers.items()},
-            "chain": key[0],
-            "model": None if contents else str(source),
-            "bytes": len(contents),
-            "seconds": self._seconds,
-        }
-        try:
-            started = Child(WORKER)
-        except RunError as error:
-            told = f"target {target.name!r} says isolate_open, but {error.message}"
-            raise ConfigError(told, hint="leave isolate_open out of the target") from error
-        with started as child:
-            child.send(request, contents)
-            at: _Chain | None = None
-            while (reply := child.receive(self._seconds)) is not None:
-                if at is not None:
-                    self._faults[at] = ""
-                if "chain" not in reply:
-                    return self._ended(key, str(reply["error"]))
-                at = (tuple(cast("list[str]", reply["chain"])), bool(reply["captures"]))
-            ending, said = child.describe_end(), "" if child.timed_out else child.last_line()
-        limit = f" (limit: {self._seconds:g} s)" if child.timed_out else ""
-        told = f"opening it in a process of its own {ending}{limit}" + (f": {said}" if said else "")
-        self._faults[at or key] = told
-        self._faults.setdefault(key, "" if self._reached(key) else told)
-        self._clear()
-        return None
+def _start(plan: Plan) -> Child:
+    try:
+        return Child(WORKER)
+    except RunError as error:
+        told = f"target {plan.target.name!r} says isolate_open, but {error.message}"
+        raise ConfigError(told, hint=_HINT) from error
 
-    def _ended(self, key: _Chain, error: str) -> None:
-        """Make sure that the child got as far as opening what it was asked for."""
-        if not self._reached(key):
-            told = f"target {self._opening.plan.target.name!r} says isolate_open, but its process could not open it"
-            raise ConfigError(f"{told}: {error}", hint="leave isolate_open out of the target")
-        self._faults.setdefault(key, "")
 
-    def _reached(self, key: _Chain) -> bool:
-        """Whether a child has turned to these providers; whether it captured graphs is its own decision."""
-        return key[0] in [names for names, _ in self._faults]
+def _request(
+    model: Model, plan: Plan, answers: Mapping[str, Answer], crashes: Mapping[_Chain, str]
+) -> dict[str, object]:
+    return {
+        "table": to_jsonable_python(plain(plan.target.written), fallback=str),
+        "cache": plan.target.cache,
+        "answers": {name: answer.as_json() for name, answer in answers.items()},
+        "crashes": [[names, captures, cause] for (names, captures), cause in crashes.items()],
+        "model": None if isinstance(model.source, bytes) else str(model.source),
+    }
 
-    def _clear(self) -> None:
-        """Remove what a child was building when it ended."""
-        compilers = [one for one in self._opening.plan.target.chain if one.provider.compiles != "never"]
-        shelves = [shelf(one.provider, asked(one.provider.requested_cache_dir, one.options)) for one in compilers]
-        store.shrink(shelves, store.limit())
+
+def _cause(child: Child, limit_s: float) -> str:
+    """Return how a child ended that gave no more answer."""
+    ending, said = child.describe_end(), "" if child.timed_out else child.last_line()
+    limit = f" (limit: {limit_s:g} s)" if child.timed_out else ""
+    return f"opening it in a process of its own {ending}{limit}" + (f": {said}" if said else "")
+
+
+def _remove_unfinished(plan: Plan) -> None:
+    """Remove from the caches what a child was building when it ended."""
+    compilers = [candidate for candidate in plan.target.chain if candidate.provider.caching.compiles != "never"]
+    shelves = [shelf(one.provider, call_plugin(one.provider.caching.requested_dir, one.options)) for one in compilers]
+    store.shrink(shelves, store.limit())

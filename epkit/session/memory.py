@@ -1,20 +1,18 @@
-"""What does a model take in memory, by batch size: estimated, and measured beside it?
+"""Estimate the memory that a model needs by batch size, and measure it.
 
 Each batch size is measured in a process of its own, since the memory that one has taken hides what the next one needs.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from epkit._system.arguments import check_integer, check_items
-from epkit._system.folders import make_scratch_folder, write_scratch
+from epkit._system.folders import make_scratch_folder
 from epkit._system.process import Child
-from epkit.errors import ConfigError, ProviderUnavailable
+from epkit.errors import ConfigError
 from epkit.model.inspect import Inspection, MeasuredMemory
 from epkit.model.inspect import inspect as read_and_estimate
 from epkit.model.shapes import batch_dimensions
@@ -22,7 +20,8 @@ from epkit.session.fault import Fault, lost, told
 
 if TYPE_CHECKING:
     from epkit.config.file import ConfigSource
-    from epkit.model.file import Source
+    from epkit.model.file import Model, Source
+    from epkit.session.request import OpenRequest, PlannedTarget
 
 WORKER = "epkit.session.memory_worker"
 LIMIT_S = 600.0
@@ -55,46 +54,31 @@ def inspect(
         return found
     if not sizes:
         raise ConfigError("a target is named to measure on, but no batch size", hint="--batch 1,4,16")
-    known = _checked(found, target, config)
-    with _as_file(model) as path:
-        request = {**known, "model": path, "in_memory": isinstance(model, bytes), "target": target}
-        request["dimensions"] = dict(dimensions or {})
-        rows = [replace(one, measured=_measured({**request, "batch": one.batch})) for one in found.batches]
+    from epkit.session.request import OpenRequest
+
+    request = OpenRequest(model, target, config=config)
+    planned = _plan(found.model, request)
+    with make_scratch_folder() as folder:
+        sent = {**request.for_child(folder).to_json(), **planned.to_json(), "dimensions": dict(dimensions or {})}
+        rows = [replace(row, measured=_measure({**sent, "batch": row.batch})) for row in found.batches]
     return replace(found, batches=tuple(rows))
 
 
-def _checked(found: Inspection, target: str, config: ConfigSource) -> dict[str, object]:
+def _plan(model: Model, request: OpenRequest) -> PlannedTarget:
     """Find the faults that need no process to be found, and probe once for all of them."""
-    from epkit.config import file as files
-    from epkit.config.target import read
     from epkit.discovery.registry import discover
-    from epkit.session.open import check_fit, plan_for
+    from epkit.session.request import check_fit, plan_target
 
     registry = discover()
-    written = files.load(config)
-    wanted = read(target, written, registry)
-    check_fit(found.model, wanted)
-    batch_dimensions(found.model.inputs, {*wanted.session_options.free_dimension_overrides, *wanted.warmup.dimensions})
-    plan, _ = plan_for(wanted, registry)
-    if plan.refusal is not None:
-        step = plan.refusal
-        raise ProviderUnavailable(f"{step.candidate.name} is not usable on this machine: {step.reason}", hint=step.hint)
-    return {"config": dict(config) if isinstance(config, Mapping) else None if config is None else str(config)}
+    target = request.read_target(registry)
+    check_fit(model, target)
+    batch_dimensions(model.inputs, {*target.session_options.free_dimension_overrides, *target.warmup.dimensions})
+    planned = plan_target(target, registry)
+    planned.check()
+    return planned
 
 
-@contextlib.contextmanager
-def _as_file(model: Source) -> Iterator[str]:
-    """Give the path of a model; one given as bytes becomes a file for as long as it is needed."""
-    if not isinstance(model, bytes):
-        yield str(Path(model).absolute())
-        return
-    with make_scratch_folder() as folder:
-        file = folder / "model.onnx"
-        write_scratch(file, model)
-        yield str(file)
-
-
-def _measured(request: Mapping[str, object]) -> MeasuredMemory:
+def _measure(request: Mapping[str, object]) -> MeasuredMemory:
     with Child(WORKER) as child:
         child.send(request)
         reply: Mapping[str, Any] | None = child.receive(LIMIT_S)

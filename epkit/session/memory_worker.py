@@ -1,4 +1,4 @@
-"""What does one batch size take, in a process of its own?
+"""Measure what one batch size takes, in a process of its own.
 
 Memory is read before the model is opened, with it open, and while it runs.
 """
@@ -6,7 +6,6 @@ Memory is read before the model is opened, with it open, and while it runs.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from epkit._system.platform import peak_rss, reset_peak_rss, rss
@@ -18,32 +17,21 @@ RUNS = 2
 
 def measure(request: Mapping[str, Any]) -> dict[str, object]:
     """Open the model and run it."""
-    from dataclasses import replace
-
-    from epkit.config.file import load
-    from epkit.config.target import read as read_target
-    from epkit.discovery.registry import discover
     from epkit.model.assumed_sizes import read_image_hints
-    from epkit.model.file import read_model
     from epkit.model.shapes import batch_dimensions
     from epkit.runtime import api
-    from epkit.runtime.size_search import Given, first_run
-    from epkit.session.open import EXTERNAL_FOLDER, open_plan, plan_for
+    from epkit.runtime.size_search import KnownInputs, first_run
+    from epkit.session.opening import open_plan
+    from epkit.session.request import OpenRequest, apart
 
-    registry = discover()
-    wanted = read_target(request["target"], load(request["config"]), registry)
-    wanted = replace(wanted, warmup=wanted.warmup.model_copy(update={"runs": 0}), isolate_open=False)
-    path = Path(request["model"])
-    source = path.read_bytes() if request["in_memory"] else path
-    model = read_model(source, folder=wanted.session_options.entries().get(EXTERNAL_FOLDER))
-    plan, answers = plan_for(wanted, registry)
+    model, planned = OpenRequest.from_json(request).resolve(apart)
     api.load()
     before = rss()
-    session = open_plan(model, plan, answers)
+    session = open_plan(model, planned.plan, planned.answers)
     opened = rss()
-    dimensions = wanted.warmup.dimensions | request["dimensions"]
+    dimensions = planned.plan.target.warmup.dimensions | request["dimensions"]
     sizes = dimensions | dict.fromkeys(batch_dimensions(session.inputs, dimensions), request["batch"])
-    ran = first_run(session.run, session.inputs, Given(dimensions=sizes), read_image_hints(model))
+    ran = first_run(session.run, session.inputs, KnownInputs(dimensions=sizes), read_image_hints(model))
     assumed, feed = ran.made.assumed, ran.made.feed
     del ran
     reset_peak_rss()  # of inputs that were tried in vain

@@ -1,4 +1,4 @@
-"""Which providers are tried, in which order, and why?
+"""Choose which providers to try, in which order, and why.
 
 A pure function: a target and what the machine answered go in, a plan comes out.
 """
@@ -11,14 +11,14 @@ from typing import Literal
 
 from epkit.config.target import Target
 from epkit.provider import Availability, Unusable, Usable
-from epkit.runtime.configured import Candidate
+from epkit.runtime.configured import ConfiguredProvider
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """One provider of the chain, and what becomes of it."""
 
-    candidate: Candidate
+    candidate: ConfiguredProvider
     decision: Literal["open", "unusable", "same runtime provider"]
     reason: str = ""
     hint: str = ""
@@ -33,7 +33,7 @@ class Plan:
     refusal: Step | None = None
 
     @property
-    def chain(self) -> tuple[Candidate, ...]:
+    def chain(self) -> tuple[ConfiguredProvider, ...]:
         """The providers that one session will be opened with, best first."""
         return tuple(step.candidate for step in self.steps if step.decision == "open")
 

@@ -1,16 +1,17 @@
-"""What was tried, what was chosen, where do the nodes run, and what did it cost?"""
+"""Report what was tried, what was chosen, where the nodes run, and what it cost."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from epkit._system.text import format_count
 from epkit.runtime.placement import Share
-from epkit.session.cache.session_cache import Cached
-from epkit.session.capture import Capture
 from epkit.session.plan import Plan, Step
+
+if TYPE_CHECKING:
+    from epkit.session.capture import Capture
 
 Outcome: TypeAlias = Literal[
     "active",
@@ -21,6 +22,7 @@ Outcome: TypeAlias = Literal[
     "failed to open",
     "failed to warm up",
 ]
+CacheOutcome: TypeAlias = Literal["hit", "built", "miss", "off", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class Tried:
 
 
 @dataclass(frozen=True, slots=True)
-class WarmedUp:
+class WarmupRow:
     """One shape that was warmed up: seconds of the first run and, with two runs or more, of the last."""
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -52,6 +54,21 @@ class WarmedUp:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheRow:
+    """What one provider that compiles had to do with the cache.
+
+    `bytes` are those of the cached files, `seconds` what building them took: opening and warm-up.
+    """
+
+    provider: str
+    outcome: CacheOutcome
+    reason: str = ""
+    folder: str = ""
+    bytes: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What epkit knows about a session. All times are in seconds of wall clock."""
 
@@ -61,11 +78,11 @@ class Report:
     provider: str | None
     placement: Mapping[str, Share]
     tried: tuple[Tried, ...]
-    warmup: tuple[WarmedUp, ...] = ()
+    warmup: tuple[WarmupRow, ...] = ()
     warmup_why: str = ""
     graph: Capture | None = None
     """Whether graphs are captured, where the target asks for it."""
-    cache: tuple[Cached, ...] = ()
+    cache: tuple[CacheRow, ...] = ()
     notes: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
     """What the exporter of the model wrote beside the graph."""

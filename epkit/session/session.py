@@ -1,4 +1,4 @@
-"""What can be done with an opened model?"""
+"""An opened model: run it, bind buffers to it, close it."""
 
 from __future__ import annotations
 
@@ -8,26 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 from epkit._system import platform
 from epkit._system.arguments import type_name
-from epkit.config.target import arenas
+from epkit.config.target import Target, arenas
 from epkit.errors import InputError, ModelError, nearest
 from epkit.model.file import Model, TensorInfo, parse_ort_type
 from epkit.model.shapes import explain_unbindable
 from epkit.provider import Concurrency
 from epkit.runtime import api
-from epkit.runtime.arena import Shrink
-from epkit.runtime.bindable import Bindable
+from epkit.runtime.arena import ArenaShrinkage
 from epkit.runtime.binding import Binding
-from epkit.runtime.captured_graph import Graphs
-from epkit.runtime.configured import Candidate
-from epkit.runtime.deadline import Deadline
-from epkit.runtime.execution import Caller
-from epkit.runtime.inputs import Inputs
-from epkit.runtime.narrow import Narrowed
-from epkit.runtime.output_buffers import targets_of
-from epkit.runtime.plugin_calls import asked
+from epkit.runtime.bound_buffers import BindingSpec
+from epkit.runtime.captured_graph import CapturedGraphs
+from epkit.runtime.configured import ConfiguredProvider
+from epkit.runtime.execution import Executor
+from epkit.runtime.inputs import Inputs, NarrowedInputs
+from epkit.runtime.output_buffers import check_buffers
+from epkit.runtime.plugin_calls import call_plugin, concurrency_of, validates_output_shape
 from epkit.runtime.run_options import RunOptions
-from epkit.runtime.timeout import Background
-from epkit.session.attempt import Opening
+from epkit.runtime.timeout import BackgroundRunner, Deadline
+from epkit.session.opener import Created
 from epkit.session.report import Report
 
 if TYPE_CHECKING:
@@ -44,35 +42,36 @@ class Session:
     _again: Callable[[], Session] | None = None
     """Opens the same model in the same way, as in another process that this session is sent to."""
 
-    def __init__(self, opening: Opening, model: Model) -> None:
+    def __init__(self, created: Created, model: Model, target: Target) -> None:
         declared = {one.name: one for one in (*model.inputs, *model.outputs)}
-        self.inputs = _described(opening.session.get_inputs(), declared)
+        session = created.session
+        self.inputs = _described(session.get_inputs(), declared)
         """Name, dtype and shape of each input."""
-        self.outputs = _described(opening.session.get_outputs(), declared)
+        self.outputs = _described(session.get_outputs(), declared)
         """Name, dtype and shape of each output."""
-        self.metadata: Mapping[str, str] = MappingProxyType(_metadata(opening.session, model))
+        self.metadata: Mapping[str, str] = MappingProxyType(_metadata(session, model))
         """What the exporter wrote beside the graph: class names, image sizes, alphabets."""
         self._names = tuple(one.name for one in self.outputs)
-        overridable = _described(opening.session.get_overridable_initializers(), declared)
-        self._inputs = Inputs(self.inputs, cast=opening.plan.target.cast, overridable=overridable)
-        self._narrowed = Narrowed(self.inputs, narrowed_types(opening))
-        active = next((one for one in opening.remaining if one.name == opening.provider), None)
-        self._place = asked(active.provider.memory_device, active.device) if active else "cpu"
+        overridable = _described(session.get_overridable_initializers(), declared)
+        self._inputs = Inputs(self.inputs, cast=target.cast, overridable=overridable)
+        self._narrowed = NarrowedInputs(self.inputs, narrowed_types(created))
+        first = created.provider
+        self._place = "cpu" if first is None else call_plugin(first.provider.devices.memory_device, first.device)
         runtime = api.load()
-        self._caller = Caller(
-            opening.session,
+        self._caller = Executor(
+            session,
             runtime,
             self.inputs,
             self.outputs,
             exotic=self._inputs.exotic,
-            concurrency=_strictest(opening.remaining, captures=opening.captures),
-            validates_output_shape=all(one.provider.validates_output_shape for one in opening.remaining),
-            lends=not self._narrowed,
-            graphs=Graphs(opening.session, runtime) if opening.captures else None,
-            shrink=_shrink(opening),
-            unforkable=_unforkable(opening, self._place),
+            concurrency=_strictest(created.chain, captures=created.captures),
+            validates_output_shape=all(validates_output_shape(one.provider) for one in created.chain),
+            pools_bindings=not self._narrowed,
+            graphs=CapturedGraphs(session, runtime) if created.captures else None,
+            shrink=_shrink(created, target),
+            unforkable=_unforkable(created, self._place),
         )
-        self._background = Background(self._caller)
+        self._background = BackgroundRunner(self._caller)
 
     def run(
         self,
@@ -96,7 +95,7 @@ class Session:
         Raises InputError when an input does not fit the model, RunError when the run fails, SessionClosed.
         """
         if outputs is None and timeout is None and options is None:
-            results = self._caller.lent(inputs)
+            results = self._caller.run_pooled(inputs)
             if results is not None:
                 return results
         feed, names = self._fed(inputs, outputs)
@@ -114,7 +113,7 @@ class Session:
         """Return what runs the model as `run` does, until the deadline tells it to stop."""
 
         def run(inputs: Mapping[str, object]) -> dict[str, Output]:
-            results = self._caller.lent(inputs)
+            results = self._caller.run_pooled(inputs)
             if results is not None:
                 return results
             feed, names = self._fed(inputs, None)
@@ -170,8 +169,8 @@ class Session:
         if why_not:
             place = "cpu"  # where a run without a binding takes and leaves its tensors
         given = outputs if isinstance(outputs, Mapping) else {}
-        targets = targets_of(given, wanted, place, self._caller.runtime, self._caller.session)
-        model = Bindable(self._inputs, self._narrowed, self.inputs, wanted, targets, place, self._place, why_not)
+        targets = check_buffers(given, wanted, place, self._caller.runtime, self._caller.session)
+        model = BindingSpec(self._inputs, self._narrowed, self.inputs, wanted, targets, place, self._place, why_not)
         return Binding(self._caller, model, inputs)
 
     def close(self) -> None:
@@ -232,34 +231,33 @@ def read_inputs(session: Any) -> tuple[TensorInfo, ...]:
     return tuple(_info(one, {}) for one in session.get_inputs())
 
 
-def narrowed_types(opening: Opening) -> dict[str, tuple[str, str]]:
+def narrowed_types(created: Created) -> dict[str, tuple[str, str]]:
     """Return the tensor types that a provider with nodes computes in a narrower one: that one, and the provider."""
     return {
         wide: (narrow, one.name)
-        for one in reversed(opening.active)
-        for wide, narrow in one.provider.narrowed_types.items()
+        for one in reversed(created.active)
+        for wide, narrow in one.provider.limits.narrowed_types.items()
     }
 
 
-def _shrink(opening: Opening) -> Shrink | None:
-    target = opening.plan.target
+def _shrink(created: Created, target: Target) -> ArenaShrinkage | None:
     if target.shrink_above is None:
         return None
-    held = arenas(opening.remaining, target.session_options)
+    held = arenas(created.chain, target.session_options)
     # A captured graph goes on using device memory that the arena counts as free.
-    return Shrink(target.shrink_above, [one for one in held if not opening.captures or one.startswith("cpu")])
+    return ArenaShrinkage(target.shrink_above, [one for one in held if not created.captures or one.startswith("cpu")])
 
 
-def _unforkable(opening: Opening, place: str) -> str:
+def _unforkable(created: Created, place: str) -> str:
     """Return what a forked process lacks to run the session; empty where nothing is known of that kind."""
     if place != "cpu":
         return f"what its parent has on {place}"
-    parallel = opening.settings.properties.get("execution_mode") == "ORT_PARALLEL"
+    parallel = created.settings.properties.get("execution_mode") == "ORT_PARALLEL"
     return "the threads that ORT_PARALLEL runs operators on" if parallel else ""
 
 
-def _strictest(chain: Sequence[Candidate], *, captures: bool) -> Concurrency:
-    declared = {one.provider.concurrency for one in chain}
+def _strictest(chain: Sequence[ConfiguredProvider], *, captures: bool) -> Concurrency:
+    declared = {concurrency_of(one.provider) for one in chain}
     if captures:
         declared.add("per-session")  # ONNX Runtime bears no run beside one that captures or replays
     order: tuple[Concurrency, ...] = ("per-process", "per-session")

@@ -1,4 +1,4 @@
-"""Have the times of repeated runs come to rest?"""
+"""Decide whether the times of repeated runs are steady."""
 
 from __future__ import annotations
 

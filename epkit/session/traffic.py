@@ -1,4 +1,4 @@
-"""What will be copied in each run, before any is made?"""
+"""List what is copied in each run, before there is one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from epkit.model.file import BITS, Model, TensorInfo
 from epkit.runtime.bound_inputs import SMALL
-from epkit.runtime.device_array import CPU, shares
+from epkit.runtime.device_array import CPU, supports_dlpack
 from epkit.runtime.fast_path import MOST_BYTES
 
 
@@ -39,7 +39,7 @@ def traffic(model: Model, place: str, *, plain: bool) -> tuple[Traffic, ...]:
         )
     into, out = (_sum(model.inputs), _sum(model.outputs)) if model.is_parsed else ("all inputs", "all outputs")
     to, back = f"{into} copied to {place}", f"{out} copied back"
-    there = f"; none where they are on {place}" if shares(place) else ""
+    there = f"; none where they are on {place}" if supports_dlpack(place) else ""
     return (
         Traffic(run, to, back),
         Traffic(bind, to + there, f"none: results stay on {place}"),

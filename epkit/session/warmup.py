@@ -1,4 +1,4 @@
-"""What is run before the first request, why, and is what comes out sane?
+"""Plan what is run before the first request and why, run it, and check what comes out.
 
 The plan is pure data: shapes from the target, with assumed sizes for dynamic dimensions that nobody named, and for each
 the runs that the providers of a session declare that they need.
@@ -23,7 +23,7 @@ from epkit.model.file import TensorInfo
 from epkit.model.sample_inputs import SampleShapes, check_memory, choose_shapes, generate_inputs
 from epkit.model.shapes import batch_dimensions, dynamic_dimensions, infer_sizes, matches_declared
 from epkit.provider import Provider, WarmupNeed
-from epkit.session.report import WarmedUp
+from epkit.session.report import WarmupRow
 from epkit.session.steady import is_steady, no_longer_falls
 
 Run = Callable[[Mapping[str, object]], Mapping[str, object]]
@@ -60,7 +60,7 @@ class PlannedRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class WarmupPlan:
     """What warm-up will run, in order, and why."""
 
     runs: tuple[PlannedRun, ...] = ()
@@ -98,7 +98,7 @@ def check_warmup(inputs: Sequence[TensorInfo], wanted: Warmup, sizes: Mapping[st
         _batch(inputs, wanted, sizes)
 
 
-def course(
+def plan_warmup(
     inputs: Sequence[TensorInfo],
     wanted: Warmup,
     providers: Sequence[Provider],
@@ -107,7 +107,7 @@ def course(
     shrinks: bool = False,
     known: ImageHints | None = None,
     others: Mapping[str, int] = _NONE,
-) -> Course:
+) -> WarmupPlan:
     """Decide what to run, given the target's wishes and the providers that have nodes.
 
     Every shape that the target names is run; without any, one that is assumed. A provider that pays once needs its
@@ -118,23 +118,23 @@ def course(
     """
     declared = bool(wanted.shapes or wanted.batches)
     if wanted.runs == 0:
-        return Course(why="the target says runs = 0")
+        return WarmupPlan(why="the target says runs = 0")
     if not providers:
-        return Course(why="no provider has a node")
+        return WarmupPlan(why="no provider has a node")
     if not declared and wanted.runs is None and not any(one.warmup.runs for one in providers):
-        return Course(why="no provider needs it")
+        return WarmupPlan(why="no provider needs it")
     try:
         shapes, guessed = _shapes(inputs, wanted, sizes or {}, known, others)
     except InputError as error:
-        return Course(notes=(f"not warmed up: {error.message}",))
+        return WarmupPlan(notes=(f"not warmed up: {error.message}",))
     try:
         for one in shapes:
             check_memory(inputs, one.shapes)
     except InputError as error:
         if declared or wanted.dimensions:
             raise ConfigError(f"the warm-up cannot be run: {error.message}", hint=error.hint) from error
-        return Course(notes=(f"not warmed up: {error.message}",))
-    arenas = [one.name for one in providers if one.arena is not None]
+        return WarmupPlan(notes=(f"not warmed up: {error.message}",))
+    arenas = [one.name for one in providers if one.devices.arena is not None]
     if arenas:
         shapes.sort(key=lambda one: sum(map(math.prod, one.shapes.values())), reverse=not shrinks)
     runs = tuple(_planned(one, wanted, providers, first=one is shapes[0]) for one in shapes)
@@ -146,13 +146,13 @@ def course(
             if shrinks
             else f"the largest shape first, since {arena} then grows once"
         )
-    return Course(runs, "; ".join(why), tuple(_guesses(guessed, providers)), guessed)
+    return WarmupPlan(runs, "; ".join(why), tuple(_guesses(guessed, providers)), guessed)
 
 
-def warm_up(
-    run: Run, planned: Course, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]
-) -> tuple[WarmedUp, ...]:
-    """Run the course; raises WarmupFault, and ConfigError for shapes that the model does not take."""
+def run_warmup(
+    run: Run, planned: WarmupPlan, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]
+) -> tuple[WarmupRow, ...]:
+    """Run what was planned; raises WarmupFault, and ConfigError for shapes that the model does not take."""
     done = []
     for one in planned.runs:
         feed = generate_inputs(inputs, one.shapes)
@@ -264,8 +264,8 @@ def _guesses(assumed: Mapping[str, int], providers: Sequence[Provider]) -> list[
     return [f"{told}; set them with warmup.shapes, warmup.batches or warmup.dimensions in the target"]
 
 
-def _row(planned: PlannedRun, seconds: Sequence[float], before: int | None, after: int | None) -> WarmedUp:
-    return WarmedUp(
+def _row(planned: PlannedRun, seconds: Sequence[float], before: int | None, after: int | None) -> WarmupRow:
+    return WarmupRow(
         shapes=planned.shapes,
         runs=len(seconds),
         first_s=seconds[0],

@@ -92,7 +92,7 @@ class EpkitBench:
         """Measure callables: each name stands for "file.py:function", the file beside the test's own.
 
         The function is called in every fresh process, and returns what is timed. Settings are those of
-        `epkit.benchmark.measure.bench_calls`.
+        `epkit.benchmark.bench.bench_calls`.
         """
         from epkit.benchmark.bench import bench_calls
 
@@ -139,7 +139,7 @@ class EpkitBench:
         """Hold it against its baseline, or make it the baseline."""
         from epkit.benchmark import storage
         from epkit.benchmark.audit.diff import changes
-        from epkit.benchmark.audit.diff_sentences import sentence, summary
+        from epkit.benchmark.audit.diff_sentences import describe, summarize
 
         if self._config.getoption("--epkit-save-baselines"):
             baseline.parent.mkdir(parents=True, exist_ok=True)
@@ -150,9 +150,9 @@ class EpkitBench:
             self._say(f"there is no baseline {baseline}; --epkit-save-baselines writes it")
             return
         changed = changes(storage.read(baseline), found)
-        for told in summary(changed):
-            self._say(f"beside its baseline: {told}")
-        wrong = [*changed.lost, *map(sentence, changed.regressions)]
+        for sentence in summarize(changed):
+            self._say(f"compared with its baseline: {sentence}")
+        wrong = [*changed.lost, *map(describe, changed.regressions)]
         if wrong:
             pytest.fail(f"worse than the baseline {baseline}: {'; '.join(wrong)}", pytrace=False)
 

@@ -22,7 +22,7 @@ class Compiling(Running):
 
     @promise(of="compiling")
     def test_what_it_compiles_is_kept_in_the_folder_it_is_given(self) -> None:
-        """`with_cache_dir` names the folder in what is sent, none for None; a second session starts from it."""
+        """`Caching.with_dir` names the folder in what is sent, none for None; a second session starts from it."""
         provider, device = self.subject.provider, self.subject.device
         sent = {
             folder: " ".join(provider.to_ort_options(self._cached(provider.options(), folder), device).values())
@@ -32,20 +32,20 @@ class Compiling(Running):
             named = [one.name for one in (FIRST, SECOND) if one.name in told]
             if named != ([] if folder is None else [folder.name]):
                 where = f"the folder {folder.name}" if folder else "None, for keeping nothing"
-                found = f"with_cache_dir() with {where} sends {told or 'nothing'!r}"
+                found = f"caching.with_dir() with {where} sends {told or 'nothing'!r}"
                 raise Broken(found, "return the options with the folder as the place of what is compiled")
         self.subject.keep_apart("_keeps")
 
     @promise(of="compiling")
     def test_every_other_option_goes_into_what_it_compiles(self) -> None:
-        """`with_cache_dir` passes on each option but those that name the folder: another value makes another entry."""
+        """`Caching.with_dir` passes on each option but the folder's: another value makes another entry."""
         provider = self.subject.provider
         given = self._cached(provider.options(), FIRST)
         own = set(given.written())
         for name, value, options in written(provider):
             if name not in own and self._cached(options, FIRST).written().get(name) != value:
                 told = (
-                    f"with_cache_dir() drops {name} = {value!r}, so that what is compiled with it and without are one"
+                    f"caching.with_dir() drops {name} = {value!r}, so that what is compiled with it and without are one"
                 )
                 raise Broken(told, "return options.model_copy(update=...) with the folder alone changed")
 
@@ -57,26 +57,28 @@ class Compiling(Running):
 
     @promise(of="compiling")
     def test_what_is_compiled_goes_stale_with_what_compiled_it(self) -> None:
-        """`cache_fingerprint` changes with versions and files: tried with other versions, sizes and times."""
+        """`Caching.fingerprint` changes with versions and files: tried with other versions, sizes and times."""
         self.subject.usable()
         asked = self.subject.examined.asked
         (first, second), elsewhere = asked["stale"], asked["stale_elsewhere"]
         mend = "list the version of what compiles, or the size of its library, and the driver or processor"
         for found in (first, second, elsewhere):
             if isinstance(found, str):
-                raise Broken(f"cache_fingerprint() {found}", mend)
+                raise Broken(f"caching.fingerprint() {found}", mend)
         if not any(first):
-            raise Broken("cache_fingerprint() lists nothing", mend)
+            raise Broken("caching.fingerprint() lists nothing", mend)
         if first != second:
-            raise Broken(f"cache_fingerprint() said {first}, then {second}", "leave out what differs from call to call")
+            raise Broken(
+                f"caching.fingerprint() said {first}, then {second}", "leave out what differs from call to call"
+            )
         if first == elsewhere:
-            raise Broken(f"cache_fingerprint() said {first} for other versions and other files too", mend)
+            raise Broken(f"caching.fingerprint() said {first} for other versions and other files too", mend)
 
     def _cached(self, options: Options, folder: Path | None) -> Options:
-        found = self.subject.provider.with_cache_dir(options, self.subject.device, folder)
+        found = self.subject.provider.caching.with_dir(options, self.subject.device, folder)
         if not isinstance(found, Options):
             raise Broken(
-                f"with_cache_dir() returned {found!r} where options belong", "return options.model_copy(update=...)"
+                f"caching.with_dir() returned {found!r} where options belong", "return options.model_copy(update=...)"
             )
         return found
 
@@ -89,7 +91,9 @@ class Compiling(Running):
                     row = next(one for one in session.report.cache if one.provider == self.subject.name)
                     if row.outcome != wanted:
                         told = f"session {turn + 1} of a model was {row.outcome!r}, not {wanted!r}: {row.reason}"
-                        raise Broken(told, "compile into the folder that with_cache_dir() is given, and start from it")
+                        raise Broken(
+                            told, "compile into the folder that caching.with_dir() is given, and start from it"
+                        )
                     self.check(sample, feed, session.run(feed), f"({row.outcome})")
 
     def _forgets_old_weights(self) -> None:

@@ -64,7 +64,7 @@ class Found(Promises):
 
     @promise()
     def test_the_probe_loads_nothing_heavy(self) -> None:
-        """`probe`, `fingerprint` and `cache_fingerprint` import neither ONNX Runtime nor NumPy nor a framework."""
+        """`probe`, `fingerprint` and `Caching.fingerprint` import neither ONNX Runtime nor NumPy nor a framework."""
         loaded = self._answered()["loaded"]
         if loaded:
             raise Broken(

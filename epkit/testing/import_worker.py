@@ -21,6 +21,7 @@ from epkit._system.platform import kill_with_parent
 from epkit._system.process import Parent
 from epkit.discovery.registry import Plugin, load
 from epkit.provider import Provider, Unusable, Usable
+from epkit.runtime.plugin_calls import compile_fingerprint
 
 HEAVY = ("onnxruntime", "numpy", "torch", "tensorflow", "jax", "onnx")
 QUICK_S = 2.0
@@ -83,9 +84,9 @@ def _asked(provider: Provider, device: Any) -> dict[str, object]:
 
 def _stale(provider: Provider, device: Any) -> dict[str, object]:
     """Ask what makes compiled files stale, as things are and with every version, size and time a little changed."""
-    as_is = [_texts(provider.cache_fingerprint, device) for _ in range(2)]
+    as_is = [_texts(compile_fingerprint, provider, device) for _ in range(2)]
     _change_the_world()
-    return {"stale": as_is, "stale_elsewhere": _texts(provider.cache_fingerprint, device)}
+    return {"stale": as_is, "stale_elsewhere": _texts(compile_fingerprint, provider, device)}
 
 
 def _change_the_world() -> None:

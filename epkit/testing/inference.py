@@ -94,7 +94,7 @@ class Running(Promises):
     def test_shapes_may_change_from_run_to_run(self) -> None:
         """Batches, images and texts of many sizes, one after the other in a session and in a binding, are right."""
         # A provider that compiles for shapes may take seconds for each.
-        turns = 3 if self.subject.provider.compiles == "shapes" else TURNS
+        turns = 3 if self.subject.provider.caching.compiles == "shapes" else TURNS
         random = np.random.default_rng(1)
         sizes = [{name: int(random.integers(1, 9)) for name in ("batch", "side", "tokens")} for _ in range(turns)]
         self._agree(samples.of("dynamic-shapes", self.subject.provider), [*sizes, sizes[0]])

@@ -9,12 +9,13 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from epkit import wheels
-from epkit.config.file import table_of
+from epkit.config.layers import table_of
 from epkit.config.validation import validated
 from epkit.discovery import listing
 from epkit.discovery.listing import spelt
 from epkit.errors import ConfigError, EpkitError
 from epkit.provider import Device, Options, Provider
+from epkit.runtime.plugin_calls import library_path, preload_paths
 from epkit.testing.promise import Broken, NotProven, Promises, promise
 
 NONSENSE = "no such value"
@@ -81,7 +82,7 @@ class Optioned(Promises):
         """Without a word from the user nothing goes to ONNX Runtime but the device: its defaults stay its own."""
         provider = self.subject.provider
         for device in devices(provider):
-            allowed = {provider.device_option} if device is not None and provider.device_option else set()
+            allowed = {provider.devices.option} if device is not None and provider.devices.option else set()
             for options in (provider.options(), *nothing_set(provider)):
                 extra = {name: text for name, text in self._sent(options, device).items() if name not in allowed}
                 if extra:
@@ -126,15 +127,15 @@ class Optioned(Promises):
 
     @promise()
     def test_a_device_that_makes_no_sense_is_refused(self) -> None:
-        """`check_device` says what is wrong with a device that there cannot be, and nothing against the others."""
+        """`Devices.check` says what is wrong with a device that there cannot be, and nothing against the others."""
         provider = self.subject.provider
         for wrong in (-1, NONSENSE):
-            if not provider.check_device(wrong):
-                raise Broken(f"device = {wrong!r} was accepted", "let check_device say what a device may be")
+            if not provider.devices.check(wrong):
+                raise Broken(f"device = {wrong!r} was accepted", "let devices.check say what a device may be")
         for right in devices(provider):
-            if right is not None and (fault := provider.check_device(right)):
+            if right is not None and (fault := provider.devices.check(right)):
                 raise Broken(
-                    f"device = {right!r} {fault}, but it is declared", "let check_device and what is declared agree"
+                    f"device = {right!r} {fault}, but it is declared", "let devices.check and what is declared agree"
                 )
 
     def _refused(self, options: dict[str, object]) -> ConfigError | None:
@@ -201,7 +202,7 @@ def values_of(annotation: Any) -> list[object]:
 
 def devices(provider: Provider) -> list[Device | None]:
     """Return no device, and those that the provider declares to know."""
-    return [None, *provider.device_kinds, *([0] if provider.device_option and not provider.device_kinds else [])]
+    return [None, *provider.devices.kinds, *([0] if provider.devices.option and not provider.devices.kinds else [])]
 
 
 def folders(provider: Provider) -> list[Path]:
@@ -209,7 +210,7 @@ def folders(provider: Provider) -> list[Path]:
     runtime = wheels.origin("onnxruntime")
     found = [Path(runtime).parent / "capi"] if runtime else []
     try:
-        libraries = [*provider.preload(), provider.library()]
+        libraries = [*preload_paths(provider), library_path(provider)]
     except EpkitError as error:
         raise NotProven(error.message) from error
     found += [library.parent for library in libraries if library is not None]

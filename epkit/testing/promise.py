@@ -24,7 +24,7 @@ FIRST = "test_it_is_found_under_its_own_name"
 Body: TypeAlias = Callable[[Any], None]
 
 Claim: TypeAlias = Capability | Literal["compiling", "graph capture"]
-"""What a provider may claim: a capability, or what follows from its `compiles` and its `graph_option`."""
+"""What a provider may claim: a capability, or what follows from its `caching` and its `capture`."""
 
 
 class Broken(Exception):

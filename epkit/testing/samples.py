@@ -70,7 +70,7 @@ def of(claim: Capability | Literal["retrained"], provider: Provider | None = Non
     Where none would be left, all are: what is claimed is tried. `retrained` are those of `float32` with other weights.
     """
     every = [_read(file, whole=claim == "int8") for file in sorted(MODELS.glob(f"{claim}.*.onnx"))]
-    return [one for one in every if provider is None or one.network in (None, *provider.networks)] or every
+    return [one for one in every if provider is None or one.network in (None, *provider.self_test.networks)] or every
 
 
 def networks(claim: Capability | Literal["retrained"], provider: Provider) -> list[Sample]:

@@ -13,6 +13,7 @@ import numpy as np
 
 import epkit
 from epkit.errors import EpkitError, InputError, RunError, SessionClosed
+from epkit.runtime.plugin_calls import concurrency_of
 from epkit.testing import samples
 from epkit.testing.inference import TRIES, TURNS, Running, read, ways
 from epkit.testing.promise import Broken, promise
@@ -82,21 +83,21 @@ class Sessions(Running):
 
     @promise(apart=True)
     def test_a_binding_is_where_it_says(self) -> None:
-        """Its buffers and results are where `memory_device` says, it can be refilled, and it can be had on the CPU."""
-        place = self.subject.provider.memory_device(self.subject.device)
-        mend = "let memory_device() say where it runs"
+        """Its buffers and results are where `Devices.memory_device` says; it can be refilled, and made on the CPU."""
+        place = self.subject.provider.devices.memory_device(self.subject.device)
+        mend = "let devices.memory_device() say where it runs"
         for sample in self.carried():
             session, feed = self.open(sample), sample.feed()
             try:
                 bound = session.bind(feed)
             except EpkitError as error:
                 raise Broken(
-                    f"nothing can be bound where memory_device() says {place}: {error.message}", mend
+                    f"nothing can be bound where devices.memory_device() says {place}: {error.message}", mend
                 ) from error
             with bound:
                 for what, found in (("a binding", bound.device), *_places(bound.run())):
                     if found != place:
-                        raise Broken(f"{what} is on {found} where memory_device() says {place}", mend)
+                        raise Broken(f"{what} is on {found} where devices.memory_device() says {place}", mend)
                 for seed in range(TRIES):
                     refill = sample.feed(seed)
                     self.check(sample, refill, read(bound.run(refill)), "refilled in a binding")
@@ -119,7 +120,7 @@ class Sessions(Running):
 
     @promise(of="dynamic-shapes", apart=True)
     def test_an_output_buffer_of_another_shape_is_refused(self) -> None:
-        """A result is never written into a buffer that is smaller or larger: `validates_output_shape` says so."""
+        """A result is never written into a buffer of another size: `Limits.validates_output_shape` says so."""
         sample = samples.networks("dynamic-shapes", self.subject.provider)[-1]
         session, feed = self.open(sample), sample.feed(sizes={"batch": 3})
         output = session.outputs[0]
@@ -131,11 +132,11 @@ class Sessions(Running):
             except (InputError, RunError):
                 continue
             told = f"a result of 3 rows was written into a buffer of {rows}"
-            raise Broken(told, "let validates_output_shape be False: epkit then looks by itself")
+            raise Broken(told, "let limits.validates_output_shape be False: epkit then looks by itself")
 
     @promise(of="graph capture")
     def test_replays_of_a_captured_graph_give_the_numbers_of_runs(self) -> None:
-        """With `graph_option` a binding that captures gives the CPU's numbers, whatever it is refilled with."""
+        """With `capture` a binding that captures gives the CPU's numbers, whatever it is refilled with."""
         self.subject.claims("float32")
         self.subject.keep_apart("_replays")
 
@@ -174,7 +175,7 @@ class Sessions(Running):
 
     def _stricter(self) -> str:
         """Say what mends a fault that only threads have."""
-        declared = self.subject.provider.concurrency
+        declared = concurrency_of(self.subject.provider)
         stricter = {"free": '"per-session" or "per-process"', "per-session": '"per-process"'}.get(declared)
         return f"it declares concurrency {declared!r}: declare {stricter}" if stricter else "try it in one thread"
 
@@ -184,7 +185,7 @@ class Sessions(Running):
         graph = session.report.graph
         if graph is None or not graph.possible:
             told = graph.summary() if graph is not None else "no graph was asked for"
-            raise Broken(f"a model of matrix products cannot be captured: {told}", "leave graph_option out")
+            raise Broken(f"a model of matrix products cannot be captured: {told}", "leave capture out")
         with session.bind(sample.feed()) as bound:
             for seed in range(TURNS):
                 feed = sample.feed(seed)

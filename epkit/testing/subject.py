@@ -15,6 +15,7 @@ from epkit._system.process import Child
 from epkit.discovery import probe
 from epkit.discovery.registry import Entry, Registry, discover
 from epkit.provider import Provider, Unusable
+from epkit.runtime.plugin_calls import concurrency_of
 from epkit.session.fallback import CPU_FORBIDDEN
 from epkit.testing.promise import Broken, Claim, NotClaimed, NotProven
 
@@ -86,7 +87,7 @@ class Subject:
         """What a fresh interpreter went through with the plugin; raises NotProven where it is not found."""
         plugin = self._entry().plugin
         request = {"plugin": plugin.name, "value": plugin.value, "provider": self.name, "device": self.device}
-        seconds = max(IMPORT_SECONDS, self.provider.self_test_timeout_s)
+        seconds = max(IMPORT_SECONDS, self.provider.self_test.timeout_s)
         with Child("epkit.testing.import_worker") as child:
             child.send(request | {"seconds": IMPORT_SECONDS + seconds})
             imported = child.receive(IMPORT_SECONDS)
@@ -121,8 +122,8 @@ class Subject:
         """Raise NotClaimed unless the provider claims it."""
         provider = self.provider
         # One that refuses without any option given compiles to files that are asked for, and keeps nothing by itself.
-        keeps = provider.compiles != "never" and not provider.check_cache(provider.options())
-        claims = {"compiling": keeps, "graph capture": provider.graph_option is not None}
+        keeps = provider.caching.compiles != "never" and not provider.caching.check(provider.options())
+        claims = {"compiling": keeps, "graph capture": provider.capture is not None}
         if not claims.get(claim, claim in provider.capabilities):
             raise NotClaimed(claim)
 
@@ -140,7 +141,7 @@ class Subject:
             self.close()
         worker = self._worker = self._worker or Child("epkit.testing.worker")
         self._fresh = False
-        seconds = PROOFS * self.provider.self_test_timeout_s
+        seconds = PROOFS * self.provider.self_test.timeout_s
         worker.send(
             {"promise": promise, "provider": self.name, "target": self.target, "tolerances": self.tolerances}
             | {"seconds": seconds}
@@ -150,7 +151,7 @@ class Subject:
             ending, log = worker.describe_end(), worker.read_log()
             self.close()
             told = f"the process in which it was tried {ending}"
-            declared = self.provider.concurrency
+            declared = concurrency_of(self.provider)
             raise Broken(
                 told, f"if several threads do that, declare another concurrency than {declared!r}", log[-2000:]
             )

@@ -19,10 +19,11 @@ from pydantic import TypeAdapter
 from texts import says
 
 from epkit.benchmark import storage
-from epkit.benchmark.audit.diff import changes, labels, subtracted
-from epkit.benchmark.audit.diff_sentences import summary
+from epkit.benchmark.audit.diff import changes, subtract
+from epkit.benchmark.audit.diff_sentences import summarize
 from epkit.benchmark.audit.verify import verify
 from epkit.benchmark.document import Benchmark, Findings, Measured
+from epkit.benchmark.labels import labels
 from epkit.benchmark.statistics.differences import Difference
 from epkit.benchmark.statistics.verdicts import findings
 from epkit.cli._bench_files import diff as diff_command
@@ -80,7 +81,7 @@ JUDGED = [path for path in NUMBERS if path[-1] in ("share", "allowed", "max_abs"
 COUNTED = [
     ("measured", "blocks", place, "samples_s", number)
     for place, block in enumerate(SMALL.measured.blocks)
-    if block.sweep >= 1
+    if block.pass_number >= 1
     for number in range(len(block.samples_s))
 ]
 
@@ -136,9 +137,9 @@ def test_any_number_that_is_changed_is_found_unless_nothing_follows_from_it(path
         (("blocks", 2, "process"), 12, "there are 12 processes, counted from 0"),
         (("blocks", 2, "case"), 2, "there are 2 cases, counted from 0"),
         (("blocks", 2, "round"), 2, "is one of round 1"),
-        (("blocks", 2, "sweep"), 2, "of the same meeting"),
-        (("blocks", 2, "core"), 1, "of the same meeting"),
-        (("blocks", 20, "meeting"), 0, "it was over: others have run since"),
+        (("blocks", 2, "pass_number"), 2, "of the same pair"),
+        (("blocks", 2, "core"), 1, "of the same pair"),
+        (("blocks", 20, "pair"), 0, "it was over: others have run since"),
         (("processes", 3, "candidate"), 3, "there are 3 candidates, counted from 0"),
         (("processes", 3, "first_run_s"), [0.1] * 3, "2 at most: one for each case"),
         (("candidates", 1, "agreements", 0, "reference"), "cup", "no candidate is called so"),
@@ -157,7 +158,7 @@ def test_a_candidate_cannot_meet_itself():
     blocks = list(measured.blocks)
     blocks[1] = replace(blocks[1], process=blocks[0].process)
     found = verify(replace(SMALL, measured=replace(measured, blocks=tuple(blocks))))
-    assert any("meets itself" in str(one.found) for one in found.faults)
+    assert any("is paired with itself" in str(one.found) for one in found.faults)
 
 
 @pytest.mark.parametrize("said", ["auto", "images", "exact", "0.0001"])
@@ -199,11 +200,26 @@ def test_what_is_no_document_is_a_wrong_request(content, code, tmp_path):
     assert result.exception.exit_code == code
 
 
+def test_a_document_of_the_schema_before_is_read_as_this_one(tmp_path):
+    older = copy.deepcopy(DOCUMENT)
+    older["schema"] = "epkit.bench/2"
+    for block in older["measured"]["blocks"]:
+        block.update(sweep=block.pop("pass_number"), meeting=block.pop("pair"))
+    for compared in older["findings"]["comparisons"]:
+        compared["meetings"] = compared.pop("pairs")
+    older["measured"]["environment"].update(load_after=[1.0, 0.6, 0.5], page_cache="read just before", seconds=80.1)
+    (tmp_path / "older.json").write_text(json.dumps(older))
+    found = storage.read(tmp_path / "older.json")
+    assert found.as_json() == DOCUMENT
+    assert verify(found).holds
+    assert changes(found, SMALL) == changes(SMALL, SMALL)
+
+
 def test_verify_names_what_does_not_hold(tmp_path):
     file = tmp_path / "a.json"
     file.write_text(json.dumps(DOCUMENT))
     result = CliRunner().invoke(verify_command, [str(file)])
-    assert (result.exit_code, "all are what it says" in result.output) == (0, True)
+    assert (result.exit_code, "all are the same" in result.output) == (0, True)
     file.write_text(json.dumps(changed(DOCUMENT, ("findings", "comparisons", 0, "time", "ratio"), 0.5)))
     result = CliRunner().invoke(verify_command, [str(file)])
     assert result.exit_code == 1
@@ -246,10 +262,10 @@ def test_a_change_of_how_two_stand_beside_each_other_is_judged(now, verdict, cod
 
 def test_the_change_stands_in_a_sentence():
     found = changes(BEFORE, made_up({"cpu": 0.01, "openvino": 0.0083}, seed=2))
-    (told,) = summary(found)
-    assert told.startswith("openvino beside cpu: 1.32x faster before, 1.2x faster now: ")
+    (told,) = summarize(found)
+    assert told.startswith("openvino relative to cpu: 1.32x faster before, 1.2x faster now: ")
     assert " % slower, " in told
-    (same,) = summary(changes(BEFORE, BEFORE))
+    (same,) = summarize(changes(BEFORE, BEFORE))
     assert ": 1.32x faster before, 1.32x faster now: the same, between " in same
 
 
@@ -257,8 +273,8 @@ def test_what_is_undecided_says_what_could_be_told():
     noisy = [made_up({"cpu": 0.01, "openvino": 0.01}, processes=2, noise=0.3, sweeps=3, seed=seed) for seed in (1, 2)]
     found = changes(*noisy)
     assert found.changes[0].verdict == "undecided"
-    (told,) = summary(found)
-    assert re.search(r"undecided, between \S+ % faster and \S+ % slower \(what can be told here is \S+ %\)$", told)
+    (told,) = summarize(found)
+    assert re.search(r"undecided, between \S+ % faster and \S+ % slower \(minimum detectable change: \S+ %\)$", told)
 
 
 def test_a_document_beside_itself_has_not_changed():
@@ -313,7 +329,7 @@ def test_of_two_things_nothing_is_compared(facts, what):
     found = changes(BEFORE, on(BEFORE, **facts))
     assert (found.changes, found.times, found.exit_code) == ((), (), 2)
     assert [one.what for one in found.differs] == [what]
-    assert "nothing is compared" in next(iter(summary(found)))
+    assert "nothing is compared" in next(iter(summarize(found)))
 
 
 @pytest.mark.parametrize(
@@ -329,7 +345,7 @@ def test_on_another_machine_nothing_is_judged(facts):
     found = changes(BEFORE, on(made_up({"cpu": 0.01, "openvino": 0.0095}), **facts))
     assert [(one.verdict, one.change.ratio > 1.2) for one in found.changes] == [(None, True)]
     assert (found.times, found.exit_code) == ((), 0)
-    obstacle, told = summary(found)
+    obstacle, told = summarize(found)
     assert obstacle.endswith("times are not compared and no change is judged")
     assert "now: not judged, between" in told
 
@@ -358,7 +374,7 @@ def test_where_others_kept_the_machine_busy_no_change_is_judged(facts):
         assert [one.verdict for one in found.changes] == [None]
         assert found.times
         assert found.exit_code == 0
-        assert "may be their doing, and is not judged" in next(iter(summary(found)))
+        assert "so no change is judged" in next(iter(summarize(found)))
     quiet = {"others_cores": 0.1, "stolen_cores": 0.01}
     assert changes(on(BEFORE, **quiet), on(now, **quiet)).exit_code == 1
 
@@ -395,7 +411,7 @@ def test_a_case_with_other_inputs_is_not_compared():
     cases = (before.measured.cases[0], replace(before.measured.cases[1], inputs_sha256="7" * 64))
     found = changes(before, replace(before, measured=replace(before.measured, cases=cases)))
     assert {one.case for one in (*found.changes, *found.times)} == {"batch=1"}
-    assert "this case is not compared" in " ".join(summary(found))
+    assert "this case is not compared" in " ".join(summarize(found))
 
 
 def test_a_candidate_that_fails_now_is_lost():
@@ -420,7 +436,7 @@ def test_a_damaged_document_is_a_wrong_request():
 
 @given(st.floats(-1, 1), st.floats(1e-4, 0.1), st.floats(1e-4, 0.1), st.floats(2, 14), st.floats(2, 14))
 def test_what_is_known_of_two_is_known_less_of_their_difference(apart, first, second, freedom, other):
-    found = subtracted(Difference(0.3, first, freedom, 8, 90), Difference(0.3 + apart, second, other, 6, 80))
+    found = subtract(Difference(0.3, first, freedom, 8, 90), Difference(0.3 + apart, second, other, 6, 80))
     assert found.log_ratio == pytest.approx(apart, abs=1e-12)
     assert found.error >= max(first, second)
     assert min(freedom, other) * (1 - 1e-9) <= found.freedom <= (freedom + other) * (1 + 1e-9)
@@ -433,7 +449,7 @@ def test_diff_exits_with_what_it_found(tmp_path):
     names = list(map(str, files))
     result = CliRunner().invoke(diff_command, names)
     assert result.exit_code == 1
-    assert "openvino beside cpu: " in result.output
+    assert "openvino relative to cpu: " in result.output
     assert "times are not judged" in result.output
     assert CliRunner().invoke(diff_command, names[::-1]).exit_code == 0
     found = json.loads(CliRunner().invoke(diff_command, [*names, "--json"]).output)

@@ -13,10 +13,9 @@ from documents import made_up
 from models import mlp
 
 from epkit.benchmark import storage
-from epkit.benchmark.bench import RULES
 from epkit.benchmark.document import Benchmark
 from epkit.benchmark.environment.environment import look
-from epkit.benchmark.record import Record
+from epkit.benchmark.run import BenchmarkRun
 from epkit.discovery.registry import discover
 from epkit.errors import ConfigError
 
@@ -87,16 +86,16 @@ def test_the_folder_of_documents_is_made_for_this_user_alone(tmp_path, monkeypat
 def test_what_cannot_be_written_meanwhile_is_written_at_the_end(small, tmp_path):
     folder, away = tmp_path / "folder", tmp_path / "away"
     folder.mkdir()
-    record = Record(small.measured.request, [], [], RULES, look(), discover(), folder / "doc.json")
+    run = BenchmarkRun(small.measured.request, [], [], look(), discover(), file=folder / "doc.json")
     folder.rename(away)
-    record.keep()
+    run.save()
     with pytest.raises(storage.Unwritten) as error:
-        record.keep(complete=True)
+        run.save(complete=True)
     assert isinstance(error.value, ConfigError)
     assert error.value.hint
     assert error.value.benchmark.measured.complete
     away.rename(folder)
-    found = record.keep(complete=True)
+    found = run.save(complete=True)
     assert json.loads((folder / "doc.json").read_text()) == json.loads(json.dumps(found.as_json()))
 
 
@@ -106,9 +105,9 @@ def test_a_pipe_gets_the_document_once_at_the_end(small, tmp_path):
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        record = Record(small.measured.request, [], [], RULES, look(), discover(), pipe)
-        record.keep()
-        record.keep(complete=True)
+        run = BenchmarkRun(small.measured.request, [], [], look(), discover(), file=pipe)
+        run.save()
+        run.save(complete=True)
         assert json.loads(os.read(reader, 10**6))["measured"]["complete"] is True
     finally:
         os.close(reader)

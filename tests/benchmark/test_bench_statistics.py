@@ -20,11 +20,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epkit.benchmark import storage
-from epkit.benchmark.document import Block, Estimate, Measured, turned
+from epkit.benchmark.document import Block, Estimate, Measured, swap
 from epkit.benchmark.statistics import student
-from epkit.benchmark.statistics.differences import Difference, difference, pairs, slow_runs
-from epkit.benchmark.statistics.quantiles import bounds, counted, pooled, quantile
-from epkit.benchmark.statistics.verdicts import by_candidate, differences, findings, is_settled, level_of, verdict
+from epkit.benchmark.statistics.differences import Difference, difference, pair_blocks, slow_runs
+from epkit.benchmark.statistics.quantiles import bounds, counted_runs, pooled_runs, quantile
+from epkit.benchmark.statistics.verdicts import (
+    all_differences,
+    blocks_by_candidate,
+    findings,
+    is_settled,
+    level_of,
+    verdict,
+)
 
 ROOT = Path(__file__).parents[2]
 SEEDS = st.integers(0, 2**32 - 1)
@@ -117,15 +124,14 @@ def test_the_interval_of_a_quantile_holds_the_true_one_as_often_as_promised(seed
 
 def _sides(seed: int, *, ratio: float = 1.03, **more) -> tuple[Measured, Sequence[Block], Sequence[Block]]:
     measured = made_up({"a": 0.001, "b": 0.001 * ratio}, processes=4, sweeps=5, seed=seed, **more).measured
-    found = by_candidate(measured.blocks, measured.processes)
+    found = blocks_by_candidate(measured.blocks, measured.processes)
     return measured, found[0, 0], found[0, 1]
 
 
 def _scaled(blocks: Sequence[Block], factors: Sequence[float]) -> list[Block]:
     """Let every meeting take so many times as long."""
     return [
-        replace(one, samples_s=tuple(run * factors[one.meeting % len(factors)] for run in one.samples_s))
-        for one in blocks
+        replace(one, samples_s=tuple(run * factors[one.pair % len(factors)] for run in one.samples_s)) for one in blocks
     ]
 
 
@@ -135,14 +141,14 @@ def _close(one: Difference | None, other: Difference | None, sign: int = 1) -> N
     assert one.log_ratio == pytest.approx(sign * other.log_ratio, abs=1e-9)
     assert one.error == pytest.approx(other.error, rel=1e-6)
     assert one.freedom == pytest.approx(other.freedom, rel=1e-6)
-    assert (one.processes, one.meetings) == (other.processes, other.meetings)
+    assert (one.processes, one.pairs) == (other.processes, other.pairs)
 
 
 @given(SEEDS, st.lists(st.floats(0.01, 100), min_size=1, max_size=20))
 @settings(max_examples=20)
 def test_whatever_slows_a_whole_meeting_changes_nothing(seed, factors):
     _, a, b = _sides(seed, runs=120)
-    _close(difference(pairs(a, b)), difference(pairs(_scaled(a, factors), _scaled(b, factors))))
+    _close(difference(pair_blocks(a, b)), difference(pair_blocks(_scaled(a, factors), _scaled(b, factors))))
     _close(slow_runs(a, b), slow_runs(_scaled(a, factors), _scaled(b, factors)))
 
 
@@ -150,7 +156,7 @@ def test_whatever_slows_a_whole_meeting_changes_nothing(seed, factors):
 @settings(max_examples=20)
 def test_seen_from_the_other_side_a_difference_is_the_same_but_for_its_sign(seed):
     _, a, b = _sides(seed, runs=120)
-    _close(difference(pairs(a, b)), difference(pairs(b, a)), sign=-1)
+    _close(difference(pair_blocks(a, b)), difference(pair_blocks(b, a)), sign=-1)
     _close(slow_runs(a, b), slow_runs(b, a), sign=-1)
 
 
@@ -158,7 +164,7 @@ def test_seen_from_the_other_side_a_difference_is_the_same_but_for_its_sign(seed
 @settings(max_examples=20)
 def test_a_candidate_that_takes_so_many_times_as_long_is_found_to(seed, factor):
     _, a, b = _sides(seed)
-    before, after = difference(pairs(a, b)), difference(pairs(a, _scaled(b, [factor])))
+    before, after = difference(pair_blocks(a, b)), difference(pair_blocks(a, _scaled(b, [factor])))
     assert before is not None
     assert after is not None
     assert after.log_ratio - before.log_ratio == pytest.approx(math.log(factor), abs=1e-9)
@@ -184,21 +190,21 @@ def test_processes_of_two_kinds_are_told_apart_whoever_they_meet(of_a, of_b, swe
 def test_one_process_on_a_side_tells_nothing():
     _, a, b = _sides(0)
     alone = [one for one in b if one.process == b[0].process]
-    assert difference(pairs(a, alone)) is None
-    assert difference(pairs(a, b)) is not None
+    assert difference(pair_blocks(a, alone)) is None
+    assert difference(pair_blocks(a, b)) is not None
     assert difference([]) is None
 
 
 def test_blocks_that_met_nobody_count_for_nothing():
     _, a, b = _sides(0)
-    lonely = [replace(one, meeting=one.meeting + 1000, samples_s=(9.0,)) for one in b]
-    assert difference(pairs(a, [*b, *lonely])) == difference(pairs(a, b))
+    lonely = [replace(one, pair=one.pair + 1000, samples_s=(9.0,)) for one in b]
+    assert difference(pair_blocks(a, [*b, *lonely])) == difference(pair_blocks(a, b))
 
 
 def test_processes_of_several_rounds_are_one_sample():
     _, a, b = _sides(0)
     later = [[replace(one, round=2, process=one.process + 100) for one in side] for side in (a, b)]
-    once, twice = difference(pairs(a, b)), difference(pairs([*a, *later[0]], [*b, *later[1]]))
+    once, twice = difference(pair_blocks(a, b)), difference(pair_blocks([*a, *later[0]], [*b, *later[1]]))
     assert once is not None
     assert twice is not None
     assert twice.processes == 2 * once.processes
@@ -209,23 +215,23 @@ def test_processes_of_several_rounds_are_one_sample():
 
 def test_the_settling_sweep_counts_for_nothing():
     measured, a, b = _sides(0)
-    wild = [replace(one, samples_s=(7.0,)) if one.sweep == 0 and one in b else one for one in measured.blocks]
+    wild = [replace(one, samples_s=(7.0,)) if one.pass_number == 0 and one in b else one for one in measured.blocks]
     assert findings(replace(measured, blocks=tuple(wild))) == findings(measured)
-    assert difference(pairs(a, [one for one in b if one.sweep > 0])) == difference(pairs(a, b))
+    assert difference(pair_blocks(a, [one for one in b if one.pass_number > 0])) == difference(pair_blocks(a, b))
 
 
 def test_the_first_tenth_of_a_long_block_counts_for_nothing():
     block = Block(1, 1, 0, 0, 0, None, 0, 0.0, (9.0, 9.0, *[1.0] * 18))
-    assert list(counted(block)) == [1.0] * 18
-    assert pooled([block]) == [1.0] * 18
+    assert list(counted_runs(block)) == [1.0] * 18
+    assert pooled_runs([block]) == [1.0] * 18
     short = replace(block, samples_s=(9.0, *[1.0] * 18))
-    assert list(counted(short)) == [9.0, *[1.0] * 18]
+    assert list(counted_runs(short)) == [9.0, *[1.0] * 18]
 
 
 def test_runs_of_the_lead_count_for_nothing():
     block = Block(1, 1, 0, 0, 0, None, 3, 0.0, (9.0, 9.0, 9.0, 2.0, 1.0))
-    assert list(counted(block)) == [2.0, 1.0]
-    assert pooled([block]) == [1.0, 2.0]
+    assert list(counted_runs(block)) == [2.0, 1.0]
+    assert pooled_runs([block]) == [1.0, 2.0]
 
 
 def test_slow_runs_are_compared_only_where_every_process_has_a_hundred():
@@ -300,12 +306,12 @@ def test_several_comparisons_hold_together():
     assert level_of(made_up(names, batches=(1, 4)).measured) == pytest.approx(1 - 0.05 / 6)
     without = replace(three, candidates=(*three.candidates[:2], replace(three.candidates[2], status="differs")))
     assert level_of(without) == 0.95
-    assert len(list(differences(without))) == 1
+    assert len(list(all_differences(without))) == 1
 
 
 def test_the_interval_of_one_comparison_is_narrower_than_that_of_one_among_three():
     three = made_up({"a": 0.001, "b": 0.001, "c": 0.002}).measured
-    found = next(iter(differences(three)))
+    found = next(iter(all_differences(three)))
     assert found is not None
     assert found.half_width(0.95) < found.half_width(level_of(three))
 
@@ -324,12 +330,12 @@ def test_a_document_says_the_same_after_it_was_written_and_read(tmp_path_factory
     assert findings(read.measured) == findings(written.measured) == written.findings
 
 
-def test_a_comparison_turned_twice_is_itself():
+def test_a_comparison_swap_twice_is_itself():
     (found,) = made_up({"a": 0.001, "b": 0.00105}).findings.comparisons
     assert found.verdict == "slower"
-    assert turned(found).verdict == "faster"
-    assert turned(found).time.ratio == 1 / found.time.ratio
-    back = turned(turned(found))
+    assert swap(found).verdict == "faster"
+    assert swap(found).time.ratio == 1 / found.time.ratio
+    back = swap(swap(found))
     assert (back.a, back.b, back.verdict) == (found.a, found.b, found.verdict)
     assert back.time.low == pytest.approx(found.time.low)
 

@@ -20,8 +20,8 @@ from onnx import TensorProto, helper
 from processes import alive
 from texts import says
 
-from epkit.benchmark import budget as times
 from epkit.benchmark import process as runner
+from epkit.benchmark import schedule as times
 from epkit.benchmark import storage
 from epkit.benchmark.bench import bench, bench_calls
 from epkit.benchmark.document import Benchmark
@@ -47,7 +47,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _short() -> Iterator[None]:
     """Let a round be over soon, and be the only one: what is promised here does not rest on figures."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, number in {"PROCESSES": 2, "ROUNDS": 1, "STEADY_S": 1.0, "SWEEPS": 3}.items():
+        for name, number in {"PROCESSES": 2, "ROUNDS": 1, "STEADY_S": 1.0, "PASSES": 3}.items():
             patch.setattr(times, name, number)
         yield
 
@@ -115,15 +115,15 @@ def test_figures_rest_on_several_fresh_processes(real: tuple[Benchmark, Path, li
 
 
 @needs(SECOND)
-def test_in_a_meeting_every_candidate_runs_once_and_nobody_is_favoured(
+def test_in_a_pair_every_candidate_runs_once_and_nobody_is_favoured(
     real: tuple[Benchmark, Path, list[float]],
 ) -> None:
     measured = real[0].measured
-    meetings: dict[tuple[int, int], list[int]] = {}
+    pairs: dict[tuple[int, int], list[int]] = {}
     for one in measured.blocks:
-        meetings.setdefault((one.round, one.meeting), []).append(measured.processes[one.process].candidate)
-    whole = [tuple(one) for one in meetings.values() if len(one) == 2]
-    assert len(whole) >= len(meetings) - 1
+        pairs.setdefault((one.round, one.pair), []).append(measured.processes[one.process].candidate)
+    whole = [tuple(one) for one in pairs.values() if len(one) == 2]
+    assert len(whole) >= len(pairs) - 1
     assert {tuple(sorted(one)) for one in whole} == {(0, 1)}
     first = Counter(one[0] for one in whole)
     # In balance in every sweep but the last, which may be cut off.
@@ -315,7 +315,7 @@ def test_a_benchmark_that_is_killed_leaves_no_process_and_its_document(
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     file = tmp_path / "kept.json"
     script = (
-        "from epkit.benchmark import budget as times\n"
+        "from epkit.benchmark import schedule as times\n"
         "from epkit.benchmark.bench import bench\n"
         "times.PROCESSES = 2\n"
         f"bench({str(small)!r}, ['cpu', 'cpu'], budget=60, output={str(file)!r},"

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 from documents import made_up
 
-from epkit.benchmark.audit.warnings import doubts
+from epkit.benchmark.audit.warnings import warnings
 from epkit.benchmark.document import Block, Measured
 from epkit.benchmark.statistics.verdicts import findings
 
 
 def raised(measured: Measured) -> tuple[str, ...]:
-    return doubts(measured, findings(measured))
+    return warnings(measured, findings(measured))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_a_warm_up_that_did_not_end_names_candidate_and_case(quiet):
     place, process = next((at, one) for at, one in enumerate(quiet.processes) if one.candidate == 1 and one.warmups)
     restless = replace(process, warmups=(process.warmups[0], replace(process.warmups[1], steady=False)))
     (said,) = raised(replace(quiet, processes=(*quiet.processes[:place], restless, *quiet.processes[place + 1 :])))
-    assert said.startswith("openvino (batch=4) had not come to rest")
+    assert said.startswith("the times of openvino (batch=4) were not steady")
 
 
 def test_processes_that_differ_for_as_long_as_they_live_are_told():
@@ -72,13 +72,13 @@ def test_medians_that_rank_two_the_other_way_than_their_verdict_are_told():
 
     # In every other meeting the machine is three times as slow; the pooled median of one of the two comes from those.
     def slowed(one: Block) -> Block:
-        slow = one.meeting % 2
+        slow = one.pair % 2
         often = 5 if quiet.processes[one.process].candidate == slow else 1
         return replace(one, samples_s=tuple((3 if slow else 1) * run for run in one.samples_s * often))
 
     uneasy = replace(quiet, blocks=tuple(slowed(one) for one in quiet.blocks))
     (said,) = raised(uneasy)
-    assert said.startswith("the medians of cpu and openvino say the opposite of their verdict")
+    assert said.startswith("the medians of cpu and openvino contradict their verdict")
     assert [one.verdict for one in findings(uneasy).comparisons] == ["faster"]
 
 

@@ -17,7 +17,7 @@ from models import mlp
 import epkit
 from epkit._system.nesting import MAX_DEPTH, find_problem, is_deeper
 from epkit.benchmark import storage
-from epkit.benchmark.document import MOST_COMPARISONS
+from epkit.benchmark.limits import MOST_COMPARISONS
 from epkit.benchmark.statistics.differences import Difference
 from epkit.config.file import load
 from epkit.errors import ConfigError

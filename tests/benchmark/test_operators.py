@@ -17,30 +17,30 @@ from onnx import TensorProto, helper, numpy_helper
 from pydantic import TypeAdapter
 
 from epkit.benchmark import storage
-from epkit.benchmark.operators.profile import COMPILED, Inside, Node, Operators, read
+from epkit.benchmark.operators.profile import COMPILED, Inside, Node, Operators, read_profile
 from epkit.benchmark.operators.profiler import Task, profile
-from epkit.benchmark.operators.tables import (
+from epkit.benchmark.report.operators import (
+    by_operator,
     copies,
-    fell_back,
-    inside,
+    fallback_nodes,
+    inside_parts,
     node_seconds,
+    operator_tables,
     remarks,
-    rows,
-    tables,
 )
 from epkit.config.file import load
 from epkit.discovery.registry import discover
 from epkit.model import sample
 from epkit.parity.feed import Feed
 from epkit.session.fault import Fault
-from epkit.session.request import chosen, planned
+from epkit.session.request import plan_targets, read_candidates
 
 CPU = {"CPUExecutionProvider": "cpu"}
 
 
 def profiled(source: Path, target: str, *, bound: bool = False, config: Mapping[str, object] | None = None):
     registry = discover()
-    (candidate,) = planned(chosen([target], load(config), registry), registry, refresh=False)
+    (candidate,) = plan_targets(read_candidates([target], load(config), registry), registry)
     return profile(candidate, Task(source, False, config, Feed(), bound))
 
 
@@ -91,7 +91,7 @@ def interrupted() -> bytes:
 # Real profiles
 
 
-def test_every_operator_that_the_cpu_ran_is_there_and_none_fell_back():
+def test_every_operator_that_the_cpu_ran_is_there_and_none_fallback_nodes():
     found = profiled(sample.path(), "cpu")
     assert isinstance(found, Operators)
     assert found.runs >= 2
@@ -101,7 +101,7 @@ def test_every_operator_that_the_cpu_ran_is_there_and_none_fell_back():
     assert all(one.seconds >= 0 for one in found.nodes)
     assert node_seconds(found) > 0
     assert found.slowdown is not None
-    assert fell_back(found) == copies(found) == inside(found) == found.launched == ()
+    assert fallback_nodes(found) == copies(found) == inside_parts(found) == found.launched == ()
     assert found.crossings == 0
     assert TypeAdapter(Operators).validate_json(TypeAdapter(Operators).dump_json(found)) == found
 
@@ -114,8 +114,8 @@ def test_openvino_runs_the_whole_model_as_one_part_and_tells_what_is_inside():
         ("part 0", COMPILED, "openvino", 1.0)
     ]
     assert {one.operator: one.calls for one in found.inside}["Convolution"] == 26
-    assert sum(one.share for one in inside(found)) == pytest.approx(1)
-    assert [one.title for one in tables(found)][-1] == "Inside the compiled parts, as the provider tells it"
+    assert sum(one.share for one in inside_parts(found)) == pytest.approx(1)
+    assert [one.title for one in operator_tables(found)][-1] == "Inside the compiled parts, as the provider reports it"
 
 
 @needs("openvino")
@@ -127,12 +127,12 @@ def test_a_node_that_openvino_leaves_to_the_cpu_is_named_and_the_crossings_are_c
         ("Det", "cpu"),
         (COMPILED, "openvino"),
     ]
-    assert [one.name for one in fell_back(found)] == ["det"]
+    assert [one.name for one in fallback_nodes(found)] == ["det"]
     assert found.crossings == 2
     said = remarks(found)
     assert said[0].startswith("1 node fell back from openvino and took ")
     assert "a run crosses between providers 2 times; without a copy: both work in the CPU's memory" in said
-    assert [one.title for one in tables(found)][:2] == ["Operators", "Fell back from openvino"]
+    assert [one.title for one in operator_tables(found)][:2] == ["Operators", "Fell back from openvino"]
 
 
 def test_what_goes_to_a_device_and_back_is_copied(tmp_path):
@@ -144,10 +144,10 @@ def test_what_goes_to_a_device_and_back_is_copied(tmp_path):
         "MemcpyToHost": 64 * 64 * 4,
         "MemcpyFromHost": 4,
     }
-    assert [one.name for one in fell_back(found)] == ["det"]
+    assert [one.name for one in fallback_nodes(found)] == ["det"]
     assert found.crossings == 2
     assert found.launched == ("webgpu",)
-    assert "Copies between providers" in [one.title for one in tables(found)]
+    assert "Copies between providers" in [one.title for one in operator_tables(found)]
 
 
 def test_what_runs_inside_of_a_loop_is_counted_once_and_a_branch_not_taken_not_at_all(tmp_path):
@@ -213,13 +213,13 @@ def seconds(found: Operators | None) -> dict[str, float]:
 
 
 def test_the_own_time_of_a_loop_is_without_its_body():
-    found = read(LOOP, CPU, first="cpu", last=1)
+    found = read_profile(LOOP, CPU, first="cpu", last=1)
     assert seconds(found) == {"pre": 41, "mul": 34, "add": 48, "loop": 180 - 20 - 15 - 14 - 33}
 
 
 def test_a_loop_in_a_loop_is_counted_once():
     inner = [*LOOP[1:-2], event("SequentialExecutor::Execute", 70, 190)]
-    found = read([*inner, event("outer", 60, 210, "Loop"), *LOOP[-2:]], CPU, first="cpu", last=1)
+    found = read_profile([*inner, event("outer", 60, 210, "Loop"), *LOOP[-2:]], CPU, first="cpu", last=1)
     assert seconds(found) == {"mul": 34, "add": 48, "loop": 98, "outer": 210 - 180}
 
 
@@ -230,19 +230,19 @@ def test_cold_runs_are_left_out_and_the_median_is_taken():
         for at, took in ((10_000, 30), (20_000, 10), (30_000, 900))
         for one in (event("a", at + 5, took, "Relu"), event("model_run", at, took + 20))
     ]
-    found = read([*cold, *warm], CPU, first="cpu", last=3, plain_s=20e-6)
+    found = read_profile([*cold, *warm], CPU, first="cpu", last=3, plain_s=20e-6)
     assert found is not None
     assert (found.runs, found.run_s, found.slowdown) == (3, pytest.approx(50e-6), pytest.approx(1.5))
     assert seconds(found) == {"a": 30}
 
 
 def test_a_profile_without_a_complete_run_says_nothing():
-    assert read(LOOP[:-1], CPU, first="cpu", last=1) is None
+    assert read_profile(LOOP[:-1], CPU, first="cpu", last=1) is None
 
 
 def test_nodes_that_ran_side_by_side_are_said_to():
     events = [event("a", 5, 90, "MatMul"), event("b", 6, 80, "MatMul", thread=2), event("model_run", 0, 100)]
-    found = read(events, CPU, first="cpu", last=1)
+    found = read_profile(events, CPU, first="cpu", last=1)
     assert found is not None
     assert "nodes ran side by side: together they take longer than the run" in remarks(found)
 
@@ -257,10 +257,10 @@ def test_copies_between_two_memories_are_no_fall_back_and_their_cost_is_told():
         event("model_run", 0, 140),
     ]
     names = {**CPU, "CUDAExecutionProvider": "cuda"}
-    found = read(events, names, first="cuda", last=1, launched=["tensorrt", "cuda"])
+    found = read_profile(events, names, first="cuda", last=1, launched=["tensorrt", "cuda"])
     assert found is not None
     assert [one.name for one in copies(found)] == ["Memcpy", "Memcpy_token_1"]
-    assert [one.name for one in fell_back(found)] == ["nms"]
+    assert [one.name for one in fallback_nodes(found)] == ["nms"]
     assert remarks(found) == (
         "1 node fell back from cuda and took 40.0 % of the time",
         "a run crosses between providers 1 time; 2 copies of 6.0 KiB take 0.030 ms, 30.0 % of the time, "
@@ -293,11 +293,13 @@ SOME = st.builds(
 
 @given(SOME, st.integers(1, 5))
 def test_no_time_is_lost_however_few_rows_are_shown(found, most):
-    assert sum(one.seconds for one in rows(found)) == pytest.approx(node_seconds(found))
-    assert [one.seconds for one in rows(found)] == sorted((one.seconds for one in rows(found)), reverse=True)
-    for one in tables(found, most):
+    assert sum(one.seconds for one in by_operator(found)) == pytest.approx(node_seconds(found))
+    assert [one.seconds for one in by_operator(found)] == sorted(
+        (one.seconds for one in by_operator(found)), reverse=True
+    )
+    for one in operator_tables(found, most):
         assert len(one.rows) <= most + 1
         assert {len(row) for row in one.rows} <= {len(one.columns)}
-    shown = tables(found, most)[0].rows
+    shown = operator_tables(found, most)[0].rows
     total = sum(float(row[2]) for row in shown)
     assert total == pytest.approx(node_seconds(found) * 1e3, abs=1e-3 * len(shown))

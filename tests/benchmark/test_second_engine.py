@@ -16,14 +16,14 @@ from packaging.requirements import Requirement
 
 import epkit
 from epkit._system import platform as _platform
-from epkit.benchmark import budget as times
+from epkit.benchmark import schedule as times
 from epkit.benchmark import storage
 from epkit.benchmark.document import Benchmark
 from epkit.benchmark.report import sentences
 from epkit.benchmark.report.markdown import markdown
 from epkit.config.built_in import BUILT_IN, choose, describe
 from epkit.discovery import listing
-from epkit.discovery.listing import WAYS, Row, second_engine
+from epkit.discovery.listing import ENGINE_WHEELS, ProviderRow, second_engine
 from epkit.errors import UnknownTarget
 
 MODEL = mlp(width=64)
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("empty")
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a round be over soon, and be the only one: what is promised here does not rest on figures."""
-    for name, number in {"PROCESSES": 2, "ROUNDS": 1, "STEADY_S": 0.5, "SWEEPS": 3}.items():
+    for name, number in {"PROCESSES": 2, "ROUNDS": 1, "STEADY_S": 0.5, "PASSES": 3}.items():
         monkeypatch.setattr(times, name, number)
 
 
@@ -130,13 +130,13 @@ def test_where_cpu_is_the_only_provider_it_is_compared_with_itself_and_that_is_s
     for name in settings:
         assert name in note
         assert describe(name) in note
-    assert sentences.alone(found)
-    assert sentences.alone(found) in markdown(found)
+    assert sentences.only_settings(found)
+    assert sentences.only_settings(found) in markdown(found)
     document = str(tmp_path / "found.json")
     assert command("bench", "verify", document)[0] == 0
     code, out, _ = command("bench", "show", document)
     assert code == 0
-    assert sentences.alone(found) in out.splitlines()
+    assert sentences.only_settings(found) in out.splitlines()
     code, out, _ = command("bench", "diff", document, document, "--json")
     assert code == 0
     assert len(json.loads(out)["changes"]) == 3
@@ -167,7 +167,7 @@ def test_where_there_are_two_engines_no_setting_is_added(only_cpu, install, benc
     install("acme", FAULTY.format(kind="none"))
     found = bench()
     assert measured(found) == ["cpu", "faulty-none"]
-    assert not sentences.alone(found)
+    assert not sentences.only_settings(found)
     assert not [note for note in found.measured.notes if "cpu-one-thread" in note]
 
 
@@ -179,8 +179,8 @@ def test_what_was_named_is_compared_and_nothing_else(only_cpu, bench):
 # -- epkit providers
 
 
-def row(name: str, status: str, hint: str = "") -> Row:
-    return Row(name, name, name, "epkit", status, "a reason", hint)
+def row(name: str, status: str, hint: str = "") -> ProviderRow:
+    return ProviderRow(name, name, name, "epkit", status, "a reason", hint)
 
 
 CPU = row("cpu", "usable")
@@ -218,7 +218,7 @@ STRANGE = {("darwin", "x86_64"), ("darwin", "AMD64"), ("linux", "AMD64"), ("win3
 def test_the_machines_are_those_that_the_plugin_itself_names(name):
     written = tomllib.loads((PLUGINS / name / "pyproject.toml").read_text(encoding="utf-8"))
     markers = [Requirement(one).marker for one in written["project"]["dependencies"] if "onnxruntime" in one]
-    way = next(way for way in WAYS if way.provider == name)
+    way = next(way for way in ENGINE_WHEELS if way.provider == name)
     for system in ("linux", "win32", "darwin"):
         for machine in ("x86_64", "AMD64", "aarch64", "arm64", "ARM64", "riscv64"):
             its = {"sys_platform": system, "platform_machine": machine}

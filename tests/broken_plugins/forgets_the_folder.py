@@ -7,7 +7,19 @@ from pathlib import Path
 
 from epkit import wheels
 from epkit.hookspecs import hookimpl
-from epkit.provider import Device, Options, Provider
+from epkit.provider import Caching, Device, Options, Provider
+
+
+class Forgetful(Caching):
+    """Keeps what is compiled wherever it likes."""
+
+    def with_dir(self, options: Options, device: Device | None, folder: Path | None) -> Options:
+        """Forget the folder."""
+        return options
+
+    def fingerprint(self, device: Device | None) -> Sequence[str]:
+        """List the version of what would compile."""
+        return [f"numpy {wheels.version('numpy')}"]
 
 
 class Broken(Provider):
@@ -15,15 +27,7 @@ class Broken(Provider):
 
     name = "broken-forgets-the-folder"
     ort_name = "CPUExecutionProvider"
-    compiles = "opening"
-
-    def with_cache_dir(self, options: Options, device: Device | None, folder: Path | None) -> Options:
-        """Forget the folder."""
-        return options
-
-    def cache_fingerprint(self, device: Device | None) -> Sequence[str]:
-        """List the version of what would compile."""
-        return [f"numpy {wheels.version('numpy')}"]
+    caching = Forgetful(compiles="opening")
 
 
 @hookimpl

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from epkit.hookspecs import hookimpl
-from epkit.provider import Device, Options, Provider
+from epkit.provider import Caching, Device, Options, Provider
 
 
 class BrokenOptions(Options):
@@ -18,21 +18,25 @@ class BrokenOptions(Options):
     """The folder for compiled models (none)."""
 
 
+class NeverStale(Caching):
+    """Keeps what is compiled for ever."""
+
+    def with_dir(self, options: Options, device: Device | None, folder: Path | None) -> Options:
+        """Keep what is compiled in the folder."""
+        return options.model_copy(update={"context_file_path": folder and str(folder)})
+
+    def fingerprint(self, device: Device | None) -> Sequence[str]:
+        """List something that never changes."""
+        return ["the Acme compiler"]
+
+
 class Broken(Provider):
     """Forgets that compilers change."""
 
     name = "broken-never-stale"
     ort_name = "CPUExecutionProvider"
     options = BrokenOptions
-    compiles = "opening"
-
-    def with_cache_dir(self, options: Options, device: Device | None, folder: Path | None) -> Options:
-        """Keep what is compiled in the folder."""
-        return options.model_copy(update={"context_file_path": folder and str(folder)})
-
-    def cache_fingerprint(self, device: Device | None) -> Sequence[str]:
-        """List something that never changes."""
-        return ["the Acme compiler"]
+    caching = NeverStale(compiles="opening")
 
     def add(self, runtime: ModuleType, session_options: Any, sent: Mapping[str, str], devices: Sequence[Any]) -> None:
         """Add the CPU, and compile: a file stands for it."""

@@ -8,13 +8,13 @@ from typing import Any
 
 from epkit.hookspecs import hookimpl
 from epkit.provider import Options, Provider
-from epkit.runtime.session_wrapper import Result, Wrapped
+from epkit.runtime.session_wrapper import Result, SessionWrapper
 
 TAKEN: list[None] = []
 """The places that are taken, by runs of any session."""
 
 
-class FourPlaces(Wrapped):
+class FourPlaces(SessionWrapper):
     """A session that fails where four other runs are under way in the process."""
 
     def around(self, run: Callable[[], Result]) -> Result:

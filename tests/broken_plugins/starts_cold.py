@@ -8,10 +8,10 @@ from typing import Any
 
 from epkit.hookspecs import hookimpl
 from epkit.provider import Options, Provider, WarmupNeed
-from epkit.runtime.session_wrapper import Result, Wrapped
+from epkit.runtime.session_wrapper import Result, SessionWrapper
 
 
-class LoadsLate(Wrapped):
+class LoadsLate(SessionWrapper):
     """A session whose first run takes long."""
 
     warm = False

@@ -102,7 +102,7 @@ def test_run_makes_up_inputs_and_says_so(epkit, model_file):
     code, out, err = epkit("run", model_file, "-t", "cpu")
     assert (code, err) == (0, "")
     assert out.startswith("cpu takes 100 % of 3 nodes")
-    assert "made up: x" in out
+    assert "generated: x" in out
 
 
 def test_a_fallback_is_said_and_a_strict_target_is_refused(epkit, model_file):
@@ -288,11 +288,11 @@ def test_bad_input_is_a_sentence_and_an_exit_code(case, epkit, empty):
 CRASHING = """
 import ctypes, time
 from epkit.hookspecs import hookimpl
-from epkit.provider import Provider
+from epkit.provider import Provider, SelfTest
 class Acme(Provider):
     name = "acme"
     ort_name = "AcmeExecutionProvider"
-    self_test_timeout_s = 3
+    self_test = SelfTest(timeout_s=3)
     def probe(self):
         {body}
 @hookimpl

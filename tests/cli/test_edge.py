@@ -14,7 +14,7 @@ from models import identity, mlp, model, value
 from onnx import helper
 
 from epkit._system.text import printable
-from epkit.cli._edge import translated
+from epkit.cli._edge import translate
 from epkit.errors import EpkitError
 
 SNOWMAN = "mod\xe8l \u2603.onnx"
@@ -184,7 +184,7 @@ def test_events_that_find_no_room_are_one_line_and_change_nothing_else(empty):
 def test_what_the_system_refuses_is_an_error_of_epkits_with_a_hint():
     unknown = UnicodeEncodeError("utf-8", "\udce8", 0, 1, "surrogates not allowed")
     for error in (OSError(28, "No space left on device", "/a/b"), OSError("odd"), MemoryError(), unknown):
-        found = translated(error)
+        found = translate(error)
         assert isinstance(found, EpkitError)
         assert found.exit_code in (2, 4)
         assert found.hint

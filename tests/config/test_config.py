@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from texts import says
 
 from epkit.config import file as config
+from epkit.config import layers
 from epkit.errors import ConfigError, UnknownTarget
 
 
@@ -114,7 +115,7 @@ def test_extends_merges_tables_and_replaces_lists():
         },
         environ={},
     )
-    merged = config.plain(found.target("b"))
+    merged = layers.plain(found.target("b"))
     assert merged["options"] == {"p": 1, "q": 3}
     assert merged["fallback"] == ["y"]
     assert merged["session_options"] == {"s": {"t": 1, "u": 2}}
@@ -127,8 +128,8 @@ def test_options_and_device_are_inherited_only_by_the_same_provider():
         "c": {"extends": "a", "provider": "cuda"},
     }
     found = config.load({"targets": written}, environ={})
-    assert config.plain(found.target("b")) == {"provider": "openvino"}
-    assert config.plain(found.target("c"))["options"] == {"p": 1}
+    assert layers.plain(found.target("b")) == {"provider": "openvino"}
+    assert layers.plain(found.target("c"))["options"] == {"p": 1}
 
 
 def test_extends_in_a_circle_is_an_error_that_shows_the_circle():
@@ -157,14 +158,14 @@ def test_the_environment_overrides_one_key_and_says_so():
     written = {"small-requests": {"provider": "cuda", "device": 0, "session_options": {"logid": "x"}}}
     found = config.load({"targets": written}, environ=environ)
     table = found.target("small-requests")
-    assert config.plain(table) == {
+    assert layers.plain(table) == {
         "provider": "tensorrt",
         "device": 2,
         "options": {"trt_fp16_enable": True},
         "session_options": {"logid": "x", "config": {"session.intra_op.allow_spinning": "0"}},
     }
-    assert config.origin_of(table, ["device"]) == "environment EPKIT_TARGETS__SMALL_REQUESTS__DEVICE"
-    assert config.origin_of(table, ["session_options", "logid"]).startswith("call: targets.small-requests")
+    assert layers.origin_of(table, ["device"]) == "environment EPKIT_TARGETS__SMALL_REQUESTS__DEVICE"
+    assert layers.origin_of(table, ["session_options", "logid"]).startswith("call: targets.small-requests")
 
 
 def test_the_environment_cannot_override_what_is_not_there():
@@ -192,15 +193,15 @@ _TABLES = st.recursive(
     st.dictionaries(st.sampled_from("abc"), _TABLES, max_size=3),
 )
 def test_merging_keeps_every_value_of_the_upper_table_with_its_origin(below, above):
-    merged = config.merged(config.table_of(below, "below"), config.table_of(above, "above"))
-    for path, value in config.leaves(config.table_of(above, "above")):
+    merged = layers.merge(layers.table_of(below, "below"), layers.table_of(above, "above"))
+    for path, value in layers.walk(layers.table_of(above, "above")):
         at = merged
         for key in path:
             at = at[key]
         assert at == value
-    untouched = [path for path, value in config.leaves(merged) if value.origin.startswith("below")]
+    untouched = [path for path, value in layers.walk(merged) if value.origin.startswith("below")]
     for path in untouched:
-        assert not any(path[: len(over)] == over for over, _ in config.leaves(config.table_of(above, "above")))
+        assert not any(path[: len(over)] == over for over, _ in layers.walk(layers.table_of(above, "above")))
 
 
 def test_a_process_without_a_home_finds_its_config(tmp_path, monkeypatch):
@@ -224,5 +225,5 @@ def test_an_empty_name_is_no_file():
 def test_options_for_a_provider_that_a_target_drops_go_with_it():
     parent = {"provider": "tensorrt", "fallback": ["cuda"], "options_for": {"cuda": {"use_tf32": True}}}
     written = {"a": parent, "b": {"extends": "a", "provider": "cuda", "fallback": []}}
-    table = config.plain(config.load({"targets": written}, environ={}).target("b"))
+    table = layers.plain(config.load({"targets": written}, environ={}).target("b"))
     assert table["options_for"] == {}

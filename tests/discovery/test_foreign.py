@@ -13,7 +13,11 @@ SOURCE = """
 import sys
 from epkit.errors import ProviderUnavailable
 from epkit.hookspecs import hookimpl
-from epkit.provider import Provider, Usable
+from epkit.provider import PluginLibrary, Provider, Usable
+
+class Library(PluginLibrary):
+    def path(self):
+        return Acme().find()
 
 class Acme(Provider):
     name = "acme"
@@ -27,6 +31,9 @@ def epkit_providers():
 """
 
 
+LIBRARY = "library = Library()\n\n    def find(self): "
+
+
 def ask(method: str, install, **environ: str) -> Answer:
     install("acme", SOURCE.format(method=method))
     registry = discover()
@@ -36,8 +43,16 @@ def ask(method: str, install, **environ: str) -> Answer:
 @pytest.mark.parametrize(
     ("method", "reason", "hint"),
     [
-        ("def library(self): raise OSError('no disk')", "Acme.library raised OSError: no disk", "plugin's author"),
-        ("def library(self): raise ProviderUnavailable('no wheel', hint='pip install it')", "no wheel", "pip install"),
+        (
+            LIBRARY + "raise OSError('no disk')",
+            "Library.path raised OSError: no disk",
+            "plugin's author",
+        ),
+        (
+            LIBRARY + "raise ProviderUnavailable('no wheel', hint='pip install it')",
+            "no wheel",
+            "pip install",
+        ),
         ("def prepare(self, runtime): raise OSError('no driver')", "Acme.prepare raised OSError: no driver", "author"),
         ("def prepare(self, runtime): sys.exit(3)", "Acme.prepare raised SystemExit: 3", "author"),
         (

@@ -11,8 +11,8 @@ from sample_models import MAKE, session
 from epkit.discovery import probe_worker
 from epkit.discovery.proof import ATTENTION, CONVOLUTION, MLP, OF, proof_of
 from epkit.model.file import read_model
-from epkit.provider import Network, Provider
-from epkit.runtime.api import OpenFault
+from epkit.provider import Network, Proof, Provider, SelfTest
+from epkit.runtime.create import OpenFault
 from epkit.testing import samples
 
 pytest_plugins = ["pytester"]
@@ -20,8 +20,12 @@ pytest_plugins = ["pytester"]
 KINDS = get_args(Network)
 
 
-def provider(*networks: Network, **members: object) -> Provider:
-    names = {"name": "acme", "ort_name": "CPUExecutionProvider", "networks": networks}
+def provider(*networks: Network, proof: Proof | None = None, **members: object) -> Provider:
+    names = {
+        "name": "acme",
+        "ort_name": "CPUExecutionProvider",
+        "self_test": SelfTest(networks=networks or SelfTest().networks, proof=proof),
+    }
     kind: type[Provider] = type("Acme", (Provider,), names | members)
     return kind()
 
@@ -40,7 +44,7 @@ def without(operator: bytes) -> dict[str, object]:
 def test_a_provider_that_names_nothing_is_for_what_all_were_until_now():
     acme = provider()
     plain: Provider = type("Acme", (Provider,), {"name": "acme", "ort_name": "CPUExecutionProvider"})()
-    assert plain.networks == ("convolutions", "mlp")
+    assert plain.self_test.networks == ("convolutions", "mlp")
     assert proof_of(plain) is CONVOLUTION
     assert [one.name for one in samples.networks("float32", plain)] == ["float32.convolutions", "float32.mlp"]
     assert proof_of(acme) is CONVOLUTION
@@ -101,10 +105,10 @@ def test_the_kit_passes_a_provider_that_is_for_one_kind(kind, install, pytester,
     name = f"only-{kind}"
     source = f"""
 from epkit.hookspecs import hookimpl
-from epkit.provider import Provider
+from epkit.provider import Provider, SelfTest
 
 class Only(Provider):
-    name, ort_name, networks = {name!r}, "CPUExecutionProvider", ({kind!r},)
+    name, ort_name, self_test = {name!r}, "CPUExecutionProvider", SelfTest(networks=({kind!r},))
     capabilities = frozenset({{"float32", "dynamic-shapes"}})
 
     def open(self, model, options, create):

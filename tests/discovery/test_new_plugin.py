@@ -165,13 +165,13 @@ def test_a_name_that_is_taken_is_pointed_out(empty, install):
 
 @functools.cache
 def _openvino() -> scaffold._Kind:
-    return scaffold._library(OPENVINO)
+    return scaffold._describe_library(OPENVINO)
 
 
 @given(name=st.from_regex(r"[a-z][a-z0-9]{0,9}(-[a-z0-9]{1,9}){0,2}", fullmatch=True), library=st.booleans())
 def test_every_name_gives_files_that_can_be_read(name, library):
-    kind = _openvino() if library else scaffold._builtin(name)
-    files = scaffold._rendered(name, kind)
+    kind = _openvino() if library else scaffold._describe_built_in(name)
+    files = scaffold._render(name, kind)
     for place, text in files.items():
         assert "$" not in text
         if place.endswith(".py"):

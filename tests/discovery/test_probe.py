@@ -15,7 +15,7 @@ import warm
 from capabilities import SECOND, needs
 from texts import says
 
-from epkit.discovery import probe, registry
+from epkit.discovery import probe, probe_cache, registry
 from epkit.errors import ConfigError
 from epkit.provider import Unusable, Usable
 
@@ -23,12 +23,12 @@ PLUGIN = """
 import os, sys, time, ctypes, signal, subprocess
 from pathlib import Path
 from epkit.hookspecs import hookimpl
-from epkit.provider import Provider, Usable, Unusable
+from epkit.provider import Provider, SelfTest, Usable, Unusable
 
 class Acme(Provider):
     name = "acme"
     ort_name = "AcmeExecutionProvider"
-    self_test_timeout_s = {seconds}
+    self_test = SelfTest(timeout_s={seconds})
 
     def probe(self):
         {body}
@@ -157,7 +157,7 @@ def test_a_passing_cause_is_forgotten_within_minutes(ask, count, tmp_path):
     assert ask.again().remembered
     (file,) = (tmp_path / "cache" / "probe").glob("*.json")
     kept = json.loads(file.read_text())
-    file.write_text(json.dumps(kept | {"at": kept["at"] - probe.TRANSIENT_SECONDS - 1}))
+    file.write_text(json.dumps(kept | {"at": kept["at"] - probe_cache.TRANSIENT_SECONDS - 1}))
     assert not ask.again().remembered
     assert count() == 2
 

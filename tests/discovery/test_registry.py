@@ -145,19 +145,45 @@ def test_import_epkit_and_help_stay_light():
         assert done.stdout.strip().endswith("loaded []"), code
 
 
+GROUPS = """
+from epkit.provider import Caching, Limits, SelfTest
+
+class Misspelt(Caching):
+    def requestet_dir(self, options): return None
+
+class Ineffective(Caching):
+    compiles = "opening"
+"""
 STRAYED = {
     "environment": ('environment = ("ORT_*")', "environment is 'ORT_*'; it must be a tuple of texts"),
-    "concurrency": ('concurrency = "per_process"', "concurrency is 'per_process'"),
+    "concurrency": ('limits = Limits(concurrency="per_process")', "limits.concurrency is 'per_process'"),
     "warmup": ("warmup = None", "warmup is None; it must be a WarmupNeed"),
     "rank": ('rank = "first"', "rank is 'first'"),
-    "self_test_timeout_s": ("self_test_timeout_s = 0", "self_test_timeout_s is 0"),
+    "self_test_timeout_s": ("self_test = SelfTest(timeout_s=0)", "self_test.timeout_s is 0"),
+    "library": ('def library(self): return "/opt/acme.so"', "it must be a PluginLibrary object, or None"),
+    "a former member": (
+        'compiles = "opening"',
+        "no member of the contract any more; write caching = Caching(compiles",
+    ),
+    "a misspelt member": (
+        "def fingerprints(self): return ()",
+        "is no member of the contract; write fingerprint, or _",
+    ),
+    "a misspelt method of a group": (
+        "caching = Misspelt()",
+        "Misspelt.requestet_dir is no member of the contract",
+    ),
+    "data of a group in its class": ("caching = Ineffective()", "has no effect there; write Ineffective(compiles=...)"),
 }
 
 
 @pytest.mark.parametrize("attribute", STRAYED)
 def test_an_attribute_of_the_wrong_type_breaks_the_plugin_and_nothing_else(attribute, install):
     line, told = STRAYED[attribute]
-    install("astray", HEALTHY.format(name="astray").replace('    ort_name = "CPU', f'    {line}\n    ort_name = "CPU'))
+    install(
+        "astray",
+        GROUPS + HEALTHY.format(name="astray").replace('    ort_name = "CPU', f'    {line}\n    ort_name = "CPU'),
+    )
     entry = registry.discover().entry("astray")
     assert entry.status == "broken"
     assert told in entry.reason

@@ -29,7 +29,7 @@ def wrong(trial: Trial, outcome: Outcome) -> str:
         return f"it ended with {code}, where {trial.expected} is expected"
     if code == 1 and not set(SAYS_NO) & set(trial.words):
         return "exit code 1 is not an answer of this command"
-    if _LIBRARY.search(err):
+    if _LIBRARY.search(err) and not trial.logs:
         return "a library printed beside epkit's sentence"
     return _output(trial, code, out, err)
 

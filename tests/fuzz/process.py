@@ -51,6 +51,8 @@ class Trial:
     anew: bool = False
     """Whether a new interpreter is started."""
     expected: tuple[int, ...] = (0, 1, 2, 3, 4)
+    logs: bool = False
+    """Whether the config may ask for ONNX Runtime's own log."""
 
     def told(self) -> str:
         """Return it in a few lines."""

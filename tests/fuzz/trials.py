@@ -135,7 +135,7 @@ def _config(chance: random.Random, folder: Path) -> dict[str, Any]:
     if chance.random() < 0.2:
         variable = chance.choice(VARIABLES)
         environ[variable] = chance.choice((*NAMES, *TEXTS))
-    return {"words": _maybe_json(words, chance), "environ": environ}
+    return {"words": _maybe_json(words, chance), "environ": environ, "logs": "log_severity_level" in text}
 
 
 def _toml(found: Any) -> str:

@@ -15,7 +15,7 @@ import epkit
 from epkit.errors import ConfigError, RunError
 from epkit.model.assumed_sizes import ImageHints, assume_sizes, describe_assumed, read_image_hints
 from epkit.model.file import TensorInfo, read_model
-from epkit.runtime.size_search import Given, first_run
+from epkit.runtime.size_search import KnownInputs, first_run
 
 node = helper.make_node
 INT64 = TensorProto.INT64
@@ -112,7 +112,7 @@ def sizes_of(contents: bytes, known: ImageHints | None = None) -> dict[str, int]
     """Run a model unasked, and return the sizes with which it ran."""
     with epkit.open(contents, "cpu") as session:
         found = read_image_hints(read_model(contents)) if known is None else known
-        return first_run(session.run, session.inputs, Given(), found).made.assumed
+        return first_run(session.run, session.inputs, KnownInputs(), found).made.assumed
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_a_size_that_follows_from_given_ones_is_no_guess_of_its_own():
 
 def test_given_arrays_settle_the_sizes_of_those_that_are_made_up():
     with epkit.open(decoder(), "cpu") as session:
-        given = Given({"past": np.ones((2, 5, 8), np.float32)}, dimensions={"sequence": 3})
+        given = KnownInputs({"past": np.ones((2, 5, 8), np.float32)}, dimensions={"sequence": 3})
         ran = first_run(session.run, session.inputs, given)
     assert ran.made.feed["mask"].shape == (2, 8)
     assert ran.made.made_up == ("now", "mask")
@@ -180,7 +180,7 @@ def never() -> bytes:
 
 def test_where_no_size_suits_the_first_failure_is_told_with_what_was_assumed():
     with epkit.open(never(), "cpu") as session, pytest.raises(RunError) as error:
-        first_run(session.run, session.inputs, Given())
+        first_run(session.run, session.inputs, KnownInputs())
     assert "h = 1" in error.value.hint
     assert "--dim" in error.value.hint
 

@@ -41,7 +41,7 @@ from pathlib import Path
 
 from epkit.hookspecs import hookimpl
 from epkit.provider import Provider
-from epkit.runtime.session_wrapper import Wrapped
+from epkit.runtime.session_wrapper import SessionWrapper
 
 class Twisted(Provider):
     name = {name!r}
@@ -50,7 +50,7 @@ class Twisted(Provider):
     def open(self, model, options, create):
         {open}
 
-class Around(Wrapped):
+class Around(SessionWrapper):
     def around(self, run):
         {around}
 

@@ -7,13 +7,13 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from types import FunctionType
 
-from epkit import hookspecs, provider
+from epkit import hookspecs, provider, provider_parts
 from epkit.provider import Options, Provider
 
 RECORDED = Path(__file__).with_name("contract.txt")
 """One member a line; `python tests/project/test_contract.py` writes it anew, for a reviewer to see what has changed."""
 
-NEEDED = {"Provider.name", "Provider.ort_name", "Unusable.reason"} | {
+NEEDED = {"Provider.name", "Provider.ort_name", "Unusable.reason", "GraphCapture.option"} | {
     f"Proof.{name}" for name in ("model", "input", "output", "input_shape")
 }
 """All that a plugin must say. What epkit says to it (FoundDevice) is another matter."""
@@ -28,8 +28,12 @@ def members() -> dict[str, str]:
     }
     found["Options.written"] = _signature(Options.written)
     found |= {f"Options.{name}": repr(field.default) for name, field in Options.model_fields.items()}
-    for kind in (one for one in vars(provider).values() if is_dataclass(one) and one.__module__ == provider.__name__):
+    found |= {f"Options.{name}": repr(getattr(Options, name)) for name in ("native_options", "writing_options")}
+    homes = (provider.__name__, provider_parts.__name__)
+    for kind in (one for one in vars(provider).values() if is_dataclass(one) and one.__module__ in homes):
         found |= {f"{kind.__name__}.{field.name}": _field(field) for field in fields(kind)}
+        methods = {name: value for name, value in vars(kind).items() if isinstance(value, FunctionType)}
+        found |= {f"{kind.__name__}.{name}": _signature(value) for name, value in methods.items() if name[0] != "_"}
     hooks = {name: hook for name, hook in vars(hookspecs).items() if name.startswith("epkit_")}
     return found | {name: _signature(hook) for name, hook in hooks.items()}
 

@@ -47,7 +47,7 @@ from epkit.provider import Provider
 from epkit.runtime import placement
 from epkit.session import compile as compilation
 from epkit.session import doctor, explain, fault, report
-from epkit.session.cache import manage, session_cache
+from epkit.session.cache import manage
 from epkit.session.settings import Setting
 from epkit.session.warmup import PlannedRun
 
@@ -208,14 +208,14 @@ def test_every_error_is_documented():
 def test_every_key_of_the_json_documents_is_documented():
     page = (DOCS / "how-epkit-decides.md").read_text(encoding="utf-8")
     shapes = (
-        *(listing.Row, doctor.Finding, inspect.MemoryEstimate, inspect.MeasuredMemory, inspect.BatchSize),
+        *(listing.ProviderRow, doctor.Finding, inspect.MemoryEstimate, inspect.MeasuredMemory, inspect.BatchSize),
         *(explain.Explanation, explain.PlanRow, PlannedRun, Setting),
-        *(session_cache.Cached, compilation.Compilation, scaffold.NewPlugin, manage.Kept, manage.KeptRow),
-        *(report.Report, report.Tried, report.WarmedUp, placement.Share),
+        *(report.CacheRow, compilation.Compilation, scaffold.NewPlugin, manage.Kept, manage.KeptRow),
+        *(report.Report, report.Tried, report.WarmupRow, placement.Share),
         *(compared.Comparison, compared.Row, compared.Judgement, fault.Fault),
         *(agreement.Agreement, metrics.Metrics, tolerance.Tolerance, tolerance.Judged),
         *(divergence.Divergence, conditioning.Conditioning),
-        *(verify.Verification, consistency.Fault, comparability.Differs),
+        *(verify.Verification, consistency.Fault, comparability.Mismatch),
         *(diff.Changes, diff.Change, diff.Times, diff.Typical),
     )
     assert [(kind.__name__, one.name) for kind in shapes for one in fields(kind) if f"`{one.name}`" not in page] == []

@@ -97,6 +97,24 @@ def test_the_map_allows_no_import_upwards():
         assert [one for one in allowed if one in names[:at]] == [], name
 
 
+def test_the_plugins_that_epkit_brings_import_what_is_listed_for_authors_and_nothing_else():
+    page = (ROOT / "docs/plugins.md").read_text(encoding="utf-8")
+    public = set(re.findall(r"^\| `(epkit[\w.]*)` \|", page, re.MULTILINE))
+    found: dict[str, set[str]] = {}
+    for file in ROOT.glob("plugins/*/epkit_*/*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "epkit":
+                for alias in node.names:
+                    whole = f"{node.module}.{alias.name}"
+                    found.setdefault(whole if whole in public else str(node.module), set()).add(file.name)
+            elif isinstance(node, ast.Import):
+                for alias in node.names:
+                    if alias.name.partition(".")[0] == "epkit":
+                        found.setdefault(alias.name, set()).add(file.name)
+    assert "epkit.provider" in found
+    assert set(found) <= public, {name: files for name, files in found.items() if name not in public}
+
+
 def test_no_module_is_longer_than_a_reader_holds_in_mind():
     lengths = {file: len(file.read_text(encoding="utf-8").splitlines()) for file in PACKAGE.rglob("*.py")}
     long = {str(file.relative_to(ROOT)): lines for file, lines in lengths.items() if lines > MOST_LINES}

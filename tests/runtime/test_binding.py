@@ -44,7 +44,7 @@ from texts import says
 
 import epkit
 from epkit.errors import InputError, RunError, SessionClosed
-from epkit.runtime.captured_graph import other
+from epkit.runtime.captured_graph import alter
 
 PROVIDERS = ("cpu", SECOND)
 # OpenVINO takes an input of unknown rank for a scalar, and refuses the others.
@@ -630,7 +630,7 @@ def test_a_run_of_a_steady_binding_that_is_small_does_not_keep_its_session_open(
 def test_the_other_data_differ_in_each_element_and_an_index_stays_one(dtype, numbers, matrix):
     array = np.abs(numbers).astype(dtype) if dtype[0] in "ub" else np.array(numbers, dtype)
     array = array.reshape(1, -1) if matrix else array
-    found = other(array)
+    found = alter(array)
     assert (found.dtype, found.shape) == (array.dtype, array.shape)
     assert (found != array).all()
     if array.size and dtype != "bool" and "float" not in dtype and array.min() >= 0:

@@ -68,7 +68,7 @@ def test_shapes_that_are_as_declared_still_borrow_a_binding():
     with epkit.open(frozen([1, 4]), "cpu", config={}) as session:
         for rows in (3, 3, 3, 1, 1, 1):
             session.run(np.ones((rows, 4), np.float32))
-        waiting = {key: len(idle) for key, idle in session._caller._leases._idle.items()}
+        waiting = {key: len(idle) for key, idle in session._caller._pool._idle.items()}
     assert waiting == {(3, 4): 0, (1, 4): 1}
 
 

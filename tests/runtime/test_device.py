@@ -12,9 +12,9 @@ from models import identity
 from texts import says
 
 from epkit.errors import RunError
-from epkit.runtime.bound_inputs import Feeds, OnDevice
-from epkit.runtime.captured_graph import Graphs
-from epkit.runtime.device_array import DeviceArray, overlap, taken
+from epkit.runtime.bound_inputs import BoundInputs, DeviceInput
+from epkit.runtime.captured_graph import CapturedGraphs
+from epkit.runtime.device_array import DeviceArray, overlaps, to_ort_value
 
 
 def plain(contents: bytes) -> onnxruntime.InferenceSession:
@@ -50,7 +50,7 @@ class Streamless(Producer):
 @pytest.mark.parametrize("dtype", ["float32", "bool", "uint8"])
 def test_a_producer_is_asked_to_come_before_the_default_stream_and_its_type_is_kept(dtype: str):
     producer = Producer(np.ones(4, dtype))
-    value = taken(onnxruntime, plain(identity()), producer, "x")
+    value = to_ort_value(onnxruntime, plain(identity()), producer, "x")
     assert producer.streams == [1]
     assert value.data_ptr() == producer.array.ctypes.data
     assert value.numpy().dtype == dtype
@@ -58,15 +58,15 @@ def test_a_producer_is_asked_to_come_before_the_default_stream_and_its_type_is_k
 
 def test_a_producer_that_knows_no_streams_is_taken_without():
     producer = Streamless(np.ones(4, np.float32))
-    assert taken(onnxruntime, plain(identity()), producer, "x").data_ptr() == producer.array.ctypes.data
+    assert to_ort_value(onnxruntime, plain(identity()), producer, "x").data_ptr() == producer.array.ctypes.data
 
 
 def test_a_tensor_that_requires_a_gradient_is_to_be_detached():
     with says(RunError) as error:
-        taken(onnxruntime, plain(identity()), Producer(np.ones(4, np.float32), requires_grad=True), "x")
+        to_ort_value(onnxruntime, plain(identity()), Producer(np.ones(4, np.float32), requires_grad=True), "x")
     assert ".detach()" in error.value.hint
     with pytest.raises(RunError) as error:
-        taken(onnxruntime, plain(identity()), Producer(np.ones((4, 4), np.float32).T[:2]), "x")
+        to_ort_value(onnxruntime, plain(identity()), Producer(np.ones((4, 4), np.float32).T[:2]), "x")
     assert ".contiguous()" in error.value.hint
 
 
@@ -80,12 +80,12 @@ def test_an_array_of_another_session_goes_through_dlpack_where_the_place_knows_i
     def array(place: str) -> DeviceArray:
         return DeviceArray(value, place, nullcontext(), lambda: waited.append(place), one)
 
-    assert taken(onnxruntime, one, array("cuda:0"), "x") is value
-    assert taken(onnxruntime, other, array("webgpu:0"), "x") is value
+    assert to_ort_value(onnxruntime, one, array("cuda:0"), "x") is value
+    assert to_ort_value(onnxruntime, other, array("webgpu:0"), "x") is value
     assert waited == []
     with pytest.raises(ValueError, match="session that created it"):
         other.io_binding().bind_ortvalue_input("x", value)
-    shared = taken(onnxruntime, other, array("cuda:0"), "x")
+    shared = to_ort_value(onnxruntime, other, array("cuda:0"), "x")
     assert waited == ["cuda:0"]
     assert (shared.data_ptr(), shared.data_type()) == (value.data_ptr(), value.data_type())
     other.io_binding().bind_ortvalue_input("x", shared)
@@ -110,11 +110,11 @@ class Bound:
 @pytest.mark.parametrize(("place", "waits"), [("cuda:0", ["wait"]), ("webgpu:0", [])])
 def test_what_is_held_on_a_device_is_waited_for_before_each_run(place: str, waits: list[str]):
     binding = Bound()
-    feeds = Feeds(None, binding, place, place, lambda _: False, in_place=True)
+    feeds = BoundInputs(None, binding, place, place, lambda _: False, in_place=True)
     value = onnxruntime.OrtValue.ortvalue_from_numpy(np.ones(4, np.float32))
-    feeds.put({"x": (OnDevice(value, value, np.dtype(np.float32), (4,), 16), "")})
+    feeds.bind({"x": (DeviceInput(value, value, np.dtype(np.float32), (4,), 16), "")})
     assert binding.asked == ["bind x", *waits]
-    feeds.again()
+    feeds.rebind()
     assert binding.asked == ["bind x", *waits, *waits]
 
 
@@ -133,8 +133,8 @@ class Memory:
 )
 def test_only_addresses_have_ranges(start: int, size: int, by_address: bool, by_handle: bool):
     one, other = Memory(100, 8), Memory(start, size)
-    assert overlap(one, other, "cuda:0") is by_address
-    assert overlap(one, other, "webgpu:0") is by_handle
+    assert overlaps(one, other, "cuda:0") is by_address
+    assert overlaps(one, other, "webgpu:0") is by_handle
 
 
 # -- graphs
@@ -155,7 +155,7 @@ class Recorded:
 
 def test_a_thread_with_the_number_of_one_that_ended_captures_too():
     session = Recorded()
-    graph = Graphs(session, onnxruntime).new(None)
+    graph = CapturedGraphs(session, onnxruntime).new(None)
     for _ in range(20):
         thread = threading.Thread(target=graph.run)
         thread.start()
@@ -168,7 +168,7 @@ def test_a_thread_with_the_number_of_one_that_ended_captures_too():
 
 def test_a_graph_that_was_released_is_captured_under_a_new_number():
     session = Recorded()
-    graphs = Graphs(session, onnxruntime)
+    graphs = CapturedGraphs(session, onnxruntime)
     one, other = graphs.new(None), graphs.new(None)
     for graph in (one, other, one):
         graph.run()

@@ -21,7 +21,7 @@ from together import together
 
 import epkit
 from epkit.errors import ConfigError, RunError
-from epkit.runtime import events, journal
+from epkit.runtime import events
 
 FEED = {"x": np.ones((1, 16), np.float32)}
 CHAIN = {"targets": {"chain": {"provider": "ghost", "warmup": {"dimensions": {"batch": 2}}}}}
@@ -144,7 +144,7 @@ def test_an_observer_that_was_stopped_is_told_nothing_more():
         told = len(found)
         session.run(FEED)
     assert len(found) == told
-    assert not events.observed()
+    assert not events.has_observers()
 
 
 def test_an_observer_that_fails_is_called_no_more_and_harms_no_run(seen, caplog):
@@ -165,7 +165,7 @@ def test_an_observer_that_fails_is_called_no_more_and_harms_no_run(seen, caplog)
 
 def test_events_are_kept_as_lines_of_json(tmp_path):
     file = tmp_path / "events.jsonl"
-    with epkit.observe(journal.JsonLines(file)), epkit.open(mlp(), "cpu") as session:
+    with epkit.observe(events.JsonLines(file)), epkit.open(mlp(), "cpu") as session:
         session.run(FEED)
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert [one["event"] for one in lines] == ["probed", "warmed-up", "opened", "ran"]
@@ -200,7 +200,7 @@ def test_a_variable_that_is_set_no_more_is_heeded(tmp_path, monkeypatch):
     monkeypatch.delenv("EPKIT_EVENTS")
     epkit.open(mlp(), "cpu").close()
     assert file.read_text() == told
-    assert not events.observed()
+    assert not events.has_observers()
 
 
 def test_a_file_that_cannot_be_written_is_an_error_that_names_the_variable(monkeypatch, tmp_path):
@@ -210,7 +210,7 @@ def test_a_file_that_cannot_be_written_is_an_error_that_names_the_variable(monke
 
 
 def test_the_file_of_an_observer_is_closed_with_it(tmp_path):
-    lines = journal.JsonLines(tmp_path / "events.jsonl")
+    lines = events.JsonLines(tmp_path / "events.jsonl")
     file = lines._file
     os.fstat(file)
     del lines
@@ -235,14 +235,14 @@ def test_an_observer_that_opens_and_runs_sessions_is_not_told_of_its_own():
 def test_threads_that_begin_at_once_keep_each_event_once(monkeypatch, tmp_path):
     made = []
 
-    class Slow(journal.JsonLines):
+    class Slow(events.JsonLines):
         def __init__(self, file):
             made.append(file)
             time.sleep(0.05)
             super().__init__(file)
 
-    monkeypatch.setattr(journal, "JsonLines", Slow)
+    monkeypatch.setattr(events, "JsonLines", Slow)
     environ = {"EPKIT_EVENTS": str(tmp_path / "events.jsonl")}
-    together(lambda _: journal.begin(environ))
-    journal._begun.pop(environ["EPKIT_EVENTS"]).stop()
+    together(lambda _: events.start_log(environ))
+    events._logs.pop(environ["EPKIT_EVENTS"]).stop()
     assert len(made) == 1

@@ -19,7 +19,7 @@ import epkit
 from epkit._system import streams
 from epkit.discovery import registry
 from epkit.runtime import api as _runtime
-from epkit.runtime import journal
+from epkit.runtime import events
 from epkit.errors import SessionClosed
 from epkit.runtime.concurrency import PROCESS
 from models import mlp
@@ -89,7 +89,7 @@ long_binding = longer.bind(one)
 def busy(call):
     thread = threading.Thread(target=call)
     thread.start()
-    while not longer._caller.under_way.running:
+    while not longer._caller.active_runs.running:
         time.sleep(0.001)
     time.sleep(0.05)
     return thread
@@ -121,7 +121,7 @@ def held(lock):
     taken.wait()
     return done
 
-locks = [held(lock) for lock in (PROCESS, _runtime._lock, registry._lock, streams._lock, journal._lock)]
+locks = [held(lock) for lock in (PROCESS, _runtime._lock, registry._lock, streams._lock, events._logs_lock)]
 def opens():
     with PROCESS:
         _runtime._prepared.clear()

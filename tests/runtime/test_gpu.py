@@ -26,11 +26,11 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def rows() -> dict[str, listing.Row]:
+def rows() -> dict[str, listing.ProviderRow]:
     return {row.name: row for row in epkit.providers().rows}
 
 
-def skip_unless_usable(on: str, rows: dict[str, listing.Row]) -> None:
+def skip_unless_usable(on: str, rows: dict[str, listing.ProviderRow]) -> None:
     """Skip with the reason of its row, or since it has none."""
     if on not in rows or rows[on].status != "usable":
         pytest.skip(f"{on}: {rows[on].reason if on in rows else 'is not installed'}")
@@ -53,13 +53,13 @@ def kept(on: str, *names: str) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize(("on", "name"), CASES)
-def test_a_promise_is_kept_on_the_gpu(on: str, name: str, rows: dict[str, listing.Row]):
+def test_a_promise_is_kept_on_the_gpu(on: str, name: str, rows: dict[str, listing.ProviderRow]):
     skip_unless_usable(on, rows)
     kept(on, name)
 
 
 @pytest.mark.parametrize("on", ["cpu", "webgpu"])
-def test_the_same_promises_are_kept_without_an_nvidia_gpu(on: str, rows: dict[str, listing.Row]):
+def test_the_same_promises_are_kept_without_an_nvidia_gpu(on: str, rows: dict[str, listing.ProviderRow]):
     skip_unless_usable(on, rows)
     kept(on)
 

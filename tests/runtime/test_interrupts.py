@@ -126,10 +126,11 @@ def test_a_session_that_takes_turns_or_gives_memory_back_does_too(name, install)
     if name == "cpu=per-session":
         source = """
 from epkit.hookspecs import hookimpl
+from epkit.provider import Limits
 from epkit_cpu.provider import Cpu
 class Shy(Cpu):
     name = "shy"
-    concurrency = "per-session"
+    limits = Limits(concurrency="per-session")
 @hookimpl
 def epkit_providers():
     return [Shy()]

@@ -17,7 +17,7 @@ from epkit.runtime import fast_path
 
 
 def lent(session: epkit.Session) -> int:
-    leases = session._caller._leases
+    leases = session._caller._pool
     return sum(len(idle) for idle in leases._idle.values()) if leases is not None else 0
 
 
@@ -90,10 +90,10 @@ def test_bindings_are_bounded_however_many_shapes_and_threads_come():
         for size in range(3 * fast_path.MOST_SHAPES):
             for _ in range(2):
                 session.run(np.ones(size, np.float32))
-        assert len(session._caller._leases._idle) <= fast_path.MOST_SHAPES
+        assert len(session._caller._pool._idle) <= fast_path.MOST_SHAPES
         array = np.ones(8, np.float32)
         together(lambda _: [session.run(array) for _ in range(50)], 32)
-        assert all(len(idle) <= fast_path.MOST_IDLE + 1 for idle in session._caller._leases._idle.values())
+        assert all(len(idle) <= fast_path.MOST_IDLE + 1 for idle in session._caller._pool._idle.values())
 
 
 def test_threads_never_see_each_others_numbers():

@@ -126,7 +126,7 @@ def test_runs_that_go_on_after_their_time_do_not_pile_up_without_end(held, monke
 def test_a_run_that_waited_for_its_turn_says_that_it_did_not_begin(held):
     session, _ = held
     lock = threading.RLock()
-    session._caller.under_way._turn = lock
+    session._caller.active_runs._turn = lock
     with lock:
         thread_says: list[RunTimeout] = []
 
@@ -146,7 +146,7 @@ def test_a_time_limit_holds_while_its_own_thread_closes_the_session(session):
 
     async def closed_in_the_loop() -> None:
         run = asyncio.ensure_future(opened.run_async(np.tile(LONG, (40, 1)), timeout=0.3))
-        while not opened._caller.under_way.running:
+        while not opened._caller.active_runs.running:
             await asyncio.sleep(0.001)
         opened.close()  # as a handler of the loop does: the loop stands still meanwhile
         with pytest.raises(RunError):

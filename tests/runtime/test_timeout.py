@@ -42,7 +42,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def all_ended(session: epkit.Session) -> bool:
     """Wait until no run is under way, for far less than the run would take."""
-    running = session._caller.under_way.running
+    running = session._caller.active_runs.running
     started = time.monotonic()
     while running and time.monotonic() - started < 20:
         time.sleep(0.01)
@@ -53,7 +53,7 @@ def test_a_run_that_takes_too_long_stops_and_the_session_goes_on(session, patien
     for _ in range(3):
         with says(RunTimeout) as error:
             session.run(LONG, timeout=0.05)
-        assert not session._caller.under_way.running
+        assert not session._caller.active_runs.running
         assert isinstance(error.value, TimeoutError)
         assert isinstance(error.value, RunError)
         assert error.value.hint
@@ -102,7 +102,7 @@ def test_on_a_provider_that_made_one_node_of_the_model_the_caller_is_let_go_and_
     with says(RunTimeout) as error:
         opened.run(big, timeout=0.05)
     assert "closing" in error.value.hint
-    running = opened._caller.under_way.running
+    running = opened._caller.active_runs.running
     assert running
     opened.close()
     assert not running
@@ -231,7 +231,7 @@ def test_a_session_that_is_closed_meanwhile_lets_a_run_end_and_begins_none(sessi
 
     async def closed_meanwhile() -> list[object]:
         runs = [asyncio.ensure_future(opened.run_async(LONG[:60])) for _ in range(12)]
-        while not opened._caller.under_way.running:
+        while not opened._caller.active_runs.running:
             await asyncio.sleep(0.001)
         await asyncio.to_thread(opened.close)
         with pytest.raises(SessionClosed):

@@ -13,17 +13,17 @@ from texts import says
 import epkit
 from epkit.errors import ProviderDropped, ProviderUnavailable
 from epkit.provider import Provider
-from epkit.runtime import api
-from epkit.runtime.configured import Candidate
+from epkit.runtime import create
+from epkit.runtime.configured import ConfiguredProvider
 
 TALKER = """
 from epkit.hookspecs import hookimpl
 from epkit.provider import Provider
-from epkit.runtime.session_wrapper import Wrapped
+from epkit.runtime.session_wrapper import SessionWrapper
 
 said = []
 
-class Talking(Wrapped):
+class Talking(SessionWrapper):
     def around(self, run):
         said.append("before")
         try:
@@ -83,8 +83,8 @@ class Ghost(Provider):
 
 def test_the_first_provider_of_a_chain_stands_outermost():
     trace = []
-    chain = [Candidate(Ghost("first", trace)), Candidate(Ghost("second", trace))]
-    api.create(mlp(), chain, api.Settings({}, {}))
+    chain = [ConfiguredProvider(Ghost("first", trace)), ConfiguredProvider(Ghost("second", trace))]
+    create.create_session(mlp(), chain, create.Settings({}, {}))
     adding, opening = trace[:2], trace[2:]
     assert adding == ["first is added", "second is added"]
     assert opening == ["first begins", "second begins", "second ends", "first ends"]

@@ -7,7 +7,7 @@ from models import mlp
 
 import epkit
 from epkit.provider import Options, Provider
-from epkit.runtime.configured import Candidate
+from epkit.runtime.configured import ConfiguredProvider
 from epkit.session.cache.key import sent_with
 
 SOURCE = '''
@@ -89,8 +89,8 @@ def test_what_is_compiled_knows_it(tmp_path):
         def always_sent(self, device):
             return {"sticky": "0"}
 
-    assert sent_with(Candidate(Kind()), tmp_path) == {"sticky": "0"}
-    assert sent_with(Candidate(Kind(), Options(extra={"sticky": "1"})), tmp_path) == {"sticky": "1"}
+    assert sent_with(ConfiguredProvider(Kind()), tmp_path) == {"sticky": "0"}
+    assert sent_with(ConfiguredProvider(Kind(), Options(extra={"sticky": "1"})), tmp_path) == {"sticky": "1"}
 
 
 def test_a_provider_that_needs_none_sends_none():

@@ -35,9 +35,9 @@ from epkit.config.schema import Warmup
 from epkit.errors import ConfigError, ModelError
 from epkit.model import digest
 from epkit.model.file import read_model
-from epkit.provider import Provider
-from epkit.runtime.api import Settings
-from epkit.runtime.configured import Candidate
+from epkit.provider import Caching, Provider
+from epkit.runtime.configured import ConfiguredProvider
+from epkit.runtime.create import Settings
 from epkit.session import compile as compilation
 from epkit.session.cache import manage, store
 from epkit.session.cache.key import parts_of, why_missed
@@ -47,7 +47,7 @@ SLOW = '''
 import os, time
 from pathlib import Path
 from epkit.hookspecs import hookimpl
-from epkit.provider import Options, Provider
+from epkit.provider import Caching, GraphCapture, Options, Provider
 
 class SlowOptions(Options):
     """Options of `slow`."""
@@ -58,22 +58,23 @@ class SlowOptions(Options):
     graph: bool | None = None
     """Whether it captures graphs."""
 
+class SlowCaching(Caching):
+    def with_dir(self, options, device, folder):
+        return SlowOptions(**options.written() | {"folder": str(folder) if folder else None})
+
+    def requested_dir(self, options):
+        return options.folder
+
+    def fingerprint(self, device):
+        return [os.environ.get("SLOW_VERSION", "slow 1")]
+
 class Slow(Provider):
     """ONNX Runtime's CPU, said to compile."""
     name = "slow"
     ort_name = "CPUExecutionProvider"
     options = SlowOptions
-    compiles = "opening"
-    graph_option = "graph"
-
-    def with_cache_dir(self, options, device, folder):
-        return SlowOptions(**options.written() | {"folder": str(folder) if folder else None})
-
-    def requested_cache_dir(self, options):
-        return options.folder
-
-    def cache_fingerprint(self, device):
-        return [os.environ.get("SLOW_VERSION", "slow 1")]
+    caching = SlowCaching(compiles="opening")
+    capture = GraphCapture("graph")
 
     def add(self, runtime, session_options, sent, devices):
         super().add(runtime, session_options, sent, devices)
@@ -192,7 +193,7 @@ def test_nothing_is_built_where_nobody_asks(slow, file):
 
 
 def test_no_digest_is_computed_where_nothing_can_be_there(slow, file, monkeypatch):
-    monkeypatch.setattr(digest, "of_model", lambda model: pytest.fail("the model was read"))
+    monkeypatch.setattr(digest, "digest_files", lambda model: pytest.fail("the model was read"))
     with epkit.open(file, "slow") as session:
         assert session.report.cache[0].outcome == "miss"
     with epkit.open(file, "cpu") as session:
@@ -316,24 +317,24 @@ def test_every_setting_of_a_session_is_part_of_the_key(changed):
     class Plain(Provider):
         name = "plain"
         ort_name = "PlainExecutionProvider"
-        compiles = "opening"
+        caching = Caching(compiles="opening")
 
     class Other(Plain):
         name = "other"
 
     model = read_model(mlp())
-    plain = Candidate(Plain(), Plain.options(extra={"level": "1"}))
+    plain = ConfiguredProvider(Plain(), Plain.options(extra={"level": "1"}))
     usual = Settings({"enable_mem_reuse": True}, {"a": "1"}, {"batch": 1})
     candidate = {
-        "level": Candidate(plain.provider, Plain.options(extra={"level": "2"})),
-        "device": Candidate(plain.provider, plain.options, "GPU"),
+        "level": ConfiguredProvider(plain.provider, Plain.options(extra={"level": "2"})),
+        "device": ConfiguredProvider(plain.provider, plain.options, "GPU"),
     }.get(changed, plain)
     settings = {
         "properties": Settings({"enable_mem_reuse": False}, {"a": "1"}, {"batch": 1}),
         "entries": Settings({"enable_mem_reuse": True}, {"a": "2"}, {"batch": 1}),
         "free": Settings({"enable_mem_reuse": True}, {"a": "1"}, {"batch": 2}),
     }.get(changed, usual)
-    before = [Candidate(Other())] if changed == "before" else []
+    before = [ConfiguredProvider(Other())] if changed == "before" else []
     first = parts_of(model, plain, [], usual, Warmup())
     assert store.key_of(first) == store.key_of(parts_of(model, plain, [], usual, Warmup()))
     assert store.key_of(first) != store.key_of(parts_of(model, candidate, before, settings, Warmup()))
@@ -643,7 +644,7 @@ def test_compile_says_no_when_nothing_could_be_kept(slow, file, tmp_path, monkey
 
 def sent(folder: str, **options: object) -> dict[str, str]:
     tensorrt = TensorRT()
-    given_folder = tensorrt.with_cache_dir(TensorRTOptions.model_validate(options), 0, Path(folder))
+    given_folder = tensorrt.caching.with_dir(TensorRTOptions.model_validate(options), 0, Path(folder))
     return tensorrt.to_ort_options(given_folder, 0)
 
 
@@ -676,14 +677,14 @@ def test_tensorrt_keeps_the_prefix_and_kernel_times_where_the_user_has_them():
     ],
 )
 def test_tensorrt_asks_for_a_cache_where_its_option_does(options, folder):
-    assert TensorRT().requested_cache_dir(TensorRTOptions.model_validate(options)) == folder
+    assert TensorRT().caching.requested_dir(TensorRTOptions.model_validate(options)) == folder
 
 
 def test_tensorrts_own_cache_is_off_unless_epkit_gives_it_a_folder():
     options = TensorRTOptions(trt_engine_cache_enable=True, trt_engine_cache_path="engines")
-    assert Candidate(TensorRT(), options).sent == {"trt_engine_cache_enable": "False"}
+    assert ConfiguredProvider(TensorRT(), options).sent == {"trt_engine_cache_enable": "False"}
     tied = TensorRTOptions(trt_engine_cache_enable=True, trt_int8_enable=True, trt_int8_calibration_table_name="t")
-    assert Candidate(TensorRT(), tied).sent["trt_engine_cache_enable"] == "True"
+    assert ConfiguredProvider(TensorRT(), tied).sent["trt_engine_cache_enable"] == "True"
 
 
 @pytest.mark.parametrize(
@@ -694,15 +695,15 @@ def test_tensorrts_own_cache_is_off_unless_epkit_gives_it_a_folder():
     ],
 )
 def test_what_ties_tensorrt_to_its_own_folder_is_not_kept_elsewhere(options):
-    assert "ignore the weights" in TensorRT().check_cache(TensorRTOptions.model_validate(options))
-    assert TensorRT().check_cache(TensorRTOptions()) == ""
+    assert "ignore the weights" in TensorRT().caching.check(TensorRTOptions.model_validate(options))
+    assert TensorRT().caching.check(TensorRTOptions()) == ""
 
 
 def test_engines_of_retrained_weights_under_the_same_file_name_lie_in_another_folder(tmp_path):
     def folder(contents: bytes) -> Path:
         path = tmp_path / "same.onnx"
         path.write_bytes(contents)
-        candidate = Candidate(TensorRT(), TensorRTOptions(trt_engine_cache_enable=True))
+        candidate = ConfiguredProvider(TensorRT(), TensorRTOptions(trt_engine_cache_enable=True))
         return shelf(candidate.provider) / store.key_of(
             parts_of(read_model(path), candidate, [], Settings({}, {}), Warmup())
         )
@@ -715,7 +716,7 @@ def test_engines_of_retrained_weights_under_the_same_file_name_lie_in_another_fo
 
 @pytest.mark.parametrize(("batch", "same"), [("batch", False), (2, True)])
 def test_engines_for_other_shapes_lie_in_another_folder_where_inputs_are_dynamic(batch, same):
-    model, candidate = read_model(mlp(batch=batch)), Candidate(TensorRT(), TensorRTOptions())
+    model, candidate = read_model(mlp(batch=batch)), ConfiguredProvider(TensorRT(), TensorRTOptions())
     plain = parts_of(model, candidate, [], Settings({}, {}), Warmup())
     shaped = parts_of(model, candidate, [], Settings({}, {}), Warmup(shapes=({"x": (2, 16)},)))
     assert (plain == shaped) is same
@@ -723,6 +724,6 @@ def test_engines_for_other_shapes_lie_in_another_folder_where_inputs_are_dynamic
 
 
 def test_what_the_gpu_is_belongs_to_tensorrts_engines():
-    told: Sequence[str] = TensorRT().cache_fingerprint(0)
-    assert told == TensorRT().cache_fingerprint(0)
+    told: Sequence[str] = TensorRT().caching.fingerprint(0)
+    assert told == TensorRT().caching.fingerprint(0)
     assert any(one.startswith("CUDA") for one in told)

@@ -35,7 +35,7 @@ from epkit.session.request import strictly
 WITNESS = """
 import json, os
 from epkit.hookspecs import hookimpl
-from epkit.provider import Options, Provider
+from epkit.provider import Devices, Options, Provider
 
 class WitnessOptions(Options):
     level: int | None = None
@@ -45,7 +45,7 @@ class Witness(Provider):
     name = "witness"
     ort_name = "CPUExecutionProvider"
     options = WitnessOptions
-    device_option = "device_id"
+    devices = Devices(option="device_id")
 
     def add(self, runtime, session_options, sent, devices):
         self.seen = {

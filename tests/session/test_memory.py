@@ -29,7 +29,7 @@ from epkit.config.target import arenas, read
 from epkit.discovery.registry import discover
 from epkit.errors import ConfigError, ProviderUnavailable
 from epkit.model import sample
-from epkit.runtime.arena import Shrink, size
+from epkit.runtime.arena import ArenaShrinkage, count_bytes
 
 MIB = 2**20
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a process holds")
@@ -152,7 +152,7 @@ def test_a_run_that_would_borrow_a_binding_gives_back_too():
 
 def test_runs_with_a_time_limit_and_runs_that_are_awaited_give_back_too(monkeypatch):
     told = []
-    monkeypatch.setattr(Shrink, "tell", lambda self, options: told.append(options))
+    monkeypatch.setattr(ArenaShrinkage, "set_option", lambda self, options: told.append(options))
     array = np.zeros((4096, 16), np.float32)
     with epkit.open(mlp(), "t", config=chain(shrink_above="64 KiB", warmup={"runs": 0})) as session:
         session.run(array, timeout=60)
@@ -197,20 +197,20 @@ def test_many_threads_may_shrink_one_session():
 
 
 def test_only_runs_above_the_limit_carry_the_option_and_the_first_one_after_their_outputs_are_gone():
-    shrink = Shrink(100, ["cpu:0"])
+    shrink = ArenaShrinkage(100, ["cpu:0"])
     small, large = {"x": np.zeros(10, np.uint8)}, {"x": [np.zeros(60, np.uint8), np.zeros(60, np.uint8)]}
-    assert size(large) == 120
-    assert not shrink.wanted(small)
-    assert shrink.wanted(large)
+    assert count_bytes(large) == 120
+    assert not shrink.should_shrink(small)
+    assert shrink.should_shrink(large)
     result = {"y": np.zeros(101, np.uint8)}
     view = result["y"][3:]
-    shrink.returned(result)
-    assert not shrink.wanted(small)
+    shrink.record_results(result)
+    assert not shrink.should_shrink(small)
     del result
-    assert not shrink.wanted(small)
+    assert not shrink.should_shrink(small)
     del view
-    assert shrink.wanted(small)
-    assert not shrink.wanted(small)
+    assert shrink.should_shrink(small)
+    assert not shrink.should_shrink(small)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_an_arena_that_a_session_does_not_have_would_fail_the_run():
     feed = {"x": np.zeros((1, 16), np.float32)}
     for arena, there in (("cpu:0", True), ("gpu:0", False), ("cuda:0", False), ("cpu:1", False)):
         options = onnxruntime.RunOptions()
-        Shrink(0, [arena]).tell(options)
+        ArenaShrinkage(0, [arena]).set_option(options)
         with contextlib.nullcontext() if there else pytest.raises(Exception, match="INVALID_ARGUMENT"):
             session.run(None, feed, options)
 

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from epkit.config.target import Target
 from epkit.provider import Provider, Unusable, Usable
-from epkit.runtime.configured import Candidate
-from epkit.runtime.placement import elsewhere, placement
+from epkit.runtime.configured import ConfiguredProvider
+from epkit.runtime.placement import count_nodes, describe_others
 from epkit.session.plan import resolve
 
 
@@ -15,8 +15,8 @@ def provider(name: str, ort_name: str | None = None) -> Provider:
     return type(name, (Provider,), {"name": name, "ort_name": ort_name or f"{name}EP"})()
 
 
-def chain(*names: str) -> tuple[Candidate, ...]:
-    return tuple(Candidate(provider(*name.split("="))) for name in names)
+def chain(*names: str) -> tuple[ConfiguredProvider, ...]:
+    return tuple(ConfiguredProvider(provider(*name.split("="))) for name in names)
 
 
 NO = Unusable("not here", hint="buy one")
@@ -64,23 +64,23 @@ def test_every_candidate_has_one_step_in_order_and_only_usable_ones_are_opened(u
 
 def test_placement_counts_nodes_by_provider():
     assigned = [("CUDAEP", ["Conv", "Relu"]), ("CPUEP", ["TopK"]), ("CUDAEP", ["Conv"])]
-    placed = placement(assigned, {"CUDAEP": "cuda", "CPUEP": "cpu"})
+    placed = count_nodes(assigned, {"CUDAEP": "cuda", "CPUEP": "cpu"})
     assert (placed["cuda"].nodes, placed["cuda"].share) == (3, 0.75)
     assert dict(placed["cuda"].operators) == {"Conv": 2, "Relu": 1}
     assert list(placed) == ["cuda", "cpu"]
-    assert elsewhere(placed, "cuda") == "TopK on cpu"
+    assert describe_others(placed, "cuda") == "TopK on cpu"
 
 
 def test_a_model_without_nodes_has_no_placement():
-    assert placement([], {"CPUEP": "cpu"}) == {}
+    assert count_nodes([], {"CPUEP": "cpu"}) == {}
 
 
 def test_a_provider_outside_the_chain_keeps_its_runtime_name():
-    assert list(placement([("OtherEP", ["Conv"])], {"CPUEP": "cpu"})) == ["OtherEP"]
+    assert list(count_nodes([("OtherEP", ["Conv"])], {"CPUEP": "cpu"})) == ["OtherEP"]
 
 
 @given(st.lists(st.tuples(st.sampled_from(["A", "B", "C"]), st.lists(st.sampled_from(["x", "y"]), max_size=4))))
 def test_shares_add_up_to_one(assigned):
-    placed = placement(assigned, {"A": "a", "B": "b"})
+    placed = count_nodes(assigned, {"A": "a", "B": "b"})
     assert sum(share.nodes for share in placed.values()) == sum(len(operators) for _, operators in assigned)
     assert not placed or abs(sum(share.share for share in placed.values()) - 1) < 1e-9

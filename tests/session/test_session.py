@@ -27,7 +27,7 @@ from epkit.errors import (
     RunError,
     SessionClosed,
 )
-from epkit.runtime.execution import Caller
+from epkit.runtime.execution import Executor
 
 # OpenVINO refuses this only when a session is created: its proof passes, the real model fails.
 STUBBORN = """
@@ -208,7 +208,7 @@ FORGETFUL = """
 import gc, weakref
 from epkit.hookspecs import hookimpl
 from epkit.provider import Provider
-from epkit.runtime.session_wrapper import Wrapped
+from epkit.runtime.session_wrapper import SessionWrapper
 
 opened = []
 alive = []
@@ -218,7 +218,7 @@ class Part:
         self.ep_name = ep_name
         self.get_nodes = part.get_nodes
 
-class Broken(Wrapped):
+class Broken(SessionWrapper):
     def around(self, run):
         raise MemoryError("no memory is left on the card")
 
@@ -328,7 +328,7 @@ def sick(monkeypatch):
     """Make every run of a session with OpenVINO in it answer as told."""
 
     def _sick(answer):
-        real = Caller.run
+        real = Executor.run
 
         def run(caller, feed, names=None, options=None):
             results = real(caller, feed, names, options)
@@ -336,7 +336,7 @@ def sick(monkeypatch):
                 return results
             return dict(zip(results, answer(list(results.values())), strict=True))
 
-        monkeypatch.setattr(Caller, "run", run)
+        monkeypatch.setattr(Executor, "run", run)
 
     return _sick
 
@@ -476,10 +476,11 @@ def test_many_threads_may_call_one_session(provider):
 def test_a_provider_that_allows_one_run_at_a_time_gets_one_at_a_time(install, monkeypatch):
     source = """
 from epkit.hookspecs import hookimpl
+from epkit.provider import Limits
 from epkit_openvino.provider import OpenVino
 class Shy(OpenVino):
     name = "shy"
-    concurrency = "per-process"
+    limits = Limits(concurrency="per-process")
 @hookimpl
 def epkit_providers():
     return [Shy()]
@@ -517,11 +518,11 @@ def test_close_waits_for_the_runs_in_flight():
     results: list[object] = []
     runner = threading.Thread(target=lambda: results.append(session.run(array)))
     runner.start()
-    while not session._caller.under_way.running:
+    while not session._caller.active_runs.running:
         time.sleep(0.01)
     time.sleep(0.05)  # by now it is in ONNX Runtime, and far from its end
     session.close()
-    assert not session._caller.under_way.running
+    assert not session._caller.active_runs.running
     with pytest.raises(SessionClosed):
         session.run(array)
     runner.join(10)
@@ -584,10 +585,14 @@ def test_models_over_two_gigabytes_open_by_path(tmp_path):
 
 RAISING = """
 from epkit.hookspecs import hookimpl
-from epkit.provider import Provider, Unusable
+from epkit.provider import Devices, Provider, Unusable
+class Raising(Devices):
+    def check(self, device):
+        raise ValueError("today is Sunday")
 class Acme(Provider):
     name = "acme"
     ort_name = "AcmeExecutionProvider"
+    devices = Raising()
     def probe(self):
         return Unusable("no card")
     def {method}(self, *_):
@@ -599,12 +604,12 @@ def epkit_providers():
 
 
 @pytest.mark.parametrize(
-    "method", ["to_ort_options", "check_device", "check_options", "check_inputs", "hint", "fingerprint"]
+    "method", ["to_ort_options", "devices_check", "check_options", "check_inputs", "hint", "fingerprint"]
 )
 def test_a_method_of_a_plugin_that_raises_is_named_and_no_bare_traceback(method, install):
     install("acme", RAISING.format(method=method))
-    told = chain("acme", device=0) if method == "check_device" else chain("acme")
-    if method.startswith(("check", "to_ort_options")):
+    told = chain("acme", device=0) if method == "devices_check" else chain("acme")
+    if method.startswith(("devices_check", "check", "to_ort_options")):
         with says(PluginError):
             epkit.open(mlp(), "t", config=told)
     else:  # asked only of what is opened, or where failing costs nothing

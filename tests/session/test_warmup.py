@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -17,15 +18,15 @@ from epkit.config.schema import Warmup
 from epkit.errors import ConfigError
 from epkit.model.file import TensorInfo
 from epkit.model.sample_inputs import choose_shapes
-from epkit.provider import Provider, WarmupNeed
-from epkit.session.warmup import MOST_RUNS, MOST_SECONDS, course, enough
+from epkit.provider import Devices, Provider, WarmupNeed
+from epkit.session.warmup import MOST_RUNS, MOST_SECONDS, enough, plan_warmup
 
 IMAGES = (TensorInfo("image", "float32", ("batch", 3, None, 8)), TensorInfo("scale", "float32", ("batch",)))
 
 
-def provider(name: str, need: WarmupNeed, arena: str | None = None) -> Provider:
+def provider(name: str, need: WarmupNeed, arena: Literal["cpu", "gpu"] | None = None) -> Provider:
     made = Provider()
-    made.name, made.warmup, made.arena = name, need, arena
+    made.name, made.warmup, made.devices = name, need, Devices(arena=arena)
     return made
 
 
@@ -56,7 +57,7 @@ def elements(shapes):
 @given(wishes, providers, st.none() | st.integers(1, 5))
 def test_every_declared_shape_is_planned_once_with_a_reason_and_a_bound(wanted, chain, runs):
     wanted = wanted.model_copy(update={"runs": runs})
-    planned = course(IMAGES, wanted, chain)
+    planned = plan_warmup(IMAGES, wanted, chain)
     found = [one.shapes["image"] for one in planned.runs]
     declared = [(size, 3, 64, 8) for size in wanted.batches] + [tuple(one["image"]) for one in wanted.shapes]
     assert sorted(found) == sorted(set(declared))
@@ -70,9 +71,9 @@ def test_every_declared_shape_is_planned_once_with_a_reason_and_a_bound(wanted, 
 
 @given(wishes, providers, st.booleans())
 def test_an_arena_wants_the_largest_shape_first_or_if_it_shrinks_the_smallest(wanted, chain, shrinks):
-    planned = course(IMAGES, wanted, chain, shrinks=shrinks)
+    planned = plan_warmup(IMAGES, wanted, chain, shrinks=shrinks)
     found = [elements(one.shapes) for one in planned.runs]
-    if any(one.arena for one in chain):
+    if any(one.devices.arena for one in chain):
         assert found == sorted(found, reverse=not shrinks)
         assert len(found) == 1 or f"the {'smallest' if shrinks else 'largest'} shape first" in planned.why
     else:
@@ -82,7 +83,7 @@ def test_an_arena_wants_the_largest_shape_first_or_if_it_shrinks_the_smallest(wa
 
 @given(wishes, providers)
 def test_a_provider_that_pays_once_is_served_by_the_first_shape_and_one_that_pays_for_each_by_every(wanted, chain):
-    first, *others = course(IMAGES, wanted, chain).runs
+    first, *others = plan_warmup(IMAGES, wanted, chain).runs
     assert set(first.providers) == {one.name for one in chain if one.warmup.runs}
     for run in others:
         payers = [one for one in chain if one.warmup.runs and one.warmup.shapes == "each"]
@@ -92,7 +93,7 @@ def test_a_provider_that_pays_once_is_served_by_the_first_shape_and_one_that_pay
 
 @given(providers)
 def test_without_wishes_there_is_one_shape_and_no_more_runs_than_the_providers_need(chain):
-    planned = course(IMAGES, Warmup(), chain)
+    planned = plan_warmup(IMAGES, Warmup(), chain)
     most = max(one.warmup.runs for one in chain)
     if most == 0:
         assert planned.runs == ()
@@ -224,7 +225,7 @@ def test_two_inputs_of_which_one_shape_is_given_are_warmed_up_together():
 
 STEADY = """
 from epkit.hookspecs import hookimpl
-from epkit.provider import Provider, WarmupNeed
+from epkit.provider import Devices, Provider, WarmupNeed
 class Acme(Provider):
     name = "acme"
     ort_name = "CPUExecutionProvider"
@@ -249,7 +250,7 @@ def test_a_provider_that_wants_steady_runs_gets_them_within_bounds_and_the_repor
 
 
 def test_a_need_that_is_wrong_is_a_broken_plugin(install):
-    install("acme", STEADY.replace("    warmup", '    arena = "npu"\n    warmup'))
+    install("acme", STEADY.replace("    warmup", '    devices = Devices(arena="npu")\n    warmup'))
     row = next(row for row in epkit.providers().rows if row.name == "acme")
     assert row.status == "broken"
     assert "'cpu', 'gpu' or None" in row.reason

@@ -20,7 +20,7 @@ import epkit
 from epkit._system import trust
 from epkit._system.folders import make_cache_folder
 from epkit.config import file as config
-from epkit.discovery import probe, registry
+from epkit.discovery import probe_cache, registry
 from epkit.errors import ConfigError, UnknownTarget
 from epkit.model import digest
 from epkit.provider import Usable
@@ -247,7 +247,7 @@ ANSWERS = {
 def test_an_answer_that_cannot_be_read_is_as_if_it_were_not_there(case, cache):
     file = make_cache_folder("probe") / "answer.json"
     file.write_bytes(ANSWERS[case].encode(errors="surrogateescape"))
-    memory = probe._Memory(file)
+    memory = probe_cache.CachedProbe(file)
     assert memory.read() is None
     memory.write(Usable("fine"))
     assert (memory.read(), memory.note) == (Usable("fine"), "")
@@ -256,7 +256,7 @@ def test_an_answer_that_cannot_be_read_is_as_if_it_were_not_there(case, cache):
 @pytest.mark.parametrize("place", ["pipe", "of another user", "that all may write"])
 def test_an_answer_that_others_can_have_written_is_as_if_it_were_not_there(place, cache):
     file = make_cache_folder("probe") / "answer.json"
-    memory = probe._Memory(file)
+    memory = probe_cache.CachedProbe(file)
     memory.write(Usable("fine"))
     if place == "pipe":
         file.unlink()
@@ -283,25 +283,26 @@ def test_a_remembered_digest_of_another_type_is_worked_out_again(cache, tmp_path
 SLOW = '''
 from pathlib import Path
 from epkit.hookspecs import hookimpl
-from epkit.provider import Options, Provider
+from epkit.provider import Caching, Options, Provider
 
 class SlowOptions(Options):
     """Options of `slow`."""
     folder: str | None = None
     """Where it keeps what it compiles."""
 
+class SlowCaching(Caching):
+    def with_dir(self, options, device, folder):
+        return SlowOptions(folder=str(folder) if folder else None)
+
+    def requested_dir(self, options):
+        return options.folder
+
 class Slow(Provider):
     """ONNX Runtime's CPU, said to compile."""
     name = "slow"
     ort_name = "CPUExecutionProvider"
     options = SlowOptions
-    compiles = "opening"
-
-    def with_cache_dir(self, options, device, folder):
-        return SlowOptions(folder=str(folder) if folder else None)
-
-    def requested_cache_dir(self, options):
-        return options.folder
+    caching = SlowCaching(compiles="opening")
 
     def add(self, runtime, session_options, sent, devices):
         super().add(runtime, session_options, sent, devices)

@@ -90,7 +90,7 @@ def test_a_candidate_that_became_slower_beside_the_first_fails_the_test(pytester
     slower = run(pytester, *baselines)
     slower.assert_outcomes(failed=1)
     slower.stdout.fnmatch_lines(
-        ["worse than the baseline *test_ours.json: openvino beside cpu: *x faster before, *x faster now: * % slower, *"]
+        ["worse than the baseline *.json: openvino relative to cpu: *x faster before, *x faster now: * % slower, *"]
     )
 
 
@@ -103,7 +103,7 @@ def test_a_baseline_that_is_missing_or_of_something_else_is_said(pytester, measu
     storage.write(made_up({"cpu": 1.0}, batches=(1,)), pytester.path / "kept" / "test_it.test_ours.json")
     result = run(pytester, "--epkit-baselines", "kept")
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["*beside its baseline: nothing of the two can be compared"])
+    result.stdout.fnmatch_lines(["*compared with its baseline: nothing of the two can be compared"])
 
 
 def test_a_named_candidate_without_figures_fails_the_test(pytester, measures):

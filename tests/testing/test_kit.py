@@ -20,7 +20,7 @@ import pytest
 from tiers import slow_but
 
 from epkit._system.process import Parent
-from epkit.provider import Capability, Options, Provider
+from epkit.provider import Caching, Capability, Devices, Options, Provider
 from epkit.testing import ProviderConformance, samples, subject, worker
 from epkit.testing.promise import Broken, NotClaimed
 
@@ -174,11 +174,14 @@ def test_what_cannot_be_tried_here_is_not_proven_and_the_summary_says_why(pytest
 
 def test_a_provider_that_keeps_nothing_by_itself_does_not_claim_that_it_does():
     class Keeps(Provider):
-        name, ort_name, compiles = "keeps", "CPUExecutionProvider", "opening"
+        name, ort_name, caching = "keeps", "CPUExecutionProvider", Caching(compiles="opening")
+
+    class Unfinished(Caching):
+        def check(self, options: Options) -> str:
+            return "it is finished when the session is closed"
 
     class KeepsNothing(Keeps):
-        def check_cache(self, options: Options) -> str:
-            return "it is finished when the session is closed"
+        caching = Unfinished(compiles="opening")
 
     subject.Subject(Keeps).claims("compiling")
     with pytest.raises(NotClaimed, match="compiling"):
@@ -191,9 +194,9 @@ from collections.abc import Mapping
 from pydantic import ConfigDict
 from epkit.hookspecs import hookimpl
 from epkit.provider import Options, Provider
-from epkit.runtime.session_wrapper import Wrapped
+from epkit.runtime.session_wrapper import SessionWrapper
 
-class Fragile(Wrapped):
+class Fragile(SessionWrapper):
     def around(self, run):
         if threading.active_count() > 4:
             os.abort()
@@ -206,7 +209,7 @@ class Crashes(Provider):
     def open(self, model, options, create):
         return Fragile(create())
 
-class Slow(Wrapped):
+class Slow(SessionWrapper):
     def around(self, run):
         if threading.active_count() > 2:
             time.sleep(600)
@@ -278,6 +281,10 @@ def _of(options: type[Options] = Acceptable, **declared: object) -> Provider:
     return type("Acme", (Provider,), {"name": "acme", "ort_name": "Acme", "options": options, **declared})()
 
 
+def _part(base: type, **members: object) -> type:
+    return type("Part", (base,), members)
+
+
 def _encode(sent: object) -> Callable[..., object]:
     return lambda self, options, device: sent if options.written() else {}
 
@@ -299,16 +306,20 @@ def _encode(sent: object) -> Callable[..., object]:
             "[1, 1] as Python writes it",
         ),
         (_of(Unread), "options_that_onnx_runtime_would_ignore_are_refused", "'no_library_has_heard_of_this'"),
-        (_of(check_device=lambda self, device: ""), "a_device_that_makes_no_sense_is_refused", "-1 was accepted"),
         (
-            _of(device_kinds=("CPU",), check_device=lambda self, device: "is nothing"),
+            _of(devices=_part(Devices, check=lambda self, device: "")()),
+            "a_device_that_makes_no_sense_is_refused",
+            "-1 was accepted",
+        ),
+        (
+            _of(devices=_part(Devices, check=lambda self, device: "is nothing")(kinds=("CPU",))),
             "a_device_that_makes_no_sense_is_refused",
             "'CPU' is nothing, but it is declared",
         ),
         (
-            _of(compiles="opening", with_cache_dir=lambda self, options, device, folder: Acceptable()),
+            _of(caching=_part(Caching, with_dir=lambda self, options, device, folder: Acceptable())("opening")),
             "every_other_option_goes_into_what_it_compiles",
-            "with_cache_dir() drops allow_spinning = True",
+            "caching.with_dir() drops allow_spinning = True",
         ),
     ],
 )
@@ -364,10 +375,10 @@ def held(provider: Provider) -> ProviderConformance:
 WRONG = """
 import numpy as np
 from epkit.hookspecs import hookimpl
-from epkit.provider import Provider
-from epkit.runtime.session_wrapper import Wrapped
+from epkit.provider import Devices, Limits, Provider
+from epkit.runtime.session_wrapper import SessionWrapper
 
-class Off(Wrapped):
+class Off(SessionWrapper):
     def run(self, names, feed, options=None):
         found = super().run(names, feed, options)
         # Right for the model of the proof, whose outputs are four.
@@ -377,11 +388,9 @@ class Wrong(Provider):
     name = "wrong"
     ort_name = "CPUExecutionProvider"
     capabilities = frozenset({"float32", "strings", "data-shapes"})
-    unsupported_types = ("string",)
-    concurrency = "per-session"  # a free one would be lent bindings, which give the right numbers
-
-    def memory_device(self, device):
-        return "acme:0"
+    # Runs side by side would be lent bindings, which give the right numbers.
+    limits = Limits(unsupported_types=("string",), concurrency="per-session")
+    devices = Devices(memory="acme")
 
     def open(self, model, options, create):
         return Off(create())
@@ -400,7 +409,7 @@ def test_wrong_numbers_false_claims_and_a_wrong_place_are_found(pytester, monkey
     told = {line.split('"')[1]: line.split('": ')[1] for line in result.outlines if line.startswith("wrong breaks")}
     assert "through run: " in told["float32 models agree with the CPU"]
     assert "cannot carry string tensors" in told["texts come through"]
-    assert "where memory_device() says acme:0" in told["a binding is where it says"]
+    assert "where devices.memory_device() says acme:0" in told["a binding is where it says"]
     assert set(told) - {"outputs agree with the CPU", "results outlive the binding and the session"} == {
         "float32 models agree with the CPU", "texts come through", "a binding is where it says"
     }  # fmt: skip
@@ -491,11 +500,19 @@ def test_a_class_that_names_no_provider_is_told_so_once_and_nothing_else_fails(b
 TROUBLED = """
 from pathlib import Path
 from epkit.hookspecs import hookimpl
-from epkit.provider import Provider
+from epkit.provider import Caching, Devices, Provider
 import os, time
 
+class TroubledCaching(Caching):
+    pass
+
+class TroubledDevices(Devices):
+    pass
+
 class Troubled(Provider):
-    name, ort_name, compiles = "troubled", "CPUExecutionProvider", "opening"
+    name, ort_name = "troubled", "CPUExecutionProvider"
+    caching = TroubledCaching(compiles="opening")
+    devices = TroubledDevices()
 
     {body}
 
@@ -509,18 +526,18 @@ def epkit_providers():
     ("body", "promise", "told", "mend"),
     [
         (
-            "def with_cache_dir(self, options, device, folder): pass",
+            "TroubledCaching.with_dir = lambda self, options, device, folder: None",
             "every_other",
-            "with_cache_dir() returned None",
+            "caching.with_dir() returned None",
             "model_copy",
         ),
         (
-            "def with_cache_dir(self, options, device, folder): raise OSError('x')",
+            "TroubledCaching.with_dir = lambda self, *_: (_ for _ in ()).throw(OSError('x'))",
             "every_other",
             "OSError: x",
             "traceback",
         ),
-        ("def check_device(self, device): raise KeyError(device)", "makes_no_sense", "KeyError: -1", "traceback"),
+        ("TroubledDevices.check = lambda self, device: {}[device]", "makes_no_sense", "KeyError: -1", "traceback"),
         ("def fingerprint(self): return None", "holds_still", "fingerprint() returned None", "return texts"),
         (
             "def fingerprint(self): raise SystemExit(3)",

@@ -30,9 +30,9 @@ import time
 
 from epkit.hookspecs import hookimpl
 from epkit.provider import Provider
-from epkit.runtime.session_wrapper import Wrapped
+from epkit.runtime.session_wrapper import SessionWrapper
 
-class Wrong(Wrapped):
+class Wrong(SessionWrapper):
     def run_with_iobinding(self, binding, options=None):
         super().run_with_iobinding(binding, options)
         for one in binding.get_outputs():

@@ -1,61 +1,68 @@
-"""How is a change between two benchmarks told in words?"""
+"""Write the changes between two benchmarks as sentences."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from epkit.benchmark.audit.comparability import Differs
+from epkit.benchmark.audit.comparability import Forbids, Mismatch
 from epkit.benchmark.audit.diff import Change, Changes
-from epkit.benchmark.document import Estimate
+from epkit.benchmark.document import Estimate, invert
+
+_CONSEQUENCES: Mapping[Forbids, str] = {
+    "everything": "nothing is compared",
+    "this case": "this case is not compared",
+    "times": "times are not compared and no change is judged",
+    "verdicts": "they may be why a ratio changed, so no change is judged",
+}
 
 
-def sentence(one: Change) -> str:
-    """Say how two candidates stand beside each other, before and now: "... 9 % slower, 6 to 12"."""
-    case = f"{one.case}: " if one.case else ""
-    return f"{case}{one.b} beside {one.a}: {_beside(one.before)} before, {_beside(one.now)} now: {_change(one)}"
-
-
-def obstacle(one: Differs) -> str:
-    """Say what differs, and what is not compared for that reason."""
-    what = {
-        "everything": "nothing is compared",
-        "this case": "this case is not compared",
-        "times": "times are not compared and no change is judged",
-    }
-    if one.forbids == "verdicts":
-        return f"{one.what}: {one.before} before, {one.now} now: what changed may be their doing, and is not judged"
-    return f"{one.what} is not the same ({one.before} before, {one.now} now): {what[one.forbids]}"
-
-
-def summary(found: Changes) -> Iterator[str]:
-    """Say in one sentence each what is wrong, what keeps the two apart, and what changed."""
+def summarize(found: Changes) -> Iterator[str]:
+    """Yield a sentence for each candidate that was lost, for what prevents a comparison, and for each change."""
     yield from found.lost
-    yield from (obstacle(one) for one in found.differs if one.forbids != "nothing")
+    yield from (_explain(mismatch) for mismatch in found.differs if mismatch.forbids != "nothing")
     yield from found.missing
-    yield from (sentence(one) for one in found.changes)
+    yield from map(describe, found.changes)
     if not found.comparable:
         yield "nothing of the two can be compared"
 
 
-def _beside(ratio: Estimate) -> str:
-    factor = max(ratio.ratio, 1 / ratio.ratio)
+def describe(change: Change) -> str:
+    """Write the ratio of two candidates, before and now: "... 9 % slower, 6 to 12"."""
+    case = f"{change.case}: " if change.case else ""
+    before, now = _ratio(change.before), _ratio(change.now)
+    return f"{case}{change.b} relative to {change.a}: {before} before, {now} now: {_judge(change)}"
+
+
+def _explain(mismatch: Mismatch) -> str:
+    consequence = _CONSEQUENCES[mismatch.forbids]
+    if mismatch.forbids == "verdicts":
+        return f"{mismatch.what}: {mismatch.before} before, {mismatch.now} now: {consequence}"
+    return f"{mismatch.what} is not the same ({mismatch.before} before, {mismatch.now} now): {consequence}"
+
+
+def _ratio(time: Estimate) -> str:
+    factor = max(time.ratio, 1 / time.ratio)
     if factor < 1.005:
         return "as fast"
-    return f"{factor:.3g}x {'slower' if ratio.ratio > 1 else 'faster'}"
+    return f"{factor:.3g}x {'slower' if time.ratio > 1 else 'faster'}"
 
 
-def _change(one: Change) -> str:
-    low, high = one.change.low, one.change.high
-    match one.verdict:
+def _judge(change: Change) -> str:
+    match change.verdict:
         case "slower":
-            return f"{_percent(one.change.ratio)} % slower, {_percent(low)} to {_percent(high)}"
+            return _gain(change.change, "slower")
         case "faster":
-            return f"{_percent(1 / one.change.ratio)} % faster, {_percent(1 / high)} to {_percent(1 / low)}"
+            return _gain(invert(change.change), "faster")
         case "same":
-            return f"the same, {_between(one.change)}"
+            return f"the same, {_between(change.change)}"
         case "undecided":
-            return f"undecided, {_between(one.change)} (what can be told here is {_percent(1 + one.floor)} %)"
-    return f"not judged, {_between(one.change)}"
+            floor = _percent(1 + change.floor)
+            return f"undecided, {_between(change.change)} (minimum detectable change: {floor} %)"
+    return f"not judged, {_between(change.change)}"
+
+
+def _gain(change: Estimate, word: str) -> str:
+    return f"{_percent(change.ratio)} % {word}, {_percent(change.low)} to {_percent(change.high)}"
 
 
 def _between(change: Estimate) -> str:

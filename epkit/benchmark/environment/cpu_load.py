@@ -1,6 +1,6 @@
-"""Who else used the CPU while a benchmark ran?
+"""Measure how much CPU time other processes used while a benchmark ran.
 
-Linux counts the CPU time of the whole machine; what this process and those that it started took is none of the others'.
+Linux counts the CPU time of the whole machine; what this process and its children used is subtracted.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """CPU seconds since some moment: of all, of this process and the ones that it has ended, and kept by the host."""
+    """CPU seconds since some moment: of all processes, of this one and its ended children, and stolen by the host."""
 
     at: float
     busy_s: float
@@ -23,15 +23,15 @@ class Clock:
 
 
 @dataclass(frozen=True, slots=True)
-class Neighbours:
-    """What others took, as a number of cores: 0.5 is half of one."""
+class CpuLoad:
+    """What others used, as a number of cores: 0.5 is half of one."""
 
     others: float
     stolen: float
 
 
 def clock() -> Clock | None:
-    """Read the clocks now; None where the system does not tell."""
+    """Read the clocks; None where the system has none."""
     if sys.platform != "linux":
         return None
     try:
@@ -39,24 +39,24 @@ def clock() -> Clock | None:
     except OSError:
         return None
     own = os.times()
-    return read(text, os.sysconf("SC_CLK_TCK"), own.user + own.system + own.children_user + own.children_system)
+    return parse_stat(text, os.sysconf("SC_CLK_TCK"), own.user + own.system + own.children_user + own.children_system)
 
 
-def read(text: str, ticks: int, own_s: float) -> Clock | None:
+def parse_stat(text: str, ticks: int, own_s: float) -> Clock | None:
     """Read the first line of /proc/stat: user, nice, system, idle, iowait, irq, softirq, steal, in ticks."""
     name, _, rest = text.partition("\n")[0].partition(" ")
     counts = rest.split()
-    if name != "cpu" or len(counts) < 8 or not all(one.isdigit() for one in counts):
+    if name != "cpu" or len(counts) < 8 or not all(map(str.isdigit, counts)):
         return None
-    user, nice, system, _, _, irq, softirq, steal = (int(one) / ticks for one in counts[:8])
+    user, nice, system, _, _, irq, softirq, steal = (int(count) / ticks for count in counts[:8])
     return Clock(time.monotonic(), user + nice + system + irq + softirq, own_s, steal)
 
 
-def between(first: Clock | None, second: Clock | None) -> Neighbours | None:
-    """Say what others took between two looks; None where that cannot be told."""
+def between(first: Clock | None, second: Clock | None) -> CpuLoad | None:
+    """Return what others used between two readings; None where that is not known."""
     if first is None or second is None or second.at <= first.at:
         return None
     seconds = second.at - first.at
     own = second.own_s - first.own_s
     others = max(0.0, second.busy_s - first.busy_s - own)
-    return Neighbours(round(others / seconds, 3), round(max(0.0, second.stolen_s - first.stolen_s) / seconds, 3))
+    return CpuLoad(round(others / seconds, 3), round(max(0.0, second.stolen_s - first.stolen_s) / seconds, 3))

@@ -1,4 +1,4 @@
-"""On which machine, and with what installed, was it measured?"""
+"""Describe the machine of a benchmark, and what is installed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ VARIABLES = (
     *("CUDA_CACHE_DISABLE", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_TF32_OVERRIDE"),
     *("LD_PRELOAD", "MALLOC_ARENA_MAX", "MALLOC_CONF"),
 )
-"""The variables that are recorded, beside those that the plugins name; none that could hold a secret."""
+"""The variables that are recorded, in addition to those that the plugins name; none that could hold a secret."""
 
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH", re.IGNORECASE)
 _CPUS = Path("/sys/devices/system/cpu")
@@ -40,7 +40,7 @@ _CPUS = Path("/sys/devices/system/cpu")
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What a second measurement has to have in common with this one."""
+    """The machine, its state, and what is installed: what a second benchmark must have in common with this one."""
 
     at: str
     """When it began, UTC."""
@@ -49,7 +49,7 @@ class Environment:
     system: str
     """The operating system."""
     cpu: str
-    """What it calls itself."""
+    """The name of the processor."""
     cores: int
     """Physical cores that this process may use."""
     logical_cpus: int
@@ -59,29 +59,23 @@ class Environment:
     memory_limit_bytes: int | None
     """What the cgroup allows, where that is less than the machine has."""
     governor: str
-    """How Linux sets the clock of the first CPU; empty where it does not tell."""
+    """The frequency governor of the first CPU; empty where it is not known."""
     load_before: tuple[float, ...]
     """The load average over 1, 5 and 15 minutes."""
-    load_after: tuple[float, ...]
-    """The same when all is over."""
-    page_cache: str = "the model's files were read just before; libraries were as the system had them"
-    """What of the files is in memory already when processes open them."""
     allowed_cpus: str = ""
-    """The logical CPUs that this process may use: `0-3,8`; empty where the system does not tell."""
+    """The logical CPUs that this process may use: `0-3,8`; empty where it is not known."""
     turbo: str = ""
-    """Whether Linux lets the CPU's clock rise over its base: `on`, `off`; empty where it does not tell."""
+    """Whether the clock of the CPU may rise above its base: `on`, `off`; empty where it is not known."""
     memory_bytes: int | None = None
     """The memory of the machine."""
-    seconds: float = 0.0
-    """How long the benchmark had been going on when this was written."""
     others_cores: float | None = None
-    """How many cores all other processes kept busy meanwhile, on average; None where the system does not tell."""
+    """How many cores all other processes kept busy meanwhile, on average; None where it is not known."""
     stolen_cores: float | None = None
     """How many cores' worth of time the host of a virtual machine gave to others meanwhile."""
     gpus_before: tuple[Mapping[str, str], ...] = ()
-    """What nvidia-smi says of each GPU: driver, clocks, power, temperature, and what slows it down."""
+    """What nvidia-smi reports of each GPU: driver, clocks, power, temperature, and what slows it down."""
     gpus_after: tuple[Mapping[str, str], ...] = ()
-    """The same when all is over and the processes are gone, so that a GPU may be idle again."""
+    """The same after the benchmark, when its processes have ended, so that a GPU may be idle again."""
     git_commit: str = ""
     """The commit of the working directory's repository; empty where there is none."""
     git_changed: bool | None = None
@@ -92,7 +86,7 @@ class Environment:
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """What has to be looked at before anything runs."""
+    """What is read before anything runs."""
 
     at: float
     load: tuple[float, ...]
@@ -101,7 +95,7 @@ class Before:
 
 
 def look() -> Before:
-    """Look at the clocks, the load and the GPUs."""
+    """Read the clocks, the load and the GPUs."""
     return Before(time.time(), load(), cpu_load.clock(), nvidia_smi.gpus())
 
 
@@ -109,7 +103,7 @@ def environment(before: Before, registry: Registry) -> Environment:
     """Describe the machine, after everything ran."""
     limit = _platform.core_limit()
     others = cpu_load.between(before.clock, cpu_load.clock())
-    commit, changed = _git()
+    commit, changed = _git_state()
     return Environment(
         at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(before.at)),
         versions=_versions(registry),
@@ -121,11 +115,9 @@ def environment(before: Before, registry: Registry) -> Environment:
         memory_limit_bytes=_platform.memory_limit(),
         governor=_text(_CPUS / "cpu0/cpufreq/scaling_governor").strip(),
         load_before=before.load,
-        load_after=load(),
         allowed_cpus=_platform.format_cpus(os.sched_getaffinity(0)) if sys.platform == "linux" else "",
         turbo=turbo(_text(_CPUS / "intel_pstate/no_turbo"), _text(_CPUS / "cpufreq/boost")),
         memory_bytes=_memory(),
-        seconds=round(time.time() - before.at, 3),
         others_cores=others.others if others else None,
         stolen_cores=others.stolen if others else None,
         gpus_before=before.gpus,
@@ -142,14 +134,14 @@ def load() -> tuple[float, ...]:
 
 
 def turbo(no_turbo: str, boost: str) -> str:
-    """Read Intel's switch, which is 1 for off, or else that of all others, which is 1 for on."""
+    """Parse Intel's switch, which is 1 for off, or else that of other processors, which is 1 for on."""
     off, on = no_turbo.strip(), boost.strip()
     return {"0": "on", "1": "off"}.get(off) or {"0": "off", "1": "on"}.get(on, "")
 
 
 def variables(given: Mapping[str, str], registry: Registry) -> dict[str, str]:
-    """Pick the variables that are known to matter; those that sound like a secret are left out in any case."""
-    patterns = [*VARIABLES, *(one for provider in registry.providers.values() for one in provider.environment)]
+    """Return the variables that are known to matter, without those whose name suggests a secret."""
+    patterns = [*VARIABLES, *(name for provider in registry.providers.values() for name in provider.environment)]
     return {
         name: value
         for name, value in sorted(given.items())
@@ -157,16 +149,16 @@ def variables(given: Mapping[str, str], registry: Registry) -> dict[str, str]:
     }
 
 
-def _git() -> tuple[str, bool | None]:
+def _git_state() -> tuple[str, bool | None]:
     """Return the commit of the working directory's repository, and whether its files were changed since."""
-    commit = _asked_git("rev-parse", "--verify", "HEAD")
+    commit = _git_output("rev-parse", "--verify", "HEAD")
     if not commit:
         return "", None
-    changed = _asked_git("status", "--porcelain", "--untracked-files=no")
+    changed = _git_output("status", "--porcelain", "--untracked-files=no")
     return commit.strip(), None if changed is None else bool(changed)
 
 
-def _asked_git(*command: str) -> str | None:
+def _git_output(*command: str) -> str | None:
     # Neither a lock, nor a program that the repository names.
     return run_program(["git", "--no-optional-locks", "-c", "core.fsmonitor=false", *command], GIT_LIMIT_S)
 

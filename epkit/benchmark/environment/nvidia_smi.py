@@ -1,4 +1,4 @@
-"""What does nvidia-smi tell of the GPUs, and of who holds their memory?
+"""Read the state of NVIDIA GPUs, and the memory of processes on them, from nvidia-smi.
 
 nvidia-smi and not the driver's library: a process of its own can be given a time limit where a driver hangs. All of it
 follows NVIDIA's documentation of the format.
@@ -33,8 +33,8 @@ FACTS = (
     "memory.total",
 )
 SLOWED_BY = "slowed by"
-"""Under which name the reasons stand for which the clocks are lower than they might be."""
-# Drivers from 535 on say "event reasons"; older ones know only the other name.
+"""The name of the reasons for lower clocks than possible."""
+# The name in drivers from 535 on, and that in older ones.
 REASONS = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
 _BITS = {
     0x1: "idle",
@@ -50,7 +50,7 @@ _BITS = {
 
 
 def gpus() -> tuple[Mapping[str, str], ...]:
-    """Return what is known of each NVIDIA GPU now, by nvidia-smi's names; none where nvidia-smi is not installed."""
+    """Return the state of each NVIDIA GPU, by nvidia-smi's names; none where nvidia-smi is not installed."""
     for reasons in REASONS:
         text = _ask(f"--query-gpu={','.join((*FACTS, reasons))}")
         if text:
@@ -59,30 +59,30 @@ def gpus() -> tuple[Mapping[str, str], ...]:
 
 
 def parse_gpus(text: str) -> tuple[Mapping[str, str], ...]:
-    """Read a line per GPU with `FACTS` and the reasons, `csv,noheader`; what a GPU does not tell is left out."""
+    """Parse a line per GPU with `FACTS` and the reasons, `csv,noheader`; unknown values are left out."""
     found = []
     for cells in _cells(text):
         if len(cells) == len(FACTS) + 1:
             facts = dict(zip((*FACTS, SLOWED_BY), (*cells[:-1], slowed_by(cells[-1])), strict=True))
-            found.append({name: told for name, told in facts.items() if told and not told.startswith("[")})
+            found.append({name: value for name, value in facts.items() if value and not value.startswith("[")})
     return tuple(found)
 
 
 def slowed_by(mask: str) -> str:
-    """Put a mask of reasons into words: `0x0000000000000004` is the power limit; empty for none."""
+    """Name the reasons in a mask: `0x0000000000000004` is the power limit; empty for none."""
     try:
         bits = int(mask, 16)
     except ValueError:
         return ""
-    known = [told for bit, told in _BITS.items() if bits & bit]
+    known = [reason for bit, reason in _BITS.items() if bits & bit]
     unknown = bits & ~sum(_BITS)
     return ", ".join([*known, f"{unknown:#x}"] if unknown else known)
 
 
 def device_bytes(pid: int) -> int | None:
-    """Return the memory that a process holds on all NVIDIA GPUs; None where nobody tells.
+    """Return the memory of a process on all NVIDIA GPUs; None where it is not known.
 
-    The driver names processes by their ids outside of all containers, so in a container the id may be another's there.
+    The driver uses the process ids of the host, so in a container the id may be that of another process there.
     """
     if not sees_all_processes():
         return None
@@ -91,14 +91,14 @@ def device_bytes(pid: int) -> int | None:
 
 
 def used_and_free(found: Sequence[Mapping[str, str]]) -> tuple[int, int] | None:
-    """Return the bytes that are used on all GPUs, and those free on the fullest one; None where that is not told."""
-    sizes = [(_bytes(one.get("memory.used", "")), _bytes(one.get("memory.total", ""))) for one in found]
+    """Return the bytes that are used on all GPUs, and those free on the fullest one; None where it is not known."""
+    sizes = [(_bytes(gpu.get("memory.used", "")), _bytes(gpu.get("memory.total", ""))) for gpu in found]
     known = [(used, total - used) for used, total in sizes if used is not None and total is not None]
     return (sum(used for used, _ in known), min(free for _, free in known)) if known else None
 
 
 def parse_apps(text: str) -> Mapping[int, int]:
-    """Read who holds how many bytes, `csv,noheader` with units; a process on several GPUs has several lines."""
+    """Parse the bytes of each process, `csv,noheader` with units; a process on several GPUs has several lines."""
     found: dict[int, int] = {}
     for cells in _cells(text):
         if len(cells) == 2 and cells[0].isdigit():
@@ -109,7 +109,7 @@ def parse_apps(text: str) -> Mapping[int, int]:
 
 
 def sees_all_processes() -> bool:
-    """Whether process ids here are those that the driver knows: not in a container with ids of its own."""
+    """Whether process ids here are those of the host: not in a container with ids of its own."""
     if sys.platform != "linux":
         return True
     try:

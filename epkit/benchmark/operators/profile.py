@@ -1,6 +1,6 @@
-"""What does each operator of a model take, and which provider runs it?
+"""Read the time of each operator of a model, and the provider that runs it, from a profile.
 
-Read from the profile that ONNX Runtime writes: a JSON list of events in microseconds. `model_run` is one run; a `Node`
+From the profile that ONNX Runtime writes: a JSON list of events in microseconds. `model_run` is one run; a `Node`
 event is one node of it, `Kernel` events are what a provider tells of the inside of a part that it compiled.
 """
 
@@ -105,7 +105,7 @@ class _Run:
         return sum(a != b for a, b in pairwise(providers))
 
 
-def read(
+def read_profile(
     events: Sequence[Mapping[str, Any]],
     names: Mapping[str, str],
     *,
@@ -121,8 +121,8 @@ def read(
     profile ends in the middle of a run where the model
     has more nodes than ONNX Runtime keeps, a million events.
     """
-    whole = sorted((one for one in events if one["name"] == "model_run"), key=lambda one: int(one["ts"]))[-last:]
-    runs = [_Run(one["ts"], one["ts"] + one["dur"]) for one in whole]
+    whole = sorted((each for each in events if each["name"] == "model_run"), key=lambda each: int(each["ts"]))[-last:]
+    runs = [_Run(each["ts"], each["ts"] + each["dur"]) for each in whole]
     if not runs:
         return None
     for own_us, event in _with_own_time(events):
@@ -150,8 +150,8 @@ def read(
     return Operators(
         runs=len(runs),
         first=first,
-        run_s=statistics.median(one["dur"] for one in whole) / 1e6,
-        slowdown=min(one["dur"] for one in whole) / 1e6 / plain_s if plain_s else None,
+        run_s=statistics.median(each["dur"] for each in whole) / 1e6,
+        slowdown=min(each["dur"] for each in whole) / 1e6 / plain_s if plain_s else None,
         nodes=tuple(
             Node(
                 *key,
@@ -170,7 +170,7 @@ def read(
             for kind in kinds
         ),
         crossings=statistics.fmean(run.crossings for run in runs),
-        launched=tuple(one for one in launched if any(one == provider for _, _, provider in keys)),
+        launched=tuple(each for each in launched if any(each == provider for _, _, provider in keys)),
         notes=tuple(notes),
     )
 
@@ -188,12 +188,12 @@ def _with_own_time(events: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, M
         if event["cat"] == "Kernel":
             yield event["dur"], event
         elif event["name"].endswith(_EXECUTE):
-            own = [one for one in open_nodes[thread] if one["ts"] >= start]
-            open_nodes[thread] = [one for one in open_nodes[thread] if one["ts"] < start]
-            closed[thread].append((start, sum(one["dur"] for one in own)))
+            own = [each for each in open_nodes[thread] if each["ts"] >= start]
+            open_nodes[thread] = [each for each in open_nodes[thread] if each["ts"] < start]
+            closed[thread].append((start, sum(each["dur"] for each in own)))
         elif event["cat"] == "Node" and event["name"].endswith(_SUFFIX):
             within = sum(taken for began, taken in closed[thread] if began >= start)
-            closed[thread] = [one for one in closed[thread] if one[0] < start]
+            closed[thread] = [each for each in closed[thread] if each[0] < start]
             open_nodes[thread].append(event)
             yield max(0, event["dur"] - within), event
         elif event["name"] == "model_run":

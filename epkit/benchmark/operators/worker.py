@@ -1,7 +1,7 @@
-"""What do the operators of one candidate take, in a process of its own?
+"""Profile the operators of one candidate; the entry point of a process.
 
 Opens the model with ONNX Runtime's profiler, warms up, runs for a short while, and reads the profile. Then it runs on
-without the profiler, to say what that costs.
+without the profiler, to measure what that costs.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from epkit._system.process import serve_one
 from epkit.errors import RunError
 
 if TYPE_CHECKING:
+    from epkit.config.target import Target
     from epkit.session.session import Session
 
 WARM_RUNS, WARM_S = 10, 1.0
@@ -26,29 +27,31 @@ EVENTS = 50_000
 """A profile takes a kilobyte an event."""
 
 
-def profiled(request: Mapping[str, Any]) -> dict[str, object]:
+def profile(request: Mapping[str, Any]) -> dict[str, object]:
     """Open the model with the profiler, run it, and read the profile."""
     from dataclasses import replace
 
     from pydantic import TypeAdapter
 
-    from epkit.benchmark.operators.profile import Operators, read
+    from epkit.benchmark.operators.profile import Operators, read_profile
     from epkit.model.assumed_sizes import read_image_hints
     from epkit.parity.feed import Feed, made
     from epkit.runtime.api import CPU_ORT_NAME
     from epkit.runtime.configured import CPU
-    from epkit.runtime.plugin_calls import asked
-    from epkit.session.open import open_plan
-    from epkit.session.request import model_of, plan_of, target_of
+    from epkit.runtime.plugin_calls import call_plugin
+    from epkit.session.opening import open_plan
+    from epkit.session.request import OpenRequest, strictly
 
-    target = target_of(
-        request, {"enable_profiling": True, "profile_file_prefix": str(Path(request["folder"]) / "profile")}
-    )
-    notes = ["profiled without its CUDA graph: replaying one shows no nodes"] if target.cuda_graph else []
-    target = replace(target, cuda_graph=False)
-    plan, answers = plan_of(request, target)
-    model = model_of(request, target)
-    with open_plan(model, plan, answers) as session:
+    notes: list[str] = []
+
+    def without_graph(target: Target) -> Target:
+        if target.cuda_graph:
+            notes.append("profiled without its CUDA graph: replaying one shows no nodes")
+        return replace(strictly(target), cuda_graph=False)
+
+    model, planned = OpenRequest.from_json(request).resolve(without_graph)
+    plan = planned.plan
+    with open_plan(model, plan, planned.answers) as session:
         feed = made(session.inputs, Feed(**request["feed"]), read_image_hints(model)).feed
         binding = session.bind(feed) if request["bound"] else None
         run: Callable[[], object] = binding.run if binding is not None else lambda: session.run(feed)
@@ -58,13 +61,15 @@ def profiled(request: Mapping[str, Any]) -> dict[str, object]:
         last = len(_times(run, most, RUN_S))
         events = json.loads(_end_profiling(session).read_bytes())
         plain_s = min(_times(run, last, RUN_S, least=1))
-    found = read(
+    found = read_profile(
         events,
-        {CPU_ORT_NAME: CPU} | {one.provider.ort_name: one.name for one in plan.chain},
-        first=target.first.name,
+        {CPU_ORT_NAME: CPU} | {each.provider.ort_name: each.name for each in plan.chain},
+        first=plan.target.first.name,
         last=last,
         plain_s=plain_s,
-        launched=[one.name for one in plan.chain if asked(one.provider.memory_device, one.device) != "cpu"],
+        launched=[
+            each.name for each in plan.chain if call_plugin(each.provider.devices.memory_device, each.device) != "cpu"
+        ],
         notes=notes,
     )
     if found is None:
@@ -89,4 +94,4 @@ def _end_profiling(session: Session) -> Path:
 
 
 if __name__ == "__main__":
-    serve_one(profiled)
+    serve_one(profile)

@@ -1,4 +1,4 @@
-"""In which formats can a benchmark be written?"""
+"""Write a benchmark in one of its formats."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BY_SUFFIX: Mapping[str, Format] = {".json": "json", ".html": "html", ".md": "mar
 
 
 def of(file: Path) -> Format:
-    """Return the format that the suffix of a file says. Raises ConfigError."""
+    """Return the format of a file, by its suffix. Raises ConfigError."""
     if file.suffix.lower() not in BY_SUFFIX:
         raise ConfigError(f"{file} does not say what to write", hint=f"end it in {', '.join(BY_SUFFIX)}")
     return BY_SUFFIX[file.suffix.lower()]
@@ -27,22 +27,19 @@ def of(file: Path) -> Format:
 
 def named(name: str) -> Format:
     """Return the format of that name. Raises ConfigError."""
-    for one in get_args(Format):
-        if one == name:
-            found: Format = one
-            return found
-    raise ConfigError(f"no format is named {name!r}", hint=f"formats: {', '.join(get_args(Format))}")
+    known: tuple[Format, ...] = get_args(Format)
+    for each in known:
+        if each == name:
+            return each
+    raise ConfigError(f"no format is named {name!r}", hint=f"formats: {', '.join(known)}")
 
 
 def ready(wanted: Format, file: Path | None = None) -> Format:
-    """Return the format once it is clear that it can be written there: nobody shall measure in vain.
-
-    Raises ConfigError.
-    """
+    """Return the format if it can be written there, which is checked before measuring. Raises ConfigError."""
     missing = [name for name in ("jinja2", "matplotlib") if importlib.util.find_spec(name) is None]
     if wanted == "html" and missing:
-        said = f"the page needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed"
-        raise ConfigError(said, hint='pip install "epkit[report]"')
+        reason = f"the page needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed"
+        raise ConfigError(reason, hint='pip install "epkit[report]"')
     if file is not None and not file.resolve().parent.is_dir():
         raise ConfigError(f"{file} cannot be written: its folder is not there", hint=f"mkdir -p {file.parent}")
     if file is not None:

@@ -1,4 +1,4 @@
-"""How do runs spread, drawn in one line of text?"""
+"""Draw the distribution of runs in one line of text."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from dataclasses import dataclass
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 LOGARITHMIC_FROM = 4.0
-"""The ratio of a scale's ends from which on equal steps stand for equal ratios."""
+"""The ratio of a scale's ends from which on the scale is logarithmic."""
 SHOWN = 0.98
-"""The share of each candidate's runs that a scale has room for; slower ones stand in its last column."""
+"""The share of each candidate's runs that a scale covers; slower ones are in its last column."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """From where to where a histogram goes, in seconds."""
+    """The range of a histogram, in seconds."""
 
     low_s: float
     high_s: float
 
     @property
     def logarithmic(self) -> bool:
-        """Whether equal steps stand for equal ratios."""
+        """Whether it is logarithmic."""
         return self.low_s > 0 and self.high_s / self.low_s > LOGARITHMIC_FROM
 
     def edges(self, columns: int) -> list[float]:
@@ -35,7 +35,7 @@ class Scale:
 
 
 def scale(everyone: Sequence[Sequence[float]], shown: float = SHOWN) -> Scale | None:
-    """Return one scale for the runs of several candidates, each sorted; None where nobody has any."""
+    """Return one scale for the runs of several candidates, each sorted; None where there are none."""
     some = [runs for runs in everyone if runs]
     if not some:
         return None
@@ -50,10 +50,10 @@ def counts(runs: Sequence[float], on: Scale, columns: int) -> list[int]:
     return found
 
 
-def drawn(runs: Sequence[float], on: Scale, columns: int) -> str:
-    """Draw the runs; the tallest column is a full block, and one that is not empty can be seen."""
+def draw(runs: Sequence[float], on: Scale, columns: int) -> str:
+    """Draw the runs; the tallest column is a full block, and any that is not empty is visible."""
     found = counts(runs, on, columns)
     most = max(found)
     if not most:
         return " " * columns
-    return "".join(BLOCKS[round((len(BLOCKS) - 1) * one / most)] if one else " " for one in found)
+    return "".join(BLOCKS[round((len(BLOCKS) - 1) * count / most)] if count else " " for count in found)

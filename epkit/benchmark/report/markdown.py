@@ -1,4 +1,4 @@
-"""How does a benchmark look in Markdown, as in a comment on a pull request?"""
+"""Write a benchmark in Markdown, as for a comment on a pull request."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from epkit._system.text import printable
 from epkit.benchmark.document import Benchmark
 from epkit.benchmark.report import sentences, tables
-from epkit.benchmark.report.tables import Table
+from epkit.benchmark.report.table import Table
 
 
 def markdown(found: Benchmark) -> str:
@@ -17,7 +17,7 @@ def markdown(found: Benchmark) -> str:
     return "\n".join(_lines(found)).rstrip() + "\n"
 
 
-def escaped(text: str) -> str:
+def escape(text: str) -> str:
     """Return text that Markdown shows as it is."""
     return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", html.escape(printable(text), quote=False))
 
@@ -31,65 +31,63 @@ def code(text: str) -> str:
 
 
 def _lines(found: Benchmark) -> Iterator[str]:
-    yield f"### {escaped(sentences.title(found))}"
-    yield ""
-    if sentences.alone(found):
-        yield from _paragraph(escaped(sentences.alone(found)))
-    if sentences.ended_early(found):
-        yield from _paragraph(f"**{escaped(sentences.ended_early(found))}**")
-    yield from _list(found_in for found_in in sentences.overview(found))
+    yield from _paragraph(f"### {escape(sentences.title(found))}")
+    yield from _paragraph(escape(sentences.only_settings(found)))
+    yield from _paragraph(_bold(sentences.unfinished(found)))
+    yield from _list(sentences.overview(found))
     runs = tables.runs(found)
     for at in range(len(found.measured.cases)):
         name = sentences.case(found, at)
-        if name:
-            yield from _paragraph(f"#### {escaped(name)}")
-        for said in sentences.verdicts(found, at):
-            yield from _paragraph(f"**{escaped(said)}**")
-        yield from _table(tables.figures(found, at, runs))
-        if sentences.floor(found, at):
-            yield from _paragraph(escaped(sentences.floor(found, at)))
+        yield from _paragraph(f"#### {escape(name)}" if name else "")
+        for sentence in sentences.verdicts(found, at):
+            yield from _paragraph(_bold(sentence))
+        yield from _table(tables.main_figures(found, at, runs))
+        yield from _paragraph(escape(sentences.minimum_detectable(found, at)))
     yield from _table(tables.starts(found))
-    yield from _list(
-        f"{sentences.label(found, place)}: {sentences.ran(found, place)}"
-        for place, one in enumerate(found.candidates)
-        if one.status == "ok"
-    )
+    measured = [place for place, candidate in enumerate(found.candidates) if candidate.status == "ok"]
+    yield from _list([f"{sentences.label(found, place)}: {sentences.placement(found, place)}" for place in measured])
     yield from _table(tables.failures(found))
-    for who, hint in tables.hints(found):
-        yield f"- {escaped(who)}: {code(hint)}"
+    for name, hint in tables.hints(found):
+        yield f"- {escape(name)}: {code(hint)}"
     yield ""
-    yield from _list([sentences.timed(found.measured.request), *sentences.doubtful(found), *sentences.notes(found)])
-    for title, table, remarks in tables.operators(found):
-        yield from _folded(escaped(title), table, remarks)
+    request = found.measured.request
+    yield from _list([sentences.timing(request), *sentences.warning_lines(found), *sentences.notes(found)])
+    for table, remarks in tables.operators(found):
+        yield from _folded(escape(table.title), table, remarks)
     yield from _folded("Settings that differ", tables.settings(found))
     yield from _folded("Machine, versions and request", tables.environment(found), sentences.method(found))
 
 
+def _bold(text: str) -> str:
+    return f"**{escape(text)}**" if text else ""
+
+
 def _paragraph(text: str) -> Iterator[str]:
-    yield text
-    yield ""
+    if text:
+        yield text
+        yield ""
 
 
-def _list(texts: Iterator[str] | Sequence[str]) -> Iterator[str]:
-    yield from (f"- {escaped(text)}" for text in texts)
+def _list(texts: Sequence[str]) -> Iterator[str]:
+    yield from (f"- {escape(text)}" for text in texts)
     yield ""
 
 
 def _table(table: Table) -> Iterator[str]:
     if not table.rows:
         return
-    yield _row(escaped(name) for name in table.columns)
+    yield _row(escape(name) for name in table.columns)
     yield _row("---:" if name in table.numbers else "---" for name in table.columns)
     for row in table.rows:
         yield _row(
-            _drawing(cell) if table.drawing and name == table.drawing else escaped(cell)
+            _drawing(cell) if table.drawing and name == table.drawing else escape(cell)
             for name, cell in zip(table.columns, row, strict=True)
         )
     yield ""
 
 
 def _drawing(text: str) -> str:
-    # Spaces at the ends of code are taken away, others are kept.
+    # Markdown strips plain spaces at the ends of code.
     return code(text.replace(" ", "\N{NO-BREAK SPACE}"))
 
 

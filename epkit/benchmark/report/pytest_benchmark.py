@@ -1,6 +1,6 @@
-"""How does a benchmark look to pytest-benchmark, whose `pytest-benchmark compare` reads many of them?
+"""Write a benchmark in the format of pytest-benchmark, whose `pytest-benchmark compare` reads many of them.
 
-A candidate on a case is a benchmark, the case is its group. The statistics are those of the runs that count.
+A candidate on a case is a benchmark, the case is its group. The statistics are those of the counted runs.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def as_pytest_benchmark(found: Benchmark) -> dict[str, Any]:
 
 
 def _benchmark(found: Benchmark, at: int, place: int, runs: Sequence[float]) -> dict[str, Any]:
-    case, who = sentences.case(found, at), sentences.label(found, place)
+    case, label = sentences.case(found, at), sentences.label(found, place)
     model = sentences.model(found)
-    name = f"{who}[{case}]" if case else who
+    name = f"{label}[{case}]" if case else label
     return {
         "group": f"{model} {case}".strip(),
         "name": name,
@@ -60,7 +60,7 @@ def _benchmark(found: Benchmark, at: int, place: int, runs: Sequence[float]) -> 
 
 
 def _stats(runs: Sequence[float]) -> dict[str, Any]:
-    """Work out the statistics of pytest-benchmark from the runs, the quickest first."""
+    """Compute the statistics of pytest-benchmark from the runs, the fastest first."""
     mean, spread = statistics.fmean(runs), statistics.stdev(runs) if len(runs) > 1 else 0.0
     q1, median, q3 = statistics.quantiles(runs, n=4, method="inclusive") if len(runs) > 1 else [runs[0]] * 3
     low, high = q1 - 1.5 * (q3 - q1), q3 + 1.5 * (q3 - q1)

@@ -1,6 +1,6 @@
-"""What does a benchmark say, in sentences?
+"""Write what a benchmark found as sentences.
 
-Pure, and shared by all that shows a document: the table, Markdown and the page say the same.
+Pure, and shared by the terminal, Markdown and the page.
 """
 
 from __future__ import annotations
@@ -8,41 +8,40 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 
-from epkit._system.text import format_count, format_list, format_percent, printable
-from epkit.benchmark.audit.warnings import doubts
-from epkit.benchmark.document import Benchmark, Comparison, Estimate, Request, turned
-from epkit.benchmark.statistics.verdicts import couples
+from epkit._system.text import format_count, format_percent, printable
+from epkit.benchmark.audit.warnings import warnings
+from epkit.benchmark.document import Benchmark, Comparison, Estimate, Request, invert, swap
+from epkit.benchmark.labels import labels
+from epkit.benchmark.statistics.verdicts import comparable
 
 
 def label(found: Benchmark, place: int) -> str:
-    """Return how a candidate is called; one target that takes part several times is numbered."""
-    target = found.candidates[place].target
-    same = [at for at, one in enumerate(found.candidates) if one.target == target]
-    return printable(target) if len(same) == 1 else f"{printable(target)} ({same.index(place) + 1})"
+    """Return the name of a candidate; of one target that is measured several times, the second is "cpu (2)"."""
+    return printable(labels(found.candidates)[place])
 
 
 def title(found: Benchmark) -> str:
-    """Say what was measured, and where."""
+    """Name the model and the machine."""
     where = found.measured.environment
     return f"{model(found)} on {printable(where.cpu)}, {format_count(where.cores, 'core')}"
 
 
-def alone(found: Benchmark) -> str:
-    """Say that one provider is compared with itself, where it is the only one that there is; empty otherwise."""
-    measured = [one for one in found.candidates if one.status == "ok"]
-    providers = {one.provider for one in measured}
+def only_settings(found: Benchmark) -> str:
+    """Explain that one provider is compared with itself, where it is the only one; empty otherwise."""
+    measured = [candidate for candidate in found.candidates if candidate.status == "ok"]
+    providers = {candidate.provider for candidate in measured}
     if found.measured.request.named or len(measured) < 2 or len(providers) > 1:
         return ""
     return f"only {printable(*providers)} can be measured here, so its settings are compared"
 
 
 def when(found: Benchmark) -> str:
-    """Say when it began."""
+    """Return when it began."""
     return printable(found.measured.environment.at).replace("T", " ").replace("Z", " UTC")
 
 
 def model(found: Benchmark) -> str:
-    """Return the name of the model's file, or what there is instead."""
+    """Return the file name of the model."""
     return printable(PurePath(found.measured.request.model).name)
 
 
@@ -52,69 +51,60 @@ def case(found: Benchmark, place: int) -> str:
 
 
 def overview(found: Benchmark) -> tuple[str, ...]:
-    """Say who wins, where there are several cases."""
-    winners = found.findings.winners
-    if len(winners) < 2:
+    """Name the winners, where there are several cases."""
+    cases: dict[int | None, list[str]] = {}
+    for at, winner in enumerate(found.findings.winners):
+        cases.setdefault(winner, []).append(case(found, at))
+    if len(found.findings.winners) < 2:
         return ()
-    said = [
-        f"{label(found, winner)} is the fastest at {format_list([case(found, at) for at in cases])}"
-        for winner, cases in _gathered(winners).items()
-        if winner is not None
+    none = cases.pop(None, [])
+    lines = [
+        f"{label(found, winner)} is the fastest at {_join(its)}" for winner, its in cases.items() if winner is not None
     ]
-    nobody = _gathered(winners).get(None)
-    if nobody:
-        said.append(f"no winner at {format_list([case(found, at) for at in nobody])}")
-    return tuple(said)
+    return (*lines, *([f"no winner at {_join(none)}"] if none else ()))
 
 
 def verdicts(found: Benchmark, at: int) -> tuple[str, ...]:
-    """Say how the candidates stand on one case, the winner's comparisons first."""
+    """Describe every comparison of one case, those of the winner first."""
     winner = found.findings.winners[at] if at < len(found.findings.winners) else None
-    mine = sorted(_of_case(found, at), key=lambda one: winner not in (one.a, one.b))
-    said = [verdict(found, one) for one in mine]
-    if sum(one.status == "ok" for one in found.candidates) > 2:
-        best = (
-            "no winner: nobody is faster than all others"
-            if winner is None
-            else f"{label(found, winner)} is the fastest"
-        )
-        said.insert(0, best)
-    compared = {(one.a, one.b) for one in mine}
-    for where, a, b in couples(found.measured):
-        if where == at and (a, b) not in compared:
+    compared = sorted(_of_case(found, at), key=lambda each: winner not in (each.a, each.b))
+    lines = [verdict(found, each) for each in compared]
+    if sum(candidate.status == "ok" for candidate in found.candidates) > 2:
+        none = "no winner: no candidate is faster than all others"
+        lines.insert(0, none if winner is None else f"{label(found, winner)} is the fastest")
+    known = {(each.a, each.b) for each in compared}
+    for place, a, b in comparable(found.measured):
+        if place == at and (a, b) not in known:
             both = f"{label(found, a)} and {label(found, b)}"
-            said.append(f"undecided: {both} did not meet often enough; {_more_time(found.measured.request)}")
-    return tuple(said)
+            lines.append(f"undecided: {both} have too few pairs of blocks; {_more_time(found.measured.request)}")
+    return tuple(lines)
 
 
-def verdict(found: Benchmark, one: Comparison) -> str:
-    """Say how two candidates stand; of the two, the quicker one comes first."""
-    if one.verdict == "slower":
-        return verdict(found, turned(one))
-    a, b, time = label(found, one.a), label(found, one.b), one.time
-    if one.verdict == "faster":
-        gain = inverse(time)
-        said = f"{b} is {_figure(gain.ratio, gain)}x faster than {a}, {_range(gain)}"
-        # A reader would take it for granted that slow runs are no slower.
-        return said + (_slow_runs(one, a, b) if one.p99 is not None and one.p99.low > 1 else "")
-    apart = one.p99 is not None and not one.p99.low <= 1 <= one.p99.high
-    slow = _slow_runs(one, a, b) if apart else ""
-    if one.verdict == "same":
-        return f"{a} and {b} take the same time ({written(time)}){slow}"
-    told = f"{b} takes {_figure(time.ratio, time)} times the time of {a}, {_range(time)}{slow}"
-    return f"undecided: {told}; {would_help(found.measured.request, one)}"
+def verdict(found: Benchmark, compared: Comparison) -> str:
+    """Describe a comparison; of the two, the faster one comes first."""
+    if compared.verdict == "slower":
+        return verdict(found, swap(compared))
+    a, b, time, p99 = label(found, compared.a), label(found, compared.b), compared.time, compared.p99
+    slow = "" if p99 is None else f"; a slow run (p99) of {b} takes {ratio(p99)} times that of {a}"
+    if compared.verdict == "faster":
+        gain = invert(time)
+        # A reader takes for granted that slow runs are no slower.
+        return f"{b} is {_figure(gain.ratio, gain)}x faster than {a}, {_range(gain)}" + (
+            slow if p99 and p99.low > 1 else ""
+        )
+    slow = slow if p99 and not p99.low <= 1 <= p99.high else ""
+    if compared.verdict == "same":
+        return f"{a} and {b} take the same time ({ratio(time)}){slow}"
+    times = f"{b} takes {_figure(time.ratio, time)} times the time of {a}, {_range(time)}{slow}"
+    return f"undecided: {times}; {would_help(found.measured.request, compared)}"
 
 
-def _slow_runs(one: Comparison, a: str, b: str) -> str:
-    return "" if one.p99 is None else f"; a slow run (p99) of {b} takes {written(one.p99)} times that of {a}"
-
-
-def would_help(request: Request, one: Comparison) -> str:
-    """Say what would turn an undecided comparison into a decided one."""
-    least = format_percent(request.smallest_effect)
-    if one.floor > request.smallest_effect:
-        return f"only {format_percent(one.floor)} and more could be told; {_more_time(request)}"
+def would_help(request: Request, compared: Comparison) -> str:
+    """Name what would decide an undecided comparison."""
+    if compared.floor > request.smallest_effect:
+        return f"minimum detectable difference: {format_percent(compared.floor)}; {_more_time(request)}"
     half = f"{request.smallest_effect * 50:.2g}"
+    least = format_percent(request.smallest_effect)
     return f"that is about the smallest difference that matters, {least}; --smallest-effect {half} looks closer"
 
 
@@ -122,100 +112,81 @@ def _more_time(request: Request) -> str:
     return f"more time would help: --budget {request.budget_s * 2:g}"
 
 
-def floor(found: Benchmark, at: int) -> str:
-    """Say which differences could be told on one case; empty where nothing was compared."""
-    floors = [format_percent(one.floor) for one in sorted(_of_case(found, at), key=lambda one: one.floor)]
+def minimum_detectable(found: Benchmark, at: int) -> str:
+    """Return the minimum detectable difference on one case; empty where nothing was compared."""
+    floors = [format_percent(each.floor) for each in sorted(_of_case(found, at), key=lambda each: each.floor)]
     if not floors:
         return ""
     least, most = floors[0], floors[-1]
-    if least == most:
-        return f"differences of {least} and more could be told here today"
-    return f"differences of {least} to {most} and more could be told here today, depending on which two"
+    return f"minimum detectable difference: {least if least == most else f'{least} to {most}, depending on which two'}"
 
 
-def timed(request: Request) -> str:
-    """Say what is inside of the timer, and how the load is made."""
-    inside = (
-        "binding.run() is timed: on buffers that were bound once, where the provider runs"
-        if request.bound
-        else "session.run is timed: from arrays on the host to arrays on the host, with all checks and copies"
-    )
-    callers = "one caller starts" if request.callers == 1 else f"{request.callers} callers at the same time each start"
-    return f"{inside}; {callers} the next run when the last is done (a closed loop)"
+def timing(request: Request) -> str:
+    """Return what is timed, and how the load is generated."""
+    session = "session.run, host to host, checks and copies included"
+    timed = "binding.run(), on buffers bound once, where the provider runs" if request.bound else session
+    callers = "1 caller" if request.callers == 1 else f"{request.callers} callers at the same time"
+    return f"timing: {timed}; {callers}, closed loop"
 
 
 def method(found: Benchmark) -> tuple[str, ...]:
-    """Say how it was measured, and what the intervals mean."""
+    """Describe how it was measured, and what the intervals mean."""
     request, findings = found.measured.request, found.findings
-    processes = sorted({one.processes for one in findings.comparisons})
-    each = f"{processes[0]}" if len(processes) == 1 else f"{processes[0]} to {processes[-1]}" if processes else ""
-    said = [timed(request)]
-    if each:
-        said.append(
-            f"each candidate ran in {each} fresh processes, one at a time, in short blocks side by side; an interval "
-            f"of a ratio comes from how far processes are apart, and holds at {percent_of_confidence(findings.level)}"
+    processes = sorted({compared.processes for compared in findings.comparisons})
+    lines = [timing(request)]
+    if processes:
+        count = f"{processes[0]}" if len(processes) == 1 else f"{processes[0]} to {processes[-1]}"
+        lines.append(
+            f"each candidate ran in {count} fresh processes, one at a time, in short alternating blocks; the interval "
+            f"of a ratio comes from the spread between processes, at a confidence of {findings.level * 100:.4g} %"
         )
-    said.append(
-        f"{format_percent(request.smallest_effect)} is the smallest difference that matters: with the whole interval "
-        "within it, two take the same time"
-    )
-    said.append("p90 and p99 are left out where there are too few runs for a 95 % interval")
-    return tuple(said)
+    smallest = format_percent(request.smallest_effect)
+    lines.append(f"{smallest} is the smallest difference that matters: same means that the whole interval is within it")
+    return (*lines, "p90 and p99 are left out where there are too few runs for a 95 % interval")
 
 
-def percent_of_confidence(level: float) -> str:
-    """Write a level of confidence: 0.95 is "95 %", 0.9917 is "99.17 %"."""
-    return f"{level * 100:.4g} %"
+def unfinished(found: Benchmark) -> str:
+    """Say that a benchmark was interrupted; empty for one that was not."""
+    return "" if found.measured.complete else "it was interrupted: this is what had been measured by then"
 
 
-def ended_early(found: Benchmark) -> str:
-    """Say that a benchmark did not come to its end; empty for one that did."""
-    return "" if found.measured.complete else "it was ended before its time: this is what had been measured by then"
-
-
-def ran(found: Benchmark, place: int) -> str:
-    """Say who ran the nodes of a candidate, and whether its outputs are right."""
-    one = found.candidates[place]
-    parts = [printable(one.summary), *parity(found, place)]
+def placement(found: Benchmark, place: int) -> str:
+    """Return which providers ran the nodes of a candidate, and whether its outputs are right."""
+    parts = [printable(found.candidates[place].summary), *parity(found, place)]
     return "; ".join(part for part in parts if part)
 
 
 def parity(found: Benchmark, place: int) -> Iterator[str]:
-    """Say whether the outputs of a candidate agree with the reference's; where all cases do, with the worst of them."""
-    told = [(at, one) for at, one in enumerate(found.candidates[place].agreements) if one is not None]
-    wrong = [(at, one) for at, one in told if not one.agree]
-    if len(told) > 1 and not wrong:
-        _, worst = max(told, key=lambda pair: pair[1].share or 0.0)
-        yield f"{printable(worst.told)}, the worst of {len(told)} cases"
+    """Describe whether the outputs of a candidate agree with the reference's; where all cases do, by the worst one."""
+    agreements = [(at, each) for at, each in enumerate(found.candidates[place].agreements) if each is not None]
+    wrong = [(at, each) for at, each in agreements if not each.agree]
+    if len(agreements) > 1 and not wrong:
+        _, worst = max(agreements, key=lambda pair: pair[1].share or 0.0)
+        yield f"{printable(worst.told)}, the worst of {len(agreements)} cases"
         return
-    for at, one in wrong or told:
+    for at, each in wrong or agreements:
         name = case(found, at) if at < len(found.measured.cases) else ""
-        yield f"at {name}, {printable(one.told)}" if name else printable(one.told)
+        yield f"at {name}, {printable(each.told)}" if name else printable(each.told)
 
 
-def doubtful(found: Benchmark) -> tuple[str, ...]:
-    """Return what speaks against believing it."""
-    return tuple(f"doubt: {printable(one)}" for one in doubts(found.measured, found.findings))
+def warning_lines(found: Benchmark) -> tuple[str, ...]:
+    """Return the reasons to distrust it."""
+    return tuple(f"warning: {printable(each)}" for each in warnings(found.measured, found.findings))
 
 
 def notes(found: Benchmark) -> tuple[str, ...]:
-    """Return all notes, those of the candidates with their names."""
-    mine = [f"{label(found, place)}: {note}" for place, one in enumerate(found.candidates) for note in one.notes]
-    return tuple(f"note: {printable(one)}" for one in (*found.measured.notes, *mine))
+    """Return all notes, those of candidates with their names."""
+    mine = [f"{label(found, place)}: {note}" for place, each in enumerate(found.candidates) for note in each.notes]
+    return tuple(f"note: {printable(note)}" for note in (*found.measured.notes, *mine))
 
 
-def written(one: Estimate) -> str:
+def ratio(time: Estimate) -> str:
     """Write a ratio with its interval: "0.998, 0.993 to 1.004"."""
-    return f"{_figure(one.ratio, one)}, {_range(one)}"
+    return f"{_figure(time.ratio, time)}, {_range(time)}"
 
 
-def inverse(one: Estimate) -> Estimate:
-    """Return how many times as fast something is that takes so many times as long."""
-    return Estimate(1 / one.ratio, 1 / one.high, 1 / one.low)
-
-
-def _range(one: Estimate) -> str:
-    return f"{_figure(one.low, one)} to {_figure(one.high, one)}"
+def _range(time: Estimate) -> str:
+    return f"{_figure(time.low, time)} to {_figure(time.high, time)}"
 
 
 def _figure(value: float, of: Estimate) -> str:
@@ -226,11 +197,8 @@ def _figure(value: float, of: Estimate) -> str:
 
 
 def _of_case(found: Benchmark, at: int) -> list[Comparison]:
-    return [one for one in found.findings.comparisons if one.case == at]
+    return [compared for compared in found.findings.comparisons if compared.case == at]
 
 
-def _gathered(winners: Sequence[int | None]) -> dict[int | None, list[int]]:
-    found: dict[int | None, list[int]] = {}
-    for at, winner in enumerate(winners):
-        found.setdefault(winner, []).append(at)
-    return found
+def _join(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -1,210 +1,182 @@
-"""Which tables and sentences make up a benchmark, in which order?
-
-The terminal, Markdown and the page draw the same ones, each in its own way.
-"""
+"""Make the tables of a benchmark, from its document alone; the terminal, Markdown and the page draw the same ones."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields, replace
 
 from epkit._system.text import format_bytes, format_percent, format_seconds, printable
 from epkit.benchmark.document import Benchmark, Figures, Quantile
-from epkit.benchmark.operators import tables as operator_tables
 from epkit.benchmark.report import histogram, sentences
-from epkit.benchmark.statistics.quantiles import pooled
-from epkit.benchmark.statistics.verdicts import by_candidate
+from epkit.benchmark.report.operators import operator_tables, remarks
+from epkit.benchmark.report.table import Table
+from epkit.benchmark.statistics.quantiles import pooled_runs
+from epkit.benchmark.statistics.verdicts import blocks_by_candidate
 
 COLUMNS = 24
-"""How wide a histogram is in a table."""
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Rows under a heading each; the columns named in `numbers` stand right, the one named `drawing` is a picture."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    numbers: tuple[str, ...] = ()
-    drawing: str = ""
-
-    def of(self, places: Sequence[int]) -> Table:
-        """Return a table of some of its columns."""
-        columns, *rows = (tuple(row[at] for at in places) for row in (self.columns, *self.rows))
-        drawing = self.drawing if self.drawing in columns else ""
-        return Table(columns, tuple(rows), tuple(one for one in self.numbers if one in columns), drawing)
-
+"""The width of a histogram in a table."""
 
 Runs = Mapping[tuple[int, int], Sequence[float]]
-"""The runs that count, the quickest first, by case and candidate."""
+"""The counted runs, the fastest first, by case and candidate."""
 
 
 def runs(found: Benchmark) -> Runs:
-    """Return the runs of every candidate that has figures."""
-    blocks = by_candidate(found.measured.blocks, found.measured.processes)
-    return {
-        (one.case, one.candidate): pooled(blocks.get((one.case, one.candidate), ())) for one in found.findings.figures
-    }
+    """Return the counted runs of every candidate that has figures."""
+    blocks = blocks_by_candidate(found.measured.blocks, found.measured.processes)
+    keys = [(figures.case, figures.candidate) for figures in found.findings.figures]
+    return {key: pooled_runs(blocks.get(key, ())) for key in keys}
 
 
-def figures(found: Benchmark, at: int, its: Runs) -> Table:
-    """Return what a reader looks for first on one case: a row a candidate, with a histogram of its runs."""
-    mine = _of_case(found, at)
-    scale = histogram.scale([its[at, one.candidate] for one in mine])
+def figures_of(found: Benchmark, at: int) -> list[Figures]:
+    """Return the figures of one case, in the order of the candidates."""
+    return sorted((each for each in found.findings.figures if each.case == at), key=lambda each: each.candidate)
+
+
+def main_figures(found: Benchmark, at: int, all_runs: Runs) -> Table:
+    """Return the figures of one case that matter first: a row a candidate, with a histogram of its runs."""
+    rows = figures_of(found, at)
+    scale = histogram.scale([all_runs[at, each.candidate] for each in rows])
     drawing = "" if scale is None else f"{format_seconds(scale.low_s)} to {format_seconds(scale.high_s)}"
     drawing += ", log" if scale is not None and scale.logarithmic else ""
-    rows = [
+    cells = [
         (
-            sentences.label(found, one.candidate),
-            format_seconds(one.median.value_s),
-            between(one.median),
+            *(sentences.label(found, each.candidate), format_seconds(each.median.value_s), interval(each.median)),
             *(
-                format_seconds(one.p90.value_s if one.p90 else None),
-                format_seconds(one.p99.value_s if one.p99 else None),
+                format_seconds(each.p90.value_s if each.p90 else None),
+                format_seconds(each.p99.value_s if each.p99 else None),
             ),
-            *(per_second(one), format_seconds(one.cpu_s), format_seconds(one.first_run_s)),
-            "" if scale is None else histogram.drawn(its[at, one.candidate], scale, COLUMNS),
+            *(per_second(each), format_seconds(each.cpu_s), format_seconds(each.first_run_s)),
+            "" if scale is None else histogram.draw(all_runs[at, each.candidate], scale, COLUMNS),
         )
-        for one in mine
+        for each in rows
     ]
     columns = ("candidate", "median", "interval", "p90", "p99", "runs/s", "CPU", "first run", drawing or "runs")
-    return Table(columns, tuple(rows), columns[1:8], columns[8])
+    return Table(columns, cells, columns[1:8], columns[8])
 
 
 def all_figures(found: Benchmark, at: int) -> Table:
     """Return every figure of one case."""
     rows = []
-    for one in _of_case(found, at):
-        shown = [
-            (format_seconds(each.value_s), between(each)) if each else ("", "")
-            for each in (one.median, one.p90, one.p99)
+    for each in figures_of(found, at):
+        quantiles = [
+            (format_seconds(q.value_s), interval(q)) if q else ("", "") for q in (each.median, each.p90, each.p99)
         ]
-        rows.append(
-            (
-                sentences.label(found, one.candidate),
-                *(text for pair in shown for text in pair),
-                *(per_second(one), format_seconds(one.cpu_s), format_seconds(one.first_run_s)),
-                *(f"{one.runs:,}", str(one.processes), str(one.warmup_runs)),
-            )
-        )
-    quantiles = [text for name in ("median", "p90", "p99") for text in (name, f"{name}, 95 %")]
-    rest = ("runs/s", "CPU of a run", "first run", "runs", "processes", "warm-up runs")
-    columns = ("candidate", *quantiles, *rest)
-    return _filled(Table(columns, tuple(rows), columns[1:]))
+        cells = *(text for pair in quantiles for text in pair), per_second(each), format_seconds(each.cpu_s)
+        counts = f"{each.runs:,}", str(each.processes), str(each.warmup_runs)
+        rows.append((sentences.label(found, each.candidate), *cells, format_seconds(each.first_run_s), *counts))
+    names = [text for name in ("median", "p90", "p99") for text in (name, f"{name}, 95 %")]
+    columns = ("candidate", *names, "runs/s", "CPU of a run", "first run", "runs", "processes", "warm-up runs")
+    return Table(columns, rows, columns[1:]).without_empty_columns()
 
 
 def comparisons(found: Benchmark, at: int) -> Table:
     """Return every comparison of one case with its figures."""
     rows = [
         (
-            f"{sentences.label(found, one.b)} beside {sentences.label(found, one.a)}",
-            one.verdict,
-            sentences.written(one.time),
-            "" if one.p99 is None else sentences.written(one.p99),
-            format_percent(one.floor),
-            *(str(one.processes), str(one.meetings)),
+            f"{sentences.label(found, each.b)} relative to {sentences.label(found, each.a)}",
+            *(each.verdict, sentences.ratio(each.time), "" if each.p99 is None else sentences.ratio(each.p99)),
+            *(format_percent(each.floor), str(each.processes), str(each.pairs)),
         )
-        for one in found.findings.comparisons
-        if one.case == at
+        for each in found.findings.comparisons
+        if each.case == at
     ]
-    columns = ("", "verdict", "times the time", "in slow runs (p99)", "floor", "processes", "meetings")
-    return _filled(Table(columns, tuple(rows), columns[2:]))
+    columns = ("", "verdict", "ratio of times", "of slow runs (p99)", "minimum detectable", "processes", "pairs")
+    return Table(columns, rows, columns[2:]).without_empty_columns()
 
 
 def starts(found: Benchmark) -> Table:
-    """Return what it takes each candidate to start and to stay; columns without a figure are left out."""
+    """Return the start-up cost and memory of each candidate; columns without a figure are left out."""
     rows = [
         (
-            sentences.label(found, one.candidate),
-            *(format_seconds(one.import_s), format_seconds(one.open_s), format_seconds(one.open_cold_s)),
-            *(format_bytes(one.peak_rss_bytes), format_bytes(one.device_bytes)),
+            *(sentences.label(found, each.candidate), format_seconds(each.import_s), format_seconds(each.open_s)),
+            *(format_seconds(each.open_cold_s), format_bytes(each.peak_rss_bytes), format_bytes(each.device_bytes)),
         )
-        for one in found.findings.starts
-        if found.candidates[one.candidate].status == "ok"
+        for each in found.findings.starts
+        if found.candidates[each.candidate].status == "ok"
     ]
     columns = ("candidate", "import", "open", "open, cold cache", "memory", "GPU memory")
-    return _filled(Table(columns, tuple(rows), columns[1:]))
+    return Table(columns, rows, columns[1:]).without_empty_columns()
 
 
 def failures(found: Benchmark) -> Table:
     """Return the candidates that have no figures, each with its reason."""
     rows = [
-        (sentences.label(found, place), one.status, printable(one.reason or "; ".join(sentences.parity(found, place))))
-        for place, one in enumerate(found.candidates)
-        if one.status != "ok"
+        (
+            sentences.label(found, place),
+            each.status,
+            printable(each.reason or "; ".join(sentences.parity(found, place))),
+        )
+        for place, each in enumerate(found.candidates)
+        if each.status != "ok"
     ]
-    return Table(("candidate", "status", "why"), tuple(rows))
+    return Table(("candidate", "status", "why"), rows)
 
 
 def hints(found: Benchmark) -> tuple[tuple[str, str], ...]:
     """Return what to type about candidates that have no figures."""
-    rows = [(sentences.label(found, at), printable(one.hint)) for at, one in enumerate(found.candidates)]
-    return tuple((who, hint) for who, hint in rows if hint)
+    rows = [(sentences.label(found, at), printable(each.hint)) for at, each in enumerate(found.candidates)]
+    return tuple((name, hint) for name, hint in rows if hint)
 
 
 def settings(found: Benchmark) -> Table:
     """Return the settings that are not the same for all candidates that were opened."""
-    opened = [place for place, one in enumerate(found.candidates) if one.effective and one.status != "unusable"]
+    opened = [place for place, each in enumerate(found.candidates) if each.effective and each.status != "unusable"]
     by_key: dict[str, dict[int, str]] = {}
     for place in opened:
-        for one in found.candidates[place].effective:
-            by_key.setdefault(printable(one.get("key", "")), {})[place] = _value(one.get("value"))
+        for setting in found.candidates[place].effective:
+            by_key.setdefault(printable(setting.get("key", "")), {})[place] = _text(setting.get("value"))
     rows = [
         (key, *(values.get(place, "") for place in opened))
         for key, values in by_key.items()
         if len({values.get(place) for place in opened}) > 1
     ]
-    return Table(("setting", *(sentences.label(found, place) for place in opened)), tuple(rows))
+    return Table(("setting", *(sentences.label(found, place) for place in opened)), rows)
 
 
-def operators(found: Benchmark) -> list[tuple[str, Table, tuple[str, ...]]]:
-    """Return what the operators of each candidate take, where that was asked for: heading, table, remarks."""
+def operators(found: Benchmark) -> list[tuple[Table, tuple[str, ...]]]:
+    """Return the time of the operators of each candidate that was profiled: tables, each with remarks."""
     drawn = []
-    for place, one in enumerate(found.candidates):
-        if one.operators is None:
+    for place, candidate in enumerate(found.candidates):
+        if candidate.operators is None:
             continue
-        tables = operator_tables.tables(one.operators)
+        tables = operator_tables(candidate.operators)
         for table in tables:
-            rows = tuple(tuple(map(printable, row)) for row in table.rows)
-            remarks = tuple(map(printable, operator_tables.remarks(one.operators))) if table is tables[-1] else ()
-            heading = f"{sentences.label(found, place)}: {printable(table.title).lower()}"
-            drawn.append((heading, Table(table.columns, rows, table.numbers), remarks))
+            rows = [tuple(map(printable, row)) for row in table.rows]
+            notes = tuple(map(printable, remarks(candidate.operators))) if table is tables[-1] else ()
+            title = f"{sentences.label(found, place)}: {printable(table.title).lower()}"
+            drawn.append((replace(table, rows=rows, title=title), notes))
     return drawn
 
 
 def inputs(found: Benchmark) -> Table:
     """Return the inputs of each case."""
     rows = [
-        (sentences.case(found, at), *(_value(each.get(key)) for key in ("name", "dtype", "shape", "origin")))
-        for at, one in enumerate(found.measured.cases)
-        for each in one.inputs
+        (sentences.case(found, at), *(_text(each.get(key)) for key in ("name", "dtype", "shape", "origin")))
+        for at, case in enumerate(found.measured.cases)
+        for each in case.inputs
     ]
-    return _filled(Table(("case", "input", "dtype", "shape", "from"), tuple(rows)))
+    return Table(("case", "input", "dtype", "shape", "from"), rows).without_empty_columns()
 
 
 def environment(found: Benchmark) -> Table:
-    """Return the machine, what is installed, and what was asked for."""
-    rows = [*_facts(found.measured.request), *_facts(found.measured.environment), *_rules(found.measured.rules)]
-    return Table(("", ""), tuple(rows))
+    """Return the machine, what is installed, and what was requested."""
+    rules = ((f"rule: {printable(name).replace('_', ' ')}", _text(rule)) for name, rule in found.measured.rules.items())
+    return Table(("", ""), [*_facts(found.measured.request), *_facts(found.measured.environment), *rules])
 
 
-def between(one: Quantile) -> str:
+def interval(quantile: Quantile) -> str:
     """Write the interval of a quantile: "3.87 to 3.95 ms"."""
-    if one.low_s is None or one.high_s is None:
+    if quantile.low_s is None or quantile.high_s is None:
         return ""
-    low, high = format_seconds(one.low_s), format_seconds(one.high_s)
+    low, high = format_seconds(quantile.low_s), format_seconds(quantile.high_s)
     return f"{low.split()[0]} to {high}" if low.split()[-1] == high.split()[-1] else f"{low} to {high}"
 
 
-def per_second(one: Figures) -> str:
+def per_second(figures: Figures) -> str:
     """Write the throughput."""
-    value = one.throughput_per_s
+    value = figures.throughput_per_s
     return f"{value:.3g}" if value < 999.5 else f"{value:,.0f}"
-
-
-def _of_case(found: Benchmark, at: int) -> list[Figures]:
-    return sorted((one for one in found.findings.figures if one.case == at), key=lambda one: one.candidate)
 
 
 def _facts(of: object) -> Iterator[tuple[str, str]]:
@@ -218,15 +190,10 @@ def _facts(of: object) -> Iterator[tuple[str, str]]:
         elif name.endswith("_s"):
             yield name.removesuffix("_s").replace("_", " "), format_seconds(value)
         else:
-            yield name.replace("_", " "), _value(value)
+            yield name.replace("_", " "), _text(value)
 
 
-def _rules(rules: Mapping[str, object]) -> Iterator[tuple[str, str]]:
-    for name, value in rules.items():
-        yield f"rule: {printable(name).replace('_', ' ')}", _value(value)
-
-
-def _value(value: object) -> str:
+def _text(value: object) -> str:
     """Write any value of the document on one line."""
     match value:
         case None:
@@ -238,18 +205,12 @@ def _value(value: object) -> str:
         case str() | int():
             return printable(value)
         case Mapping():
-            return ", ".join(f"{printable(name)} {_value(each)}" for name, each in value.items())
-        case list() if all(isinstance(one, int) for one in value):
+            return ", ".join(f"{printable(name)} {_text(each)}" for name, each in value.items())
+        case list() if all(isinstance(each, int) for each in value):
             return json.dumps(value)
         case Sequence():
-            return ", ".join(map(_value, value))
+            return ", ".join(map(_text, value))
         case _ if hasattr(value, "__dataclass_fields__"):
             return ", ".join(f"{name} {each}" for name, each in _facts(value))
         case _:
             return printable(value)
-
-
-def _filled(one: Table) -> Table:
-    """Leave out the columns in which no row has anything."""
-    kept = [at for at in range(len(one.columns)) if any(row[at] for row in one.rows)]
-    return one.of(kept)

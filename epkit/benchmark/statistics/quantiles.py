@@ -1,4 +1,4 @@
-"""What do the runs of one candidate on one case say of a typical and of a slow run?"""
+"""Compute typical and slow runs of one candidate on one case, with their intervals."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ import numpy as np
 from epkit.benchmark.document import Block, Quantile
 
 LONG_BLOCK = 20
-"""Runs in a block from which on its first tenth is left out: they pay for the cold caches that others left behind."""
-SETTLING_SWEEPS = 1
-"""Sweeps at the beginning of a round that count for nothing: everyone has been idle while the others got ready."""
+"""In blocks of so many runs and more the first tenth is not counted: its caches are cold from other processes."""
+DISCARDED_PASSES = 1
+"""The passes at the beginning of a round that are not counted: all processes were idle while others started."""
 
 
-def counts(block: Block) -> bool:
-    """Whether a block counts at all."""
-    return block.sweep >= SETTLING_SWEEPS
+def is_counted(block: Block) -> bool:
+    """Whether a block is not one of a discarded pass."""
+    return block.pass_number >= DISCARDED_PASSES
 
 
-def counted(block: Block) -> Sequence[float]:
-    """Return the runs of a block that count, without the cold ones."""
+def counted_runs(block: Block) -> Sequence[float]:
+    """Return the runs of a block that are counted, without its lead or the cold ones."""
     samples = block.samples_s
     if block.lead:
         return samples[block.lead :] or samples[-1:]
     return samples[len(samples) // 10 :] if len(samples) >= LONG_BLOCK else samples
 
 
-def settled(blocks: Sequence[Block]) -> Sequence[Block]:
-    """Return the blocks that count; of those that never got beyond settling, all."""
-    return [one for one in blocks if counts(one)] or blocks
+def counted_blocks(blocks: Sequence[Block]) -> Sequence[Block]:
+    """Return the blocks that are counted; where all are of discarded passes, all."""
+    return [block for block in blocks if is_counted(block)] or blocks
 
 
-def pooled(blocks: Sequence[Block]) -> list[float]:
-    """Return all runs that count, the quickest first."""
-    return sorted(run for one in settled(blocks) for run in counted(one))
+def pooled_runs(blocks: Sequence[Block]) -> list[float]:
+    """Return all counted runs, the fastest first."""
+    return sorted(run for block in counted_blocks(blocks) for run in counted_runs(block))
 
 
 def quantile(ordered: Sequence[float], share: float) -> Quantile | None:

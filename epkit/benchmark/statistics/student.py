@@ -1,7 +1,7 @@
-"""Which quantiles has Student's t distribution?
+"""Compute the quantiles of Student's t distribution.
 
-With as few processes as there are here, the normal distribution would promise too much. SciPy, which has this function,
-weighs more than all of epkit.
+For so few processes, the intervals of the normal distribution would be too narrow. SciPy, which has this function, is
+larger than all of epkit.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(80)
 
 
 WIDEST = 460.0
-"""The largest logarithm of a ratio that is worked with; e to the power of it is 1e200, and anything may be true."""
+"""The largest logarithm of a ratio; e to the power of it is 1e200: the interval of two processes may be as wide."""
 
 
 def ratio(logarithm: float) -> float:
-    """Return the ratio of a logarithm, which never overflows: of two processes, an interval may be that wide."""
+    """Return the ratio of a logarithm, without an overflow."""
     return math.exp(min(max(logarithm, -WIDEST), WIDEST))
 
 

@@ -1,4 +1,4 @@
-"""What does a compiled model depend on, and how do two of them differ?
+"""List what a compiled model depends on, and how two of them differ.
 
 Everything is a text under a name that a person understands: together they are the key under which it is kept, and one
 by one they say why nothing was found.
@@ -16,14 +16,14 @@ from epkit import wheels
 from epkit.model import digest as digests
 from epkit.model.file import Model
 from epkit.provider import Provider
-from epkit.runtime.configured import encoded
-from epkit.runtime.plugin_calls import asked
+from epkit.runtime.configured import encode_options
+from epkit.runtime.plugin_calls import call_plugin, compile_fingerprint
 from epkit.session.cache import store
 
 if TYPE_CHECKING:
     from epkit.config.schema import Warmup
-    from epkit.runtime.api import Settings
-    from epkit.runtime.configured import Candidate
+    from epkit.runtime.configured import ConfiguredProvider
+    from epkit.runtime.create import Settings
 
 FORMAT = "1"
 
@@ -41,8 +41,8 @@ COMPILED_WITH = "what it was compiled with"
 
 def parts_of(
     model: Model,
-    candidate: Candidate,
-    before: Sequence[Candidate],
+    candidate: ConfiguredProvider,
+    before: Sequence[ConfiguredProvider],
     settings: Settings,
     warmup: Warmup,
 ) -> dict[str, str]:
@@ -53,7 +53,7 @@ def parts_of(
     own = set(written) - set(_sent_names(candidate, written))
     parts = digests.digest_files(model)
     parts |= {f"option {name}": str(value) for name, value in written.items() if name not in own}
-    parts |= {name: _stamps(str(written[name])) for name in provider.native_options if name in written}
+    parts |= {name: _stamps(str(written[name])) for name in provider.options.native_options if name in written}
     parts |= {
         f"session option {name}": str(value) for name, value in settings.properties.items() if name not in _UNRELATED
     }
@@ -63,7 +63,7 @@ def parts_of(
     parts |= {f"custom operators {library}": _stamps(library) for library in settings.custom_ops}
     parts |= versions(provider, candidate.device)
     dynamic = any(one.shape is None or not all(isinstance(size, int) for size in one.shape) for one in model.inputs)
-    if provider.compiles == "shapes" and dynamic:
+    if provider.caching.compiles == "shapes" and dynamic:
         parts["warm-up"] = warmup.model_dump_json(exclude={"runs"})
     return parts | {
         "provider": f"{candidate.name} ({provider.ort_name})",
@@ -79,7 +79,7 @@ def versions(provider: Provider, device: int | str | None) -> dict[str, str]:
         "epkit's cache format": FORMAT,
         "ONNX Runtime": _runtime_version(),
         "machine": f"{platform.system()} {platform.machine()}",
-    } | {f"{COMPILED_WITH} ({at})": told for at, told in enumerate(asked(_texts, provider, device), 1)}
+    } | {f"{COMPILED_WITH} ({at})": told for at, told in enumerate(call_plugin(_texts, provider, device), 1)}
 
 
 def why_missed(parts: Mapping[str, str], path: str, there: Sequence[store.Entry]) -> str:
@@ -108,19 +108,19 @@ def _differing(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
 
 
 def _texts(provider: Provider, device: int | str | None) -> list[str]:
-    return [str(one) for one in provider.cache_fingerprint(device)]
+    return [str(one) for one in compile_fingerprint(provider, device)]
 
 
-def sent_with(candidate: Candidate, files: Path) -> dict[str, str]:
+def sent_with(candidate: ConfiguredProvider, files: Path) -> dict[str, str]:
     """Return what a provider is sent when it keeps what it compiles in `files`."""
     provider = candidate.provider
-    options = asked(provider.with_cache_dir, candidate.options, candidate.device, files)
-    return encoded(provider, options, candidate.device)
+    options = call_plugin(provider.caching.with_dir, candidate.options, candidate.device, files)
+    return encode_options(provider, options, candidate.device)
 
 
-def _sent_names(candidate: Candidate, written: Mapping[str, object]) -> list[str]:
+def _sent_names(candidate: ConfiguredProvider, written: Mapping[str, object]) -> list[str]:
     """Return the names of the options that stay as they are written when a folder for the cache is put in."""
-    options = asked(candidate.provider.with_cache_dir, candidate.options, candidate.device, Path("files"))
+    options = call_plugin(candidate.provider.caching.with_dir, candidate.options, candidate.device, Path("files"))
     kept_options = options.written() | options.extra
     return [name for name, value in written.items() if kept_options.get(name) == value]
 

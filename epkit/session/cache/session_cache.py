@@ -1,4 +1,4 @@
-"""Which providers start from what was compiled before, and what is kept of what they compile now?
+"""Find what providers compiled before, start them from it, and keep what they compile now.
 
 Whether anything is kept is the target's `cache`, or an option that asks for it (OpenVINO's CACHE_DIR). Under which name
 is a digest of everything that the compiled form depends on: the model with its external data, options, session
@@ -12,48 +12,32 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
 from epkit._system import folders
 from epkit.errors import ModelError
 from epkit.model import digest as digests
 from epkit.model.file import Model
 from epkit.provider import Provider
-from epkit.runtime.plugin_calls import asked
+from epkit.runtime.plugin_calls import call_plugin
 from epkit.session.cache import store
 from epkit.session.cache.key import parts_of, sent_with, why_missed
+from epkit.session.report import CacheRow
 
 if TYPE_CHECKING:
     from epkit.config.target import Target
-    from epkit.runtime.api import Settings
-    from epkit.runtime.configured import Candidate
+    from epkit.runtime.configured import ConfiguredProvider
+    from epkit.runtime.create import Settings
 
 WAIT_SECONDS = 600.0
 """How long to wait for another process that builds the same."""
-
-CacheOutcome: TypeAlias = Literal["hit", "built", "miss", "off", "failed"]
-
-
-@dataclass(frozen=True, slots=True)
-class Cached:
-    """What one provider that compiles had to do with the cache.
-
-    `bytes` are those of the kept files, `seconds` what building them took: opening and warm-up.
-    """
-
-    provider: str
-    outcome: CacheOutcome
-    reason: str = ""
-    folder: str = ""
-    bytes: int = 0
-    seconds: float = 0.0
 
 
 @dataclass(slots=True)
 class _Wish:
     """Where one provider's entry for this model lies or would lie, and whether it may be built."""
 
-    candidate: Candidate
+    candidate: ConfiguredProvider
     build: bool
     shelf: Path
     parts: Mapping[str, str] = field(default_factory=dict)
@@ -72,7 +56,7 @@ class Compiled:
         """By provider, the options under which it starts from the cache or fills it."""
         self._model = model
         self._target = target
-        self._rows: dict[str, Cached] = {}
+        self._rows: dict[str, CacheRow] = {}
         self._hits: dict[str, store.Entry] = {}
         self._builds: dict[str, store.Entry] = {}
         self._doubted: dict[str, tuple[store.Entry, str]] = {}
@@ -80,11 +64,11 @@ class Compiled:
         self._started = 0.0
 
     @property
-    def rows(self) -> tuple[Cached, ...]:
+    def rows(self) -> tuple[CacheRow, ...]:
         """A row for each provider that compiles."""
         return tuple(self._rows.values())
 
-    def look(self, chain: Sequence[Candidate], settings: Settings, *, build: bool = True) -> None:
+    def look(self, chain: Sequence[ConfiguredProvider], settings: Settings, *, build: bool = True) -> None:
         """Find what these providers start from; where nothing is kept and the target asks, make ready to keep it.
 
         With `build` false nothing is made ready, and the rows say what would be.
@@ -97,7 +81,7 @@ class Compiled:
             name = wish.candidate.name
             if not self._hit(wish):
                 reason = wish.reason + ("; opening the model builds it" if wish.build and not build else "")
-                self._rows[name] = Cached(name, "miss", reason, str(wish.folder) if wish.parts else "")
+                self._rows[name] = CacheRow(name, "miss", reason, str(wish.folder) if wish.parts else "")
                 if wish.build and build:
                     self._make_ready(wish)
         self._rows = {one.name: self._rows[one.name] for one in chain if one.name in self._rows}
@@ -143,10 +127,12 @@ class Compiled:
         self._builds, self._hits, self.sent = {}, {}, {}
         self._held.close()
 
-    def _wish(self, candidate: Candidate, before: Sequence[Candidate], settings: Settings) -> _Wish | None:
+    def _wish(
+        self, candidate: ConfiguredProvider, before: Sequence[ConfiguredProvider], settings: Settings
+    ) -> _Wish | None:
         """Work out where the entry of one provider is; None, with a row, where there can be none."""
         provider, name = candidate.provider, candidate.name
-        if provider.compiles == "never":
+        if provider.caching.compiles == "never":
             return None
         off = ""
         if self._target.cache is False:
@@ -154,19 +140,19 @@ class Compiled:
         elif self._model.compiled_for:
             off = "the model is compiled already"
         else:
-            off = asked(provider.check_cache, candidate.options)
+            off = call_plugin(provider.caching.check, candidate.options)
         if name in self._doubted:
             entry, cause = self._doubted[name]
-            self._rows[name] = Cached(name, "failed", f"opening with it failed: {cause}", str(entry.folder))
+            self._rows[name] = CacheRow(name, "failed", f"opening with it failed: {cause}", str(entry.folder))
             return None
         if off:
-            self._rows[name] = Cached(name, "off", off)
+            self._rows[name] = CacheRow(name, "off", off)
             return None
-        own = asked(provider.requested_cache_dir, candidate.options)
+        own = call_plugin(provider.caching.requested_dir, candidate.options)
         # A folder of "" is asked for without being named.
         wish = _Wish(candidate, self._target.cache is True or own is not None, shelf(provider, own))
         if found := store.distrust(wish.shelf):
-            self._rows[name] = Cached(name, "failed", f"what is kept there is not used: {found}", str(wish.shelf))
+            self._rows[name] = CacheRow(name, "failed", f"what is kept there is not used: {found}", str(wish.shelf))
             return None
         there = tuple(store.entries(wish.shelf))
         size = _bytes(self._model)
@@ -190,7 +176,7 @@ class Compiled:
             return False
         self._hits[name] = entry
         self.sent[name] = sent_with(wish.candidate, store.files_of(folder))
-        self._rows[name] = Cached(name, "hit", "", str(folder), entry.bytes, entry.seconds)
+        self._rows[name] = CacheRow(name, "hit", "", str(folder), entry.bytes, entry.seconds)
         return True
 
     def _make_ready(self, wish: _Wish) -> None:
@@ -237,13 +223,13 @@ class Compiled:
                 self._fail(name, refused)
                 return
             reason = self._rows[name].reason
-            self._rows[name] = Cached(name, "built", reason, str(entry.folder), done.bytes, seconds)
+            self._rows[name] = CacheRow(name, "built", reason, str(entry.folder), done.bytes, seconds)
             store.shrink([entry.folder.parent], store.limit(), keep=[entry.folder])
         except (OSError, ModelError) as error:
             self._fail(name, f"nothing can be kept: {error}")
 
     def _fail(self, name: str, reason: str) -> None:
-        self._rows[name] = Cached(name, "failed", reason, self._rows[name].folder)
+        self._rows[name] = CacheRow(name, "failed", reason, self._rows[name].folder)
 
 
 def _forget(entry: store.Entry) -> None:

@@ -163,17 +163,13 @@ def _detail(provider: str) -> str:
     from epkit.config import target
     from epkit.config.file import load
     from epkit.discovery.registry import discover
-    from epkit.errors import ProviderUnavailable
-    from epkit.session.open import plan_for
+    from epkit.session.request import plan_target
 
     registry = discover()
     registry.get(provider)  # a target of the user's config is no provider
-    plan, answers = plan_for(target.read(provider, load({}), registry), registry)
-    if plan.refusal is not None:
-        raise ProviderUnavailable(
-            f"{provider} is not usable on this machine: {plan.refusal.reason}", hint=plan.refusal.hint
-        )
-    answer: Answer = answers[provider]
+    planned = plan_target(target.read(provider, load({}), registry), registry)
+    planned.check()
+    answer: Answer = planned.answers[provider]
     return answer.availability.detail if isinstance(answer.availability, Usable) else ""
 
 

@@ -71,15 +71,16 @@ def _arm(name: str, provider: str) -> Open:
 
 def _plain(provider: Provider) -> Open:
     from epkit.runtime import api
-    from epkit.runtime.configured import encoded
+    from epkit.runtime.configured import encode_options
+    from epkit.runtime.plugin_calls import chosen_devices
 
     runtime = api.load()
     api.prepare(provider)
     chosen = []
-    if provider.library() is not None:
+    if provider.library is not None:
         every = runtime.get_ep_devices()
-        chosen = [every[one.index] for one in provider.devices(api.found_devices(provider), None)]
-    sent = encoded(provider, provider.options(), None)
+        chosen = [every[one.index] for one in chosen_devices(provider, api.list_devices(provider), None)]
+    sent = encode_options(provider, provider.options(), None)
 
     @contextmanager
     def open_model(model: str) -> Iterator[tuple[Run, Placed]]:
@@ -95,20 +96,20 @@ def _plain(provider: Provider) -> Open:
 
 
 def _epkit(provider: str, registry: Registry) -> Open:
-    from epkit.config import file as config
-    from epkit.config import target
-    from epkit.model import file as model
-    from epkit.session.open import check_fit, open_plan, plan_for
+    from dataclasses import replace
+
+    from epkit.session.opening import open_plan
+    from epkit.session.request import OpenRequest, plan_target
 
     # With a fallback, as the plain arm has one: ONNX Runtime gives the CPU what the provider does not take.
-    wanted = target.read("suite", config.load({"targets": {"suite": {"provider": provider}}}), registry)
-    plan, answers = plan_for(wanted, registry)
+    request = OpenRequest("", "suite", config={"targets": {"suite": {"provider": provider}}})
+    target = request.read_target(registry)
+    planned = plan_target(target, registry)
 
     @contextmanager
     def open_model(file: str) -> Iterator[tuple[Run, Placed]]:
-        contents = model.read_model(file)
-        check_fit(contents, wanted)
-        with open_plan(contents, plan, answers) as opened:
+        model = replace(request, model=file).read_model(target)
+        with open_plan(model, planned.plan, planned.answers) as opened:
             placed = opened.report.placement
             first = opened.report.tried[0]
             yield (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import model_validator
 
-from epkit.provider import Availability, Options, Provider, Usable, WarmupNeed
+from epkit.provider import Availability, Devices, Options, Provider, SelfTest, Usable, WarmupNeed
 
 
 class CpuOptions(Options):
@@ -25,12 +25,12 @@ class Cpu(Provider):
     rank = 100
     automatic = True
     options = CpuOptions
-    networks = ("convolutions", "mlp", "attention")
     capabilities = frozenset(
         {"float32", "float16", "float64", "int64", "int8", "strings", "dynamic-shapes", "data-shapes"}
     )
     warmup = WarmupNeed(runs=1, why="the first run allocates the arena and starts the threads")
-    arena = "cpu"
+    devices = Devices(arena="cpu")
+    self_test = SelfTest(networks=("convolutions", "mlp", "attention"))
 
     def probe(self) -> Availability:
         """Every build of ONNX Runtime has it."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from epkit.discovery import nvidia
-from epkit.provider import Availability, Device, Provider, WarmupNeed
+from epkit.provider import Availability, Devices, GraphCapture, Provider, SelfTest, WarmupNeed
 from epkit_cuda.options import CudaOptions
 
 # ONNX Runtime loads cuDNN at the first convolution: without it a session opens, and then its runs fail. So a machine
@@ -22,8 +22,8 @@ class Cuda(Provider):
     rank = 20
     automatic = True
     options = CudaOptions
-    device_option = "device_id"
-    graph_option = "enable_cuda_graph"
+    devices = Devices(option="device_id", memory="cuda", arena="gpu")
+    capture = GraphCapture("enable_cuda_graph")
     environment = ("ORT_CUDA_*", "ORT_DISABLE_*", "ORT_ENABLE_*", "NVIDIA_TF32_OVERRIDE")
     # By ONNX Runtime's list of CUDA kernels; none of it has been run on a GPU yet.
     capabilities = frozenset({"float32", "float16", "float64", "int64", "int8", "dynamic-shapes", "data-shapes"})
@@ -33,9 +33,7 @@ class Cuda(Provider):
         why="cuDNN chooses its algorithms anew for each input shape, and the second run allocates by the first's plan",
         steady=True,
     )
-    arena = "gpu"
-
-    self_test_timeout_s = 120.0  # two gigabytes of libraries, from a disk that may be cold
+    self_test = SelfTest(timeout_s=120.0)  # two gigabytes of libraries, from a disk that may be cold
 
     def probe(self) -> Availability:
         """Look for CUDA's libraries and cuDNN, and ask the driver for its version and its GPUs."""
@@ -48,10 +46,6 @@ class Cuda(Provider):
     def prepare(self, runtime: ModuleType) -> None:
         """Load CUDA and cuDNN from NVIDIA's wheels, where no loader looks. It prints what it cannot load."""
         nvidia.preload(runtime, nvidia.find_runtime())
-
-    def memory_device(self, device: Device | None) -> str:
-        """Say which GPU's memory it is."""
-        return f"cuda:{device or 0}"
 
     def hint(self, cause: str) -> str:
         """Return the command that brings a missing library, or mends what the driver said."""

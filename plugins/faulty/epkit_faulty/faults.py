@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NoReturn
 from pydantic import Field
 
 from epkit.discovery.proof import proof_of
-from epkit.provider import Availability, Options, Provider, Usable, WarmupNeed
+from epkit.provider import Availability, Options, PluginLibrary, Provider, SelfTest, Usable, WarmupNeed
 from epkit_faulty.disguise import CPU, OWNER, allow_cpu, entry, rename, takers, took_node, was_forbidden
 from epkit_faulty.sessions import Changed, Failing, Leaking, Slowed, any_nan, off
 
@@ -109,7 +109,7 @@ class ProbeHangs(Fault):
     """Its probe never answers."""
 
     kind = "probe-hangs"
-    self_test_timeout_s = SOON
+    self_test = SelfTest(timeout_s=SOON)
 
     def probe(self) -> Availability:
         """Never answer."""
@@ -126,14 +126,19 @@ class ProbeCrashes(Fault):
         crash()
 
 
+class MissingLibrary(PluginLibrary):
+    """A plugin library that is not there."""
+
+    def path(self) -> Path:
+        """Name a file that is not there."""
+        return Path("/no/such/folder/libfaulty.so.1")
+
+
 class LibraryMissing(Fault):
     """Its plugin library is not there."""
 
     kind = "library-missing"
-
-    def library(self) -> Path | None:
-        """Name a file that is not there."""
-        return Path("/no/such/folder/libfaulty.so.1")
+    library = MissingLibrary()
 
 
 class ProofCrashes(Fault):
@@ -150,7 +155,7 @@ class ProofHangs(Fault):
     """Opening the tiny model of the proof never ends."""
 
     kind = "proof-hangs"
-    self_test_timeout_s = SOON
+    self_test = SelfTest(timeout_s=SOON)
 
     def before_proof(self) -> None:
         """Never return."""

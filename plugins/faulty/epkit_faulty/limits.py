@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import MappingProxyType
 from typing import Any
 
-from epkit.provider import Options
+from epkit.provider import Limits, Options
 from epkit_faulty.disguise import cpu_forbidden, refuse
 from epkit_faulty.faults import Fault
 from epkit_faulty.sessions import Changed, Fused, narrowed
@@ -16,7 +15,7 @@ class Narrow(Fault):
     """Wide numbers are computed in 32 bits: larger ones are refused as inputs, and wrong in between."""
 
     kind = "narrow"
-    narrowed_types = MappingProxyType({"int64": "int32", "uint64": "int32", "float64": "float32"})
+    limits = Limits(narrowed_types={"int64": "int32", "uint64": "int32", "float64": "float32"})
 
     def around(self, session: Any, options: Options) -> Any:  # noqa: ARG002
         """Let no number keep more than 32 bits."""
@@ -27,7 +26,7 @@ class NoText(Fault):
     """It cannot carry text: a model that has any is not opened on it."""
 
     kind = "no-text"
-    unsupported_types = ("string",)
+    limits = Limits(unsupported_types=("string",))
 
 
 class RefusesOptions(Options):

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import create_model, model_validator
 
 from epkit.errors import PluginError
-from epkit.provider import Concurrency, Device, Options, Provider, WarmupNeed
+from epkit.provider import Device, Devices, Limits, Options, Provider, SelfTest, WarmupNeed
 from epkit_faulty.disguise import CPU, HEIR, OWNER, allow_cpu, entry, rename
 from epkit_faulty.faults import FAULTS, Fault
 from epkit_faulty.limits import LIMITS
+
+Group = TypeVar("Group", Limits, SelfTest)
 
 
 class OverCpuOptions(Options):
@@ -30,17 +33,8 @@ class OverCpu(Provider):
     """ONNX Runtime's CPU, at another place of the chain and under another name, as if it were an accelerator."""
 
     warmup = WarmupNeed(runs=1, why="the first run allocates the arena and starts the threads")
-    arena = "cpu"
-
-    @property
-    def concurrency(self) -> Concurrency:
-        """Any number of runs at once."""
-        return "free"
-
-    @property
-    def validates_output_shape(self) -> bool:
-        """The CPU does."""
-        return True
+    devices = Devices(arena="cpu")
+    limits = Limits(concurrency="free", validates_output_shape=True)
 
     def add(self, runtime: ModuleType, session_options: Any, sent: Mapping[str, str], devices: Sequence[Any]) -> None:  # noqa: ARG002
         """Add the CPU here already, so that it takes nodes before the providers that follow; it can be had once."""
@@ -105,9 +99,19 @@ def over_installed(name: str) -> list[Provider]:
 
 
 def _made(fault: type[Fault], bases: tuple[type[Provider], ...], **attributes: object) -> Provider:
+    # What the fault declares, and all else as the provider below it declares it.
+    attributes["limits"] = _declared(fault.limits, bases, "limits")
+    attributes["self_test"] = _declared(fault.self_test, bases, "self_test")
     made = type(_camel(fault), (fault, *bases), attributes | {"__doc__": fault.__doc__, "__module__": __name__})
     provider: Provider = made()
     return provider
+
+
+def _declared(of_fault: Group, bases: tuple[type[Provider], ...], name: str) -> Group:
+    below: Group = getattr(type("Below", bases, {}), name)
+    plain = type(of_fault)()
+    own = {one.name: getattr(of_fault, one.name) for one in fields(of_fault)}
+    return replace(below, **{key: value for key, value in own.items() if value != getattr(plain, key)})
 
 
 def _combined(fault: type[Fault], below: type[Options]) -> type[Options]:

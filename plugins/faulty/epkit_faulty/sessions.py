@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from epkit.runtime.session_wrapper import Wrapped
+from epkit.runtime.session_wrapper import SessionWrapper
 
 Result = TypeVar("Result")
 Change = Callable[[Any], Any]
@@ -17,7 +17,7 @@ _SLEEP_S = 0.002
 """What is longer than this is slept, but for this much: a sleep ends late, at times by a millisecond."""
 
 
-class Changed(Wrapped):
+class Changed(SessionWrapper):
     """Gives other numbers than the session does."""
 
     def __init__(self, session: Any, change: Change) -> None:
@@ -69,7 +69,7 @@ def narrowed(array: Any) -> Any:
         return array.astype(_NARROW[array.dtype.kind]).astype(array.dtype) if array.dtype.itemsize == 8 else array
 
 
-class Fused(Wrapped):
+class Fused(SessionWrapper):
     """Does not heed that a run is to stop, once it has begun: ONNX Runtime looks between two nodes."""
 
     def run(self, names: Sequence[str] | None, feed: Mapping[str, Any], options: Any = None) -> Any:
@@ -85,7 +85,7 @@ def _unstoppable(options: Any) -> Any:
     return options if options is not None and options.terminate else None
 
 
-class Failing(Wrapped):
+class Failing(SessionWrapper):
     """Fails in one run, or in all."""
 
     def __init__(self, session: Any, error: Callable[[], Exception], at: int | None = None) -> None:
@@ -102,7 +102,7 @@ class Failing(Wrapped):
         return run()
 
 
-class Leaking(Wrapped):
+class Leaking(SessionWrapper):
     """Keeps memory after each run."""
 
     def __init__(self, session: Any, size: int) -> None:
@@ -117,7 +117,7 @@ class Leaking(Wrapped):
         return result
 
 
-class Slowed(Wrapped):
+class Slowed(SessionWrapper):
     """Waits after each run, for a share of the time that it took."""
 
     def __init__(self, session: Any, share: float, clock: Callable[[], float] = time.perf_counter) -> None:

@@ -474,16 +474,12 @@ def test_faults_over_openvino_keep_what_openvino_declares():
     below = discover().get("openvino")
     assert len(faults) == len(over_cpu())
     for fault in faults.values():
-        for what in (
-            "ort_name",
-            "unsupported_types",
-            "narrowed_types",
-            "device_kinds",
-            "concurrency",
-            "compiles",
-            "validates_output_shape",
-        ):
-            assert getattr(fault, what) == getattr(below, what), what
+        assert fault.ort_name == below.ort_name
+        assert (fault.limits.concurrency, fault.limits.validates_output_shape) == ("free", None)
+        assert fault.limits.unsupported_types == below.limits.unsupported_types
+        assert fault.limits.narrowed_types == below.limits.narrowed_types
+        assert fault.self_test.networks == below.self_test.networks
+        assert (fault.devices, fault.caching) == (below.devices, below.caching)
     with says(ProviderDropped):
         epkit.open(identity(TensorProto.STRING), "faulty-openvino-none")
     slow = faults["faulty-openvino-slow"]

@@ -236,7 +236,7 @@ def test_a_run_that_takes_too_long_goes_on_and_closing_waits_for_it(way):
     with pytest.raises(RunTimeout) as error:
         WAYS[way](session)
     assert error.value.hint
-    running = session._caller.under_way.running
+    running = session._caller.active_runs.running
     assert running, "the caller was let go, the run was not"
     np.testing.assert_array_equal(session.run(SMALL)["h40"], SMALL)
     session.close()

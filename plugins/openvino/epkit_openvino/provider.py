@@ -8,17 +8,20 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 from epkit import wheels
 from epkit.errors import ProviderUnavailable
 from epkit.provider import (
     Availability,
-    Concurrency,
+    Caching,
     Device,
+    Devices,
     FoundDevice,
+    Limits,
     Options,
+    PluginLibrary,
     Provider,
+    SelfTest,
     Unusable,
     Usable,
     WarmupNeed,
@@ -41,6 +44,56 @@ _NO_CPU = (
 _NOT_ON_CPU = ("ACTIVATIONS_SCALE_FACTOR", "COMPILATION_NUM_THREADS", "MODEL_PRIORITY", "WORKLOAD_TYPE")
 
 
+class OpenVinoLibrary(PluginLibrary):
+    """OpenVINO's plugin library, through epkit's adapter where it would list no device."""
+
+    def path(self) -> Path:
+        """Return the library inside the wheel, or the adapter that stands before it.
+
+        Raises ProviderUnavailable when the wheel is not installed.
+        """
+        library = _library()
+        return adapter.LIBRARY if adapter.used() else library
+
+    def preload(self) -> Sequence[Path]:
+        """Return OpenVINO's library where the adapter is registered in its place, which looks for it in the process."""
+        return [_library()] if adapter.used() else []
+
+
+class OpenVinoDevices(Devices):
+    """Intel's CPUs, GPUs and NPUs, by kind."""
+
+    def choose(self, found: Sequence[FoundDevice], device: Device | None) -> Sequence[FoundDevice]:
+        """Choose the first device of the kind that is asked for, else the CPU.
+
+        The CPU, since every machine with OpenVINO has it: installing a driver must not move a target to a GPU, which
+        computes in float16.
+        """
+        wanted = _DEFAULT_DEVICE if device is None else device
+        return [one for one in found if one.kind == wanted][:1]
+
+
+class OpenVinoCaching(Caching):
+    """Compiled models, which OpenVINO itself keeps as blobs."""
+
+    def with_dir(self, options: Options, device: Device | None, folder: Path | None) -> Options:  # noqa: ARG002
+        """Keep blobs in `folder`: OpenVINO names them by model, weights and version, and loads what it knows."""
+        extra = {name: text for name, text in options.extra.items() if name != "CACHE_DIR"}
+        return options.model_copy(update={"CACHE_DIR": folder and str(folder), "extra": extra})
+
+    def requested_dir(self, options: Options) -> str | None:
+        """Return CACHE_DIR."""
+        asked = (options.written() | options.extra).get("CACHE_DIR")
+        return None if asked is None else str(asked)
+
+    def fingerprint(self, device: Device | None) -> Sequence[str]:
+        """List the version of the wheel, and what it compiles for: the CPU's instruction set, or the device nodes."""
+        library = wheels.library(_MODULE, _LIBRARY)
+        size = library.stat().st_size if library is not None and library.is_file() else 0
+        hardware = processor.instructions() if device in (None, "CPU") else ", ".join(_device_nodes())
+        return [f"{_WHEEL} {wheels.version(_WHEEL)}, {size} bytes", hardware]
+
+
 class OpenVino(Provider):
     """Intel's compiler for whole models, on its CPUs, GPUs and NPUs; it fuses what it takes into few nodes."""
 
@@ -48,25 +101,24 @@ class OpenVino(Provider):
     ort_name = "OpenVINOExecutionProvider"
     rank = 40
     options = OpenVinoOptions
-    device_kinds = ("CPU", "GPU", "NPU")
+    devices = OpenVinoDevices(kinds=("CPU", "GPU", "NPU"))
+    library = OpenVinoLibrary()
     environment = ("ORT_OPENVINO_*", "OV_*")
     # Found by running it: a model with text crashes the process, and wide numbers are computed in 32 bits unsaid.
-    unsupported_types = ("string",)
-    narrowed_types = MappingProxyType({"int64": "int32", "uint64": "int32", "float64": "float32"})
-    networks = ("convolutions", "mlp", "attention")
+    # Any number of runs at once: each takes an inference request of its own.
+    limits = Limits(
+        unsupported_types=("string",),
+        narrowed_types={"int64": "int32", "uint64": "int32", "float64": "float32"},
+        concurrency="free",
+    )
+    self_test = SelfTest(networks=("convolutions", "mlp", "attention"))
     capabilities = frozenset({"float32", "float16", "int8", "dynamic-shapes", "data-shapes"})
     warmup = WarmupNeed(
         runs=2,
         shapes="each",
         why="the model is compiled when it is opened, the kernels for a new input shape with its first run",
     )
-
-    compiles = "opening"
-
-    @property
-    def concurrency(self) -> Concurrency:
-        """Any number of runs at once: each takes an inference request of its own."""
-        return "free"
+    caching = OpenVinoCaching(compiles="opening")
 
     def probe(self) -> Availability:
         """Look for the wheel, its library, and an ONNX Runtime that can load plugin libraries."""
@@ -110,33 +162,12 @@ class OpenVino(Provider):
             found += [str(library), str(state.st_mtime_ns), str(state.st_size), wheels.version(_WHEEL)]
         return found
 
-    def preload(self) -> Sequence[Path]:
-        """Return OpenVINO's library where the adapter is registered in its place, which looks for it in the process."""
-        return [_library()] if adapter.used() else []
-
-    def library(self) -> Path | None:
-        """Return the library inside the wheel, or the adapter that stands before it.
-
-        Raises ProviderUnavailable when the wheel is not installed.
-        """
-        library = _library()
-        return adapter.LIBRARY if adapter.used() else library
-
-    def devices(self, found: Sequence[FoundDevice], device: Device | None) -> Sequence[FoundDevice]:
-        """Choose the first device of the kind that is asked for, else the CPU.
-
-        The CPU, since every machine with OpenVINO has it: installing a driver must not move a target to a GPU, which
-        computes in float16. The library also lists each device as `….AUTO`, which would choose by itself.
-        """
-        wanted = _DEFAULT_DEVICE if device is None else device
-        return [one for one in found if one.ort_name == self.ort_name and one.kind == wanted][:1]
-
     def check_options(self, options: Options, device: Device | None) -> str:
         """Look for properties of other devices, which OpenVINO would refuse when a session is opened."""
         kind = _DEFAULT_DEVICE if device is None else str(device)
         for name in options.written() | options.extra:
             owner = name.partition("_")[0]
-            strange = owner in self.device_kinds and owner != kind
+            strange = owner in self.devices.kinds and owner != kind
             if strange or (kind == "CPU" and name in _NOT_ON_CPU):
                 others = owner if strange else "GPU or NPU"
                 return f"{name} is no property of the {kind}: leave it out, or set device to {others}"
@@ -168,23 +199,6 @@ class OpenVino(Provider):
         properties = {name: _text(value, "YES", "NO") for name, value in given.items() if name.isupper()}
         sent = {name: _text(value, "true", "false") for name, value in given.items() if not name.isupper()}
         return sent | ({"load_config": json.dumps({kind: properties})} if properties else {})
-
-    def with_cache_dir(self, options: Options, device: Device | None, folder: Path | None) -> Options:  # noqa: ARG002
-        """Keep blobs in `folder`: OpenVINO names them by model, weights and version, and loads what it knows."""
-        extra = {name: text for name, text in options.extra.items() if name != "CACHE_DIR"}
-        return options.model_copy(update={"CACHE_DIR": folder and str(folder), "extra": extra})
-
-    def requested_cache_dir(self, options: Options) -> str | None:
-        """Return CACHE_DIR."""
-        asked = (options.written() | options.extra).get("CACHE_DIR")
-        return None if asked is None else str(asked)
-
-    def cache_fingerprint(self, device: Device | None) -> Sequence[str]:
-        """List the version of the wheel, and what it compiles for: the CPU's instruction set, or the device nodes."""
-        library = wheels.library(_MODULE, _LIBRARY)
-        size = library.stat().st_size if library is not None and library.is_file() else 0
-        hardware = processor.instructions() if device in (None, "CPU") else ", ".join(_device_nodes())
-        return [f"{_WHEEL} {wheels.version(_WHEEL)}, {size} bytes", hardware]
 
     def hint(self, cause: str) -> str:
         """Return what mends a failure to register the library or to open a session."""

@@ -58,8 +58,8 @@ def test_the_adapter_is_used_where_the_processor_is_not_intel_s_or_as_the_enviro
     made_by(maker)
     monkeypatch.setenv(adapter.VARIABLE, mode)
     assert adapter.used() is used
-    assert bool(OPENVINO.preload()) is used
-    assert (OPENVINO.library() == adapter.LIBRARY) is used
+    assert bool(OPENVINO.library.preload()) is used
+    assert (OPENVINO.library.path() == adapter.LIBRARY) is used
 
 
 def test_other_systems_register_the_library_itself(made_by, monkeypatch: pytest.MonkeyPatch):
@@ -116,8 +116,8 @@ def test_a_class_on_top_of_openvino_inherits_the_adapter(made_by):
         name = "mine"
 
     made_by("AuthenticAMD")
-    assert Mine().preload() == OPENVINO.preload()
-    assert Mine().library() == OPENVINO.library()
+    assert Mine().library.preload() == OPENVINO.library.preload()
+    assert Mine().library.path() == OPENVINO.library.path()
 
 
 @pytest.mark.parametrize(("maker", "name"), [("AuthenticAMD", "AMD"), ("GenuineIntel", "Intel"), ("", "unknown")])

@@ -29,7 +29,7 @@ from epkit.errors import ConfigError, ModelError, ProviderDropped
 from epkit.model.file import read_model
 from epkit.runtime import api
 from epkit.session.cache import manage, store
-from epkit.session.cache.session_cache import Cached
+from epkit.session.report import CacheRow
 
 CHILD = """
 import json, sys, epkit
@@ -60,7 +60,7 @@ def target(**keys: object) -> dict[str, Any]:
     return {"targets": {"t": {"provider": "openvino", "cache": True, "strict": True, **keys}}}
 
 
-def row(model: Path, **keys: object) -> Cached:
+def row(model: Path, **keys: object) -> CacheRow:
     with epkit.open(model, "t", config=target(**keys)) as session:
         (found,) = session.report.cache
         return found
@@ -239,15 +239,15 @@ def test_what_is_compiled_depends_on_the_processor_s_maker_and_vector_instructio
     monkeypatch.setattr(processor, "CPUINFO", tmp_path / "none")
     assert isinstance(processor.instructions(), str)
     monkeypatch.undo()
-    assert OpenVino().cache_fingerprint(None) == OpenVino().cache_fingerprint("CPU")
-    assert OpenVino().cache_fingerprint(None) != OpenVino().cache_fingerprint("GPU")
+    assert OpenVino().caching.fingerprint(None) == OpenVino().caching.fingerprint("CPU")
+    assert OpenVino().caching.fingerprint(None) != OpenVino().caching.fingerprint("GPU")
 
 
 def test_the_folder_takes_the_place_of_cache_dir_wherever_it_was_written():
     for written in ({"CACHE_DIR": "x"}, {"extra": {"CACHE_DIR": "x"}}, {}):
-        options = OpenVino().with_cache_dir(OpenVinoOptions.model_validate(written), None, Path("/c"))
+        options = OpenVino().caching.with_dir(OpenVinoOptions.model_validate(written), None, Path("/c"))
         assert json.loads(OpenVino().to_ort_options(options, None)["load_config"])["CPU"]["CACHE_DIR"] == "/c"
-        assert "CACHE_DIR" not in str(OpenVino().to_ort_options(OpenVino().with_cache_dir(options, None, None), None))
+        assert "CACHE_DIR" not in str(OpenVino().to_ort_options(OpenVino().caching.with_dir(options, None, None), None))
 
 
 # -- EP-context models

@@ -27,6 +27,7 @@ from epkit import wheels
 from epkit.errors import ProviderUnavailable
 from epkit.provider import FoundDevice, Unusable, Usable
 from epkit.runtime import configured
+from epkit.runtime.plugin_calls import chosen_devices
 
 OPENVINO = OpenVino()
 PROPERTIES = [name for name in OpenVinoOptions.model_fields if name.isupper()]
@@ -69,10 +70,10 @@ INPUT = np.random.default_rng(1).standard_normal((1, 3, 8, 8)).astype(np.float32
 
 @pytest.fixture(scope="module")
 def found() -> list[FoundDevice]:
-    for needed in OPENVINO.preload():
+    for needed in OPENVINO.library.preload():
         ctypes.CDLL(str(needed))
     with contextlib.suppress(Fail):  # epkit may have registered it in this process already
-        onnxruntime.register_execution_provider_library(OPENVINO.ort_name, str(OPENVINO.library()))
+        onnxruntime.register_execution_provider_library(OPENVINO.ort_name, str(OPENVINO.library.path()))
     return [
         FoundDevice(index, one.ep_name, one.device.type.name, one.ep_vendor, dict(one.ep_metadata))
         for index, one in enumerate(onnxruntime.get_ep_devices())
@@ -80,7 +81,7 @@ def found() -> list[FoundDevice]:
 
 
 def session(found: list[FoundDevice], sent: dict[str, str]) -> onnxruntime.InferenceSession:
-    (device,) = OPENVINO.devices(found, None)
+    (device,) = chosen_devices(OPENVINO, found, None)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
@@ -93,7 +94,7 @@ def result(of: onnxruntime.InferenceSession) -> np.ndarray[Any, Any]:
 
 
 def encoded(device: str | None = None, **written: object) -> dict[str, str]:
-    return configured.encoded(OPENVINO, OpenVinoOptions.model_validate(written), device)
+    return configured.encode_options(OPENVINO, OpenVinoOptions.model_validate(written), device)
 
 
 def properties(sent: dict[str, str]) -> dict[str, Any]:
@@ -158,7 +159,7 @@ def test_cores_that_one_session_keeps_are_missed_by_the_next():
     )
     sent = encoded(ENABLE_CPU_RESERVATION=True)["load_config"]
     done = subprocess.run(
-        [sys.executable, "-c", code, str(OPENVINO.library()), sent, *map(str, OPENVINO.preload())],
+        [sys.executable, "-c", code, str(OPENVINO.library.path()), sent, *map(str, OPENVINO.library.preload())],
         input=MODEL,
         capture_output=True,
         check=False,
@@ -347,19 +348,19 @@ MACHINE = [
 
 @pytest.mark.parametrize(("asked", "index"), [(None, 6), ("CPU", 6), ("GPU", 4), ("NPU", 3)])
 def test_the_first_device_of_the_kind_is_chosen_and_the_cpu_unless_asked(asked: str | None, index: int):
-    assert [one.index for one in OPENVINO.devices(MACHINE, asked)] == [index]
+    assert [one.index for one in chosen_devices(OPENVINO, MACHINE, asked)] == [index]
 
 
 def test_a_device_that_is_not_there_is_not_replaced():
-    assert OPENVINO.devices([one for one in MACHINE if one.kind == "CPU"], "GPU") == []
-    assert OPENVINO.devices([one for one in MACHINE if one.kind != "CPU"], None) == []
-    assert OPENVINO.devices([], None) == []
+    assert chosen_devices(OPENVINO, [one for one in MACHINE if one.kind == "CPU"], "GPU") == []
+    assert chosen_devices(OPENVINO, [one for one in MACHINE if one.kind != "CPU"], None) == []
+    assert chosen_devices(OPENVINO, [], None) == []
 
 
 def test_only_kinds_of_devices_make_sense():
-    assert OPENVINO.check_device("NPU") == ""
-    assert "CPU, GPU, NPU" in OPENVINO.check_device(0)
-    assert "CPU, GPU, NPU" in OPENVINO.check_device("AUTO")
+    assert OPENVINO.devices.check("NPU") == ""
+    assert "CPU, GPU, NPU" in OPENVINO.devices.check(0)
+    assert "CPU, GPU, NPU" in OPENVINO.devices.check("AUTO")
 
 
 # What the machine has
@@ -383,7 +384,7 @@ def test_a_missing_wheel_is_a_reason_with_the_command(monkeypatch: pytest.Monkey
     assert "x86-64" in answer.reason
     assert OPENVINO.fingerprint()
     with says(ProviderUnavailable):
-        OPENVINO.library()
+        OPENVINO.library.path()
 
 
 def test_a_missing_library_is_a_reason(monkeypatch: pytest.MonkeyPatch):
@@ -413,10 +414,10 @@ provider = OpenVino()
 first, second = sys.argv[1:]
 
 def mine():
-    for needed in provider.preload():
+    for needed in provider.library.preload():
         ctypes.CDLL(str(needed))
     try:
-        onnxruntime.register_execution_provider_library(provider.ort_name, str(provider.library()))
+        onnxruntime.register_execution_provider_library(provider.ort_name, str(provider.library.path()))
     except Exception as error:
         print(error)
 

@@ -49,6 +49,8 @@ Budget = Annotated[str, BeforeValidator(_written), StringConstraints(pattern=rf"
 class TensorRTRTXOptions(Options):
     """Options of `tensorrt-rtx`; the library's default stands in brackets. The GPU is the target's `device`."""
 
+    writing_options = ("nv_profiling_output_file",)
+
     enable_cuda_graph: bool | None = None
     """Whether the library captures an engine's kernels as a CUDA graph and replays it; fixed shapes (false)."""
 

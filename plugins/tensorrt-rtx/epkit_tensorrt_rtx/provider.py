@@ -14,7 +14,20 @@ from types import ModuleType
 
 from epkit import wheels
 from epkit.errors import ProviderUnavailable
-from epkit.provider import Availability, Device, FoundDevice, Options, Provider, Unusable, Usable, WarmupNeed
+from epkit.provider import (
+    Availability,
+    Caching,
+    Device,
+    Devices,
+    FoundDevice,
+    Options,
+    PluginLibrary,
+    Provider,
+    SelfTest,
+    Unusable,
+    Usable,
+    WarmupNeed,
+)
 from epkit_tensorrt_rtx import gpus, profiles
 from epkit_tensorrt_rtx.gpus import Driver
 from epkit_tensorrt_rtx.options import TensorRTRTXOptions
@@ -39,6 +52,43 @@ _LASTING = {
 }
 
 
+class RTXLibrary(PluginLibrary):
+    """NVIDIA's plugin library."""
+
+    def path(self) -> Path:
+        """Return the plugin library inside the wheel; raises ProviderUnavailable when the wheel is not installed."""
+        library = wheels.library(_MODULE, _LIBRARY)
+        if library is None:
+            raise ProviderUnavailable(f"{_WHEEL} is not installed", hint=_INSTALL)
+        return library
+
+
+class RTXDevices(Devices):
+    """GPUs, by their ordinals."""
+
+    def check(self, device: Device) -> str:
+        """Want an ordinal."""
+        return "" if isinstance(device, int) and not isinstance(device, bool) and device >= 0 else "must be 0 or above"
+
+    def choose(self, found: Sequence[FoundDevice], device: Device | None) -> Sequence[FoundDevice]:
+        """Choose by ordinal among the GPUs that the library takes, in ONNX Runtime's order; the first unless asked."""
+        ordinal = device if isinstance(device, int) else 0
+        return found[ordinal : ordinal + 1]
+
+
+class RTXCaching(Caching):
+    """Compiled kernels, which the library itself keeps."""
+
+    def with_dir(self, options: Options, device: Device | None, folder: Path | None) -> Options:  # noqa: ARG002
+        """Keep kernels in `folder`, or nowhere."""
+        extra = {name: text for name, text in options.extra.items() if name != "nv_runtime_cache_path"}
+        return options.model_copy(update={"nv_runtime_cache_path": folder and str(folder), "extra": extra})
+
+    def check(self, options: Options) -> str:  # noqa: ARG002
+        """Refuse: what a session compiles is written only when it is closed, and changes with what it ran."""
+        return "it keeps nothing that is finished while the session is open: use `epkit compile --output FILE`"
+
+
 class TensorRTRTX(Provider):
     """NVIDIA's RTX GPUs by engines that TensorRT for RTX compiles in seconds."""
 
@@ -47,14 +97,15 @@ class TensorRTRTX(Provider):
     rank = 15
     options = TensorRTRTXOptions
     environment = ("NVIDIA_TF32_OVERRIDE",)
-    writing_options = ("nv_profiling_output_file",)
-    compiles = "opening"
+    devices = RTXDevices()
+    library = RTXLibrary()
+    caching = RTXCaching(compiles="opening")
     warmup = WarmupNeed(
         runs=2,
         shapes="each",
         why="the library compiles kernels for its GPU when a model is opened, and may compile more for a new shape",
     )
-    self_test_timeout_s = 120.0  # three hundred megabytes of libraries, from a disk that may be cold
+    self_test = SelfTest(timeout_s=120.0)  # three hundred megabytes of libraries, from a disk that may be cold
 
     def probe(self) -> Availability:
         """Look for the wheel, its library, an ONNX Runtime that can load it, the driver, and a GPU that it takes."""
@@ -91,7 +142,7 @@ class TensorRTRTX(Provider):
 
         Beside the files that came with it, the import puts links without which the library finds nothing.
         """
-        library = self.library()
+        library = self.library.path()
         before = os.environ.get(_SEARCHED)
         try:
             importlib.import_module(_MODULE)
@@ -104,38 +155,12 @@ class TensorRTRTX(Provider):
         for name in library.parent.glob("libcudart.so.*"):
             _load_unless_there(name)
 
-    def library(self) -> Path:
-        """Return the plugin library inside the wheel; raises ProviderUnavailable when the wheel is not installed."""
-        library = wheels.library(_MODULE, _LIBRARY)
-        if library is None:
-            raise ProviderUnavailable(f"{_WHEEL} is not installed", hint=_INSTALL)
-        return library
-
-    def check_device(self, device: Device) -> str:
-        """Want an ordinal."""
-        return "" if isinstance(device, int) and not isinstance(device, bool) and device >= 0 else "must be 0 or above"
-
-    def devices(self, found: Sequence[FoundDevice], device: Device | None) -> Sequence[FoundDevice]:
-        """Choose by ordinal among the GPUs that the library takes, in ONNX Runtime's order; the first unless asked."""
-        own = [one for one in found if one.ort_name == self.ort_name]
-        ordinal = device if isinstance(device, int) else 0
-        return own[ordinal : ordinal + 1]
-
     def check_inputs(self, options: Options, inputs: profiles.Inputs) -> str:
         """Say why the profiles do not fit the model's inputs; empty when they do or there are none."""
         if not isinstance(options, TensorRTRTXOptions) or not options.nv_profile_min_shapes:
             return ""
         chosen = (options.nv_profile_min_shapes, options.nv_profile_opt_shapes, options.nv_profile_max_shapes)
         return next((said for one in chosen if one and (said := profiles.misfit(profiles.parse(one), inputs))), "")
-
-    def with_cache_dir(self, options: Options, device: Device | None, folder: Path | None) -> Options:  # noqa: ARG002
-        """Keep kernels in `folder`, or nowhere."""
-        extra = {name: text for name, text in options.extra.items() if name != "nv_runtime_cache_path"}
-        return options.model_copy(update={"nv_runtime_cache_path": folder and str(folder), "extra": extra})
-
-    def check_cache(self, options: Options) -> str:  # noqa: ARG002
-        """Refuse: what a session compiles is written only when it is closed, and changes with what it ran."""
-        return "it keeps nothing that is finished while the session is open: use `epkit compile --output FILE`"
 
     def hint(self, cause: str) -> str:
         """Return what mends a failure to load or register the library, or to open a session."""

@@ -153,13 +153,13 @@ def test_options_are_sent_as_the_library_reads_them():
 
 def test_what_a_cache_of_epkit_s_would_be_given_is_its_folder(tmp_path: Path):
     options = TensorRTRTXOptions.model_validate({"nv_runtime_cache_path": "mine"})
-    assert RTX.to_ort_options(RTX.with_cache_dir(options, None, tmp_path), None) == {
+    assert RTX.to_ort_options(RTX.caching.with_dir(options, None, tmp_path), None) == {
         "nv_runtime_cache_path": str(tmp_path)
     }
     hidden = TensorRTRTXOptions.model_validate({"extra": {"nv_runtime_cache_path": "mine"}})
-    assert RTX.to_ort_options(RTX.with_cache_dir(hidden, None, None), None) == {}
+    assert RTX.to_ort_options(RTX.caching.with_dir(hidden, None, None), None) == {}
     # Its files are written when the session is closed, too late to be kept as one finished entry.
-    assert "epkit compile --output" in RTX.check_cache(options)
+    assert "epkit compile --output" in RTX.caching.check(options)
 
 
 # Profiles

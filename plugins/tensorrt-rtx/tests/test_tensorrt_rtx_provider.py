@@ -21,7 +21,8 @@ from epkit.discovery.registry import discover
 from epkit.errors import ProviderUnavailable
 from epkit.provider import FoundDevice, Unusable, Usable
 from epkit.runtime import api
-from epkit.runtime.configured import Candidate
+from epkit.runtime.configured import ConfiguredProvider
+from epkit.runtime.plugin_calls import chosen_devices
 from epkit.session import explain
 
 RTX = TensorRTRTX()
@@ -120,7 +121,7 @@ def test_a_missing_wheel_is_a_reason_with_the_command(monkeypatch: pytest.Monkey
     assert "no wheel" in found.reason
     assert RTX.fingerprint()
     with pytest.raises(ProviderUnavailable, match="not installed"):
-        RTX.library()
+        RTX.library.path()
 
 
 def test_what_an_uninstalled_wheel_leaves_behind_is_no_wheel(library: Path, monkeypatch: pytest.MonkeyPatch):
@@ -250,21 +251,26 @@ def device(name: str, index: int) -> FoundDevice:
 
 def test_a_gpu_is_chosen_by_its_ordinal_among_those_that_the_library_takes():
     found = [device("CPUExecutionProvider", 0), device(RTX.ort_name, 1), device("Other", 2), device(RTX.ort_name, 3)]
-    assert [[one.index for one in RTX.devices(found, asked)] for asked in (None, 0, 1, 2)] == [[1], [1], [3], []]
-    assert RTX.devices([], None) == []
+    assert [[one.index for one in chosen_devices(RTX, found, asked)] for asked in (None, 0, 1, 2)] == [
+        [1],
+        [1],
+        [3],
+        [],
+    ]
+    assert chosen_devices(RTX, [], None) == []
 
 
 def test_the_plain_script_names_the_same_gpu(library: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(api, "prepare", lambda _: None)
     monkeypatch.setattr(api, "found_devices", lambda _: [device(RTX.ort_name, at) for at in range(3)])
-    script = "\n".join(explain._added(Candidate(RTX, device=1)))
+    script = "\n".join(explain._added(ConfiguredProvider(RTX, device=1)))
     assert "options.add_provider_for_devices(devices[1:2], {})" in script
     assert f"register_execution_provider_library('{RTX.ort_name}', '{library}')" in script
 
 
 def test_only_ordinals_make_sense():
-    assert RTX.check_device(1) == ""
-    assert all("0 or above" in RTX.check_device(one) for one in (-1, True, "GPU"))
+    assert RTX.devices.check(1) == ""
+    assert all("0 or above" in RTX.devices.check(one) for one in (-1, True, "GPU"))
 
 
 # Loading it
@@ -282,7 +288,7 @@ print([name for name, value in os.environ.items() if before.get(name) != value])
 with open("/proc/self/maps") as maps:
     loaded = maps.read()
 print([name for name in ("libtensorrt_rtx.so", "libtensorrt_onnxparser_rtx.so", "libcudart.so") if name not in loaded])
-onnxruntime.register_execution_provider_library(TensorRTRTX.ort_name, str(TensorRTRTX().library()))
+onnxruntime.register_execution_provider_library(TensorRTRTX.ort_name, str(TensorRTRTX.library.path()))
 """
 
 

@@ -53,6 +53,9 @@ _PROFILES = ("trt_profile_min_shapes", "trt_profile_opt_shapes", "trt_profile_ma
 class TensorRTOptions(Options):
     """Options of `tensorrt`; ONNX Runtime's default stands in brackets. The GPU is the target's `device`."""
 
+    native_options = ("trt_extra_plugin_lib_paths", "trt_engine_decryption_lib_path")
+    writing_options = ("trt_ep_context_file_path",)
+
     user_compute_stream: Pointer | None = None
     """The address of a caller's `cudaStream_t` to run on; not 0, which stands for none (none)."""
 

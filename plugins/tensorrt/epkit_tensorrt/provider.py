@@ -8,15 +8,55 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from epkit._system import libraries
+from epkit import wheels
 from epkit.discovery import nvidia
-from epkit.provider import Availability, Device, Options, Provider, WarmupNeed
+from epkit.provider import Availability, Caching, Device, Devices, GraphCapture, Options, Provider, SelfTest, WarmupNeed
 from epkit_tensorrt import profiles
 from epkit_tensorrt.options import TensorRTOptions
 
 # The TensorRT provider takes its memory from the CUDA provider, so it needs what that needs.
 _PROVIDERS = ("tensorrt", "cuda")
 _LAZY = (nvidia.CUDNN,)
+
+
+class TensorRTCaching(Caching):
+    """Engines and their profiles, and which kernels were the fastest."""
+
+    def with_dir(self, options: Options, device: Device | None, folder: Path | None) -> Options:  # noqa: ARG002
+        """Keep engines and their profiles in `folder`; kernel times stay where they would have been, for all models."""
+        given = options.written() | options.extra
+        update: dict[str, object] = {
+            "trt_engine_cache_enable": folder is not None,
+            "trt_engine_cache_path": folder and str(folder),
+        }
+        if _on(given.get("trt_timing_cache_enable")) and not given.get("trt_timing_cache_path"):
+            update["trt_timing_cache_path"] = str(given.get("trt_engine_cache_path") or ".")
+        extra = {name: text for name, text in options.extra.items() if name not in update}
+        return options.model_copy(update=update | {"extra": extra})
+
+    def check(self, options: Options) -> str:
+        """Name the options that look for other files where the engines are."""
+        given = options.written() | options.extra
+        for option in ("trt_int8_calibration_table_name", "trt_dump_ep_context_model"):
+            if given.get(option) and (option.endswith("name") or _on(given[option])):
+                told = f"{option} ties the engines to trt_engine_cache_path"
+                return f"{told}, where their names ignore the weights: give each version of a model a path of its own"
+        return ""
+
+    def requested_dir(self, options: Options) -> str | None:
+        """Return trt_engine_cache_path where trt_engine_cache_enable is on."""
+        given = options.written() | options.extra
+        return str(given.get("trt_engine_cache_path", "")) if _on(given.get("trt_engine_cache_enable")) else None
+
+    def fingerprint(self, device: Device | None) -> Sequence[str]:
+        """List ONNX Runtime's CUDA, TensorRT's libraries by their sizes, and the GPU with its driver."""
+        installed = nvidia.find_runtime()
+        if installed is None:
+            return ()
+        names = [name for name in installed.needs(("tensorrt",)) if "nvinfer" in name or "nvonnxparser" in name]
+        found = [path.resolve() for name in names if (path := wheels.find_library(name, installed.wheel_directories))]
+        libraries = [f"{path.name} {path.stat().st_size} bytes" for path in found]
+        return [f"CUDA {installed.cuda}", ", ".join(libraries), nvidia.gpu(device if isinstance(device, int) else 0)]
 
 
 class TensorRT(Provider):
@@ -27,12 +67,10 @@ class TensorRT(Provider):
     rank = 10
     automatic = False  # compiling for minutes is nothing to do unasked
     options = TensorRTOptions
-    device_option = "device_id"
-    graph_option = "trt_cuda_graph_enable"
+    devices = Devices(option="device_id", memory="cuda", arena="gpu")
+    capture = GraphCapture("trt_cuda_graph_enable")
+    caching = TensorRTCaching(compiles="shapes")
     environment = ("ORT_TENSORRT_*", "ORT_DUMP_EP_CONTEXT_MODEL", "ORT_EP_CONTEXT_*", "NVIDIA_TF32_OVERRIDE")
-    compiles = "shapes"
-    native_options = ("trt_extra_plugin_lib_paths", "trt_engine_decryption_lib_path")
-    writing_options = ("trt_ep_context_file_path",)
     # What ONNX Runtime documents; quantized models need an option, and outputs by data are left to CUDA.
     capabilities = frozenset({"float32", "float16", "int64", "dynamic-shapes"})
     warmup = WarmupNeed(
@@ -40,8 +78,7 @@ class TensorRT(Provider):
         shapes="each",
         why="an engine is built for the shapes it has seen or was told of, and anew for one outside them",
     )
-    arena = "gpu"
-    self_test_timeout_s = 180.0
+    self_test = SelfTest(timeout_s=180.0)
 
     def probe(self) -> Availability:
         """Look for the libraries of TensorRT, CUDA and cuDNN, and ask the driver for its version and its GPUs."""
@@ -65,44 +102,6 @@ class TensorRT(Provider):
         chosen = (options.trt_profile_min_shapes, options.trt_profile_opt_shapes, options.trt_profile_max_shapes)
         return next((said for one in chosen if one and (said := profiles.misfit(profiles.parse(one), inputs))), "")
 
-    def with_cache_dir(self, options: Options, device: Device | None, folder: Path | None) -> Options:  # noqa: ARG002
-        """Keep engines and their profiles in `folder`; kernel times stay where they would have been, for all models."""
-        given = options.written() | options.extra
-        update: dict[str, object] = {
-            "trt_engine_cache_enable": folder is not None,
-            "trt_engine_cache_path": folder and str(folder),
-        }
-        if _on(given.get("trt_timing_cache_enable")) and not given.get("trt_timing_cache_path"):
-            update["trt_timing_cache_path"] = str(given.get("trt_engine_cache_path") or ".")
-        extra = {name: text for name, text in options.extra.items() if name not in update}
-        return options.model_copy(update=update | {"extra": extra})
-
-    def check_cache(self, options: Options) -> str:
-        """Name the options that look for other files where the engines are."""
-        given = options.written() | options.extra
-        for option in ("trt_int8_calibration_table_name", "trt_dump_ep_context_model"):
-            if given.get(option) and (option.endswith("name") or _on(given[option])):
-                told = f"{option} ties the engines to trt_engine_cache_path"
-                return f"{told}, where their names ignore the weights: give each version of a model a path of its own"
-        return ""
-
-    def requested_cache_dir(self, options: Options) -> str | None:
-        """Return trt_engine_cache_path where trt_engine_cache_enable is on."""
-        given = options.written() | options.extra
-        return str(given.get("trt_engine_cache_path", "")) if _on(given.get("trt_engine_cache_enable")) else None
-
-    def cache_fingerprint(self, device: Device | None) -> Sequence[str]:
-        """List ONNX Runtime's CUDA, TensorRT's libraries by their sizes, and the GPU with its driver."""
-        installed = nvidia.find_runtime()
-        if installed is None:
-            return ()
-        names = [name for name in installed.needs(("tensorrt",)) if "nvinfer" in name or "nvonnxparser" in name]
-        found = [
-            path.resolve() for name in names if (path := libraries.find_library(name, installed.wheel_directories))
-        ]
-        libraries = [f"{path.name} {path.stat().st_size} bytes" for path in found]
-        return [f"CUDA {installed.cuda}", ", ".join(libraries), nvidia.gpu(device if isinstance(device, int) else 0)]
-
     def to_ort_options(self, options: Options, device: Device | None) -> dict[str, str]:
         """Turn options into text; this provider alone refuses `1` and `0` for `True` and `False`."""
         switches = {name: str(value) for name, value in options.written().items() if isinstance(value, bool)}
@@ -112,10 +111,6 @@ class TensorRT(Provider):
         """Register TensorRT's plugins as operators too, which ONNX Runtime does by itself only for `providers=`."""
         super().add(runtime, session_options, sent, devices)
         runtime.capi._pybind_state.register_tensorrt_plugins_as_custom_ops(session_options, dict(sent))
-
-    def memory_device(self, device: Device | None) -> str:
-        """Say which GPU's memory it is."""
-        return f"cuda:{device or 0}"
 
     def hint(self, cause: str) -> str:
         """Return the command that brings a missing library, or mends what the driver said."""

@@ -11,7 +11,19 @@ from pathlib import Path
 
 from epkit import wheels
 from epkit.errors import ProviderUnavailable
-from epkit.provider import Availability, Device, Options, Provider, Unusable, Usable, WarmupNeed
+from epkit.provider import (
+    Availability,
+    Device,
+    Devices,
+    GraphCapture,
+    Limits,
+    Options,
+    PluginLibrary,
+    Provider,
+    Unusable,
+    Usable,
+    WarmupNeed,
+)
 from epkit_webgpu import vulkan
 from epkit_webgpu.options import WebGpuOptions
 
@@ -27,6 +39,25 @@ _LOADER = "apt-get install libvulkan1"
 _DRIVER = "apt-get install mesa-vulkan-drivers  # for AMD and Intel; NVIDIA's driver brings its own"
 
 
+class WebGpuLibrary(PluginLibrary):
+    """The plugin library of ONNX Runtime's own project."""
+
+    def path(self) -> Path:
+        """Return the plugin library inside the wheel; raises ProviderUnavailable when the wheel is not installed."""
+        library = wheels.library(_MODULE, _LIBRARY)
+        if library is None:
+            raise ProviderUnavailable(f"{_WHEEL} is not installed", hint=_INSTALL)
+        return library
+
+
+class WebGpuDevices(Devices):
+    """One GPU, which the library chooses."""
+
+    def check(self, device: Device) -> str:  # noqa: ARG002
+        """Refuse any: the library takes the GPU that its environment prefers, whichever device it is handed."""
+        return "must be left out: the library chooses the GPU by itself, by powerPreference and the environment"
+
+
 class WebGpu(Provider):
     """GPUs of every vendor, through Vulkan, Direct3D 12 or Metal, operator by operator."""
 
@@ -34,18 +65,17 @@ class WebGpu(Provider):
     ort_name = "WebGpuExecutionProvider"
     rank = 60
     options = WebGpuOptions
-    graph_option = "enableGraphCapture"
+    # The memory is on the GPU, behind handles that no other library can use.
+    devices = WebGpuDevices(memory="webgpu")
+    library = WebGpuLibrary()
+    capture = GraphCapture("enableGraphCapture")
+    limits = Limits(validates_output_shape=True)
     environment = ("ORT_WEBGPU_EP_*", "VK_*", "MESA_VK_*", "DAWN_*")
     capabilities = frozenset({"float32", "dynamic-shapes", "data-shapes"})
     warmup = WarmupNeed(
         shapes="each",
         why="the first run compiles a shader for each operator, and a new input shape can need other ones",
     )
-
-    @property
-    def validates_output_shape(self) -> bool:
-        """It does: a buffer of another shape is an error of the run."""
-        return True
 
     def probe(self) -> Availability:
         """Look for the wheel, its library, an ONNX Runtime that can load it, and on Linux Vulkan's devices."""
@@ -72,21 +102,6 @@ class WebGpu(Provider):
         if sys.platform == "linux":
             found += [vulkan.missing(), *map(_state, vulkan.manifests()), *_device_nodes()]
         return found
-
-    def library(self) -> Path | None:
-        """Return the plugin library inside the wheel; raises ProviderUnavailable when the wheel is not installed."""
-        library = wheels.library(_MODULE, _LIBRARY)
-        if library is None:
-            raise ProviderUnavailable(f"{_WHEEL} is not installed", hint=_INSTALL)
-        return library
-
-    def memory_device(self, device: Device | None) -> str:  # noqa: ARG002
-        """Say that they are on the GPU, behind handles that no other library can use."""
-        return "webgpu:0"
-
-    def check_device(self, device: Device) -> str:  # noqa: ARG002
-        """Refuse any: the library takes the GPU that its environment prefers, whichever device it is handed."""
-        return "must be left out: the library chooses the GPU by itself, by powerPreference and the environment"
 
     def to_ort_options(self, options: Options, device: Device | None) -> dict[str, str]:
         """Write the names of nodes one to a line, as the library reads them."""

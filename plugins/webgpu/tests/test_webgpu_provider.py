@@ -27,6 +27,7 @@ from epkit.discovery.registry import discover
 from epkit.errors import ProviderUnavailable
 from epkit.provider import Unusable, Usable
 from epkit.runtime import api
+from epkit.runtime.plugin_calls import concurrency_of
 
 WEBGPU = WebGpu()
 ALLOW = "ORT_WEBGPU_EP_ALLOW_SOFTWARE_ADAPTER"
@@ -124,7 +125,7 @@ def test_what_it_cannot_take_goes_to_the_cpu_and_is_told(usable: None):
 
 
 def test_it_is_run_once_at_a_time_in_the_whole_process():
-    assert WEBGPU.concurrency == "per-process"
+    assert concurrency_of(WEBGPU) == "per-process"
 
 
 # Options
@@ -147,7 +148,7 @@ OPTIONS = [name for name in WebGpuOptions.model_fields if name != "extra"]
 
 
 def test_every_option_is_one_that_the_library_reads():
-    library = WEBGPU.library()
+    library = WEBGPU.library.path()
     assert library is not None
     text = library.read_bytes()
     assert [name for name in OPTIONS if f"{PREFIX}{name}\0".encode() not in text] == []
@@ -274,7 +275,7 @@ def test_options_of_the_shared_device_are_those_of_the_first_session(usable: Non
 
 def test_a_device_cannot_be_chosen():
     for device in (0, "GPU", "CPU"):
-        assert "powerPreference" in WEBGPU.check_device(device)
+        assert "powerPreference" in WEBGPU.devices.check(device)
 
 
 # What the machine has
@@ -291,7 +292,7 @@ def test_a_missing_wheel_is_a_reason_with_the_command(monkeypatch: pytest.Monkey
     assert "no wheel" in answer.reason
     assert WEBGPU.fingerprint()
     with pytest.raises(ProviderUnavailable, match="not installed"):
-        WEBGPU.library()
+        WEBGPU.library.path()
 
 
 def test_a_missing_library_is_a_reason(monkeypatch: pytest.MonkeyPatch):

@@ -6,16 +6,18 @@ import json
 import platform
 from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 from epkit import wheels
 from epkit.errors import ProviderUnavailable
 from epkit.provider import (
     Availability,
-    Concurrency,
+    Caching,
     Device,
+    Devices,
     FoundDevice,
+    Limits,
     Options,
+    PluginLibrary,
     Provider,
     Unusable,
     Usable,
@@ -30,6 +32,42 @@ _MODULE = "onnxruntime_ep_openvino"
 _LIBRARY = wheels.shared_library("onnxruntime_providers_openvino_plugin")
 
 
+class AcmeLibrary(PluginLibrary):
+    """The plugin library in the wheel."""
+
+    def path(self) -> Path:
+        """Return the library, for ONNX Runtime to load; raises ProviderUnavailable without the wheel."""
+        library = wheels.library(_MODULE, _LIBRARY)
+        if library is None:
+            raise ProviderUnavailable(f"{_WHEEL} is not installed", hint=_INSTALL)
+        return library
+
+
+class AcmeDevices(Devices):
+    """Intel's CPUs, GPUs and NPUs, by kind."""
+
+    def choose(self, found: Sequence[FoundDevice], device: Device | None) -> Sequence[FoundDevice]:
+        """Choose the device that is asked for, else the CPU: a new driver must not move a running system to a GPU."""
+        return super().choose(found, device or "CPU")
+
+
+class AcmeCaching(Caching):
+    """Compiled models, which the library itself keeps."""
+
+    def with_dir(self, options: Options, device: Device | None, folder: Path | None) -> Options:
+        """Keep compiled models in `folder`."""
+        extra = {name: text for name, text in options.extra.items() if name != "CACHE_DIR"}
+        return options.model_copy(update={"extra": extra | ({"CACHE_DIR": str(folder)} if folder else {})})
+
+    def requested_dir(self, options: Options) -> str | None:
+        """Return the folder that the user names for them, if any."""
+        return options.extra.get("CACHE_DIR")
+
+    def fingerprint(self, device: Device | None) -> Sequence[str]:
+        """List what a compiled model is compiled for, beside what epkit knows: the version, and the processor."""
+        return [f"{_WHEEL} {wheels.version(_WHEEL)}", platform.processor(), _flags()]
+
+
 class Acme(Provider):
     """OpenVINOExecutionProvider, from the plugin library in onnxruntime-ep-openvino."""
 
@@ -38,16 +76,15 @@ class Acme(Provider):
     options = AcmeOptions
     capabilities = frozenset({"float32", "float16", "int8", "dynamic-shapes", "data-shapes"})
     warmup = WarmupNeed(runs=2, shapes="each", why="kernels for a new shape are compiled with its first run")
-    device_kinds = ("CPU", "GPU", "NPU")
-    # Both were found by trying: a model with text crashed the process, and large int64 came back wrong.
-    unsupported_types = ("string",)
-    narrowed_types = MappingProxyType({"int64": "int32", "uint64": "int32", "float64": "float32"})
-    compiles = "opening"
-
-    @property
-    def concurrency(self) -> Concurrency:
-        """Any number of runs at once: each takes an inference request of its own."""
-        return "free"
+    library = AcmeLibrary()
+    devices = AcmeDevices(kinds=("CPU", "GPU", "NPU"))
+    caching = AcmeCaching(compiles="opening")
+    # Found by trying: a model with text crashed the process, large int64 came back wrong, and threads were safe.
+    limits = Limits(
+        unsupported_types=("string",),
+        narrowed_types={"int64": "int32", "uint64": "int32", "float64": "float32"},
+        concurrency="free",
+    )
 
     def probe(self) -> Availability:
         """Look for the library. Whether it computes is for epkit to prove, in a child process."""
@@ -64,34 +101,10 @@ class Acme(Provider):
         """List what the answer of `probe` depends on; when it changes, epkit asks anew."""
         return [wheels.version(_WHEEL), wheels.state(wheels.library(_MODULE, _LIBRARY))]
 
-    def library(self) -> Path | None:
-        """Return the library, for ONNX Runtime to load; raises ProviderUnavailable without the wheel."""
-        library = wheels.library(_MODULE, _LIBRARY)
-        if library is None:
-            raise ProviderUnavailable(f"{_WHEEL} is not installed", hint=_INSTALL)
-        return library
-
-    def devices(self, found: Sequence[FoundDevice], device: Device | None) -> Sequence[FoundDevice]:
-        """Choose the device that is asked for, else the CPU: a new driver must not move a running system to a GPU."""
-        return super().devices(found, device or "CPU")
-
     def to_ort_options(self, options: Options, device: Device | None) -> dict[str, str]:
         """Put all properties into one JSON text under the device, as the library reads them."""
         properties = {name: _text(value) for name, value in options.written().items()} | options.extra
         return {"load_config": json.dumps({device or "CPU": properties})} if properties else {}
-
-    def with_cache_dir(self, options: Options, device: Device | None, folder: Path | None) -> Options:
-        """Keep compiled models in `folder`."""
-        extra = {name: text for name, text in options.extra.items() if name != "CACHE_DIR"}
-        return options.model_copy(update={"extra": extra | ({"CACHE_DIR": str(folder)} if folder else {})})
-
-    def requested_cache_dir(self, options: Options) -> str | None:
-        """Return the folder that the user names for them, if any."""
-        return options.extra.get("CACHE_DIR")
-
-    def cache_fingerprint(self, device: Device | None) -> Sequence[str]:
-        """List what a compiled model is compiled for, beside what epkit knows: the version, and the processor."""
-        return [f"{_WHEEL} {wheels.version(_WHEEL)}", platform.processor(), _flags()]
 
     def hint(self, cause: str) -> str:
         """Return what mends a failure, given ONNX Runtime's words."""

@@ -1,4 +1,4 @@
-"""How does a benchmark look as a page? One file that asks nothing of the network: text, tables and drawings."""
+"""Write a benchmark as a page: one file with text, tables and plots, without network access."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ def page(found: Benchmark) -> str:
         found=found,
         runs=tables.runs(found),
         cases=range(len(found.measured.cases)),
-        measured=[place for place, one in enumerate(found.candidates) if one.status == "ok"],
+        measured=[place for place, candidate in enumerate(found.candidates) if candidate.status == "ok"],
     )

@@ -1,4 +1,4 @@
-"""How are the axes of a plot labelled?"""
+"""Label the axes of a plot."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def names(axes: Axes, names: Iterable[str], places: Sequence[float]) -> None:
-    """Write the names of rows beside them."""
+    """Write the names of rows on the left."""
     axes.set_yticks(places, ["\n".join(map(short, name.split("\n"))) for name in names])
 
 
 def legend(axes: Axes, names: Sequence[str]) -> None:
-    """Say which shade stands for which part."""
+    """Draw a legend of the shades."""
     from matplotlib.patches import Patch
 
     shades = [Patch(facecolor=GREY, alpha=alpha, linewidth=0) for alpha in (0.3, 0.6, 1.0)]
@@ -44,7 +44,7 @@ def ratios(axes: Axes, low: float, high: float) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     steps = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
-    step = next((one for one in steps if (high - low) / one <= 6), None)
+    step = next((each for each in steps if (high - low) / each <= 6), None)
     if step is None:
         ticks = [base * 10.0**power for power in range(-6, 7) for base in (1, 2, 5)]
         ticks = [tick for tick in ticks if low <= tick <= high]

@@ -1,4 +1,4 @@
-"""How does a plot become part of a page?
+"""Turn a plot into a part of the page.
 
 It is drawn with matplotlib, as SVG with text as text. Colours are placeholders there, and become variables of the
 page's style sheet, so that a plot follows the reader's colour scheme. The same figure gives the same text.
