@@ -78,7 +78,7 @@ class ProviderUnavailable(ProviderError):
 
 
 class ProviderDropped(ProviderError):
-    """The provider is usable, but failed to open or took too few nodes."""
+    """A provider that the target requires failed to open or took too few nodes, or no provider is left."""
 
 
 class RuntimeMissing(EpkitError):

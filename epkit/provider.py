@@ -1,6 +1,6 @@
 """The contract: what one execution provider tells epkit about itself.
 
-A plugin's smallest provider is one class with three names and a probe:
+The smallest provider is one class with two names and a probe:
 
     class Acme(Provider):
         name = "acme"
@@ -66,7 +66,7 @@ __all__ = [
 class Usable:
     """This machine has the provider. `detail` says what was found ("NVIDIA H100, driver 580.65").
 
-    `note` is for every report of a session that may use it: a sentence on what is unusual here.
+    `note` says in a sentence what is unusual on this machine; the report of every session with this provider has it.
     """
 
     detail: str = ""
@@ -77,7 +77,8 @@ class Usable:
 class Unusable:
     """This machine does not have the provider: why, and the command that mends it.
 
-    `transient` marks a cause that may be gone in a minute (a crash, a time-out, memory in use); it is soon asked anew.
+    `transient` marks a cause that may be gone in a minute (a crash, a time-out, memory in use): the answer is kept for
+    two minutes, not a week.
     """
 
     reason: str
@@ -98,23 +99,24 @@ class Provider:
     options: ClassVar[type[Options]] = Options
     """The pydantic model of its options, a subclass of `Options`; the sentence under each field documents it."""
     capabilities: ClassVar[frozenset[Capability]] = frozenset()
-    """What it claims to carry beside its proof; `epkit.testing` holds it to each, and says what is not claimed."""
+    """What it supports beyond the model of its self-test; `epkit.testing` tests each, and lists those not named."""
     environment: ClassVar[tuple[str, ...]] = ()
-    """Environment variables that change a session behind one's back; a trailing `*` matches a prefix.
+    """Environment variables that change a session unseen; a trailing `*` matches a prefix.
 
     Those that are set are notes in the report.
     """
     rank: ClassVar[int] = 50
     """The place in the automatic chain, lowest first; the CPU stands last at 100."""
     automatic: ClassVar[bool] = False
-    """Whether the automatic chain takes it unasked. Only honoured for the providers that epkit brings."""
+    """Whether the automatic chain has it by default. Only for plugins in the distribution epkit: others, `openvino`
+    too, are in the chain if a config lists them under `automatic`."""
 
     devices: ClassVar[Devices] = Devices()
     """Which device a target's `device` means, and whose memory a session uses."""
     library: ClassVar[PluginLibrary | None] = None
     """The plugin library that ONNX Runtime loads it from; None for a provider that is built in."""
     warmup: ClassVar[WarmupNeed] = WarmupNeed()
-    """What the first requests would otherwise pay."""
+    """The runs it needs before a request takes its normal time."""
     caching: ClassVar[Caching] = Caching()
     """When it compiles, and how it keeps what it compiled."""
     capture: ClassVar[GraphCapture | None] = None
@@ -125,40 +127,40 @@ class Provider:
     """How epkit proves that it computes."""
 
     def probe(self) -> Availability:
-        """Say what only the plugin knows: libraries, driver, devices. Cheap, never raises, imports no ONNX Runtime.
+        """Check what only the plugin knows: libraries, driver, devices. Cheap, never raises, imports no ONNX Runtime.
 
-        That it computes is proven by epkit, in a child process.
+        epkit itself proves in a child process that the provider computes.
         """
         return Usable()
 
     def fingerprint(self) -> Sequence[str]:
         """List what the answer of `probe` depends on: library paths and times, driver, environment variables.
 
-        When one of these texts changes, epkit asks anew.
+        When one of these texts changes, epkit probes again.
         """
         return ()
 
     def hint(self, cause: str) -> str:
-        """Return the command that mends a failure whose cause ONNX Runtime gave as `cause`; empty when unknown."""
+        """Return the command that fixes a failure with ONNX Runtime's message `cause`, or ""."""
         return ""
 
     def check_options(self, options: Options, device: Device | None) -> str:
-        """Say in a sentence why the options do not go with the device; empty when they do."""
+        """Return in a sentence why the options and the device exclude each other, or ""."""
         return ""
 
     def check_inputs(self, options: Options, inputs: Mapping[str, Sequence[int | str | None] | None]) -> str:
-        """Say in a sentence why the options do not fit a model with these inputs (name to shape); empty when they do.
+        """Return in a sentence why the options do not fit a model with these inputs (name to shape), or "".
 
         A fixed dimension is an int, a dynamic one its name or None; an unknown rank is None.
         """
         return ""
 
     def always_sent(self, device: Device | None) -> Mapping[str, str]:
-        """Return the options that right results need, with the texts that are sent unless the user sets them."""
+        """Return the options whose defaults give wrong results, each with the text to send; what the user sets wins."""
         return {}
 
     def to_ort_options(self, options: Options, device: Device | None) -> dict[str, str]:
-        """Turn validated options into the texts that ONNX Runtime wants: each under its name, unless overridden."""
+        """Convert the options to ONNX Runtime's texts, each under its name; the device goes into `devices.option`."""
         sent = {name: _text(value) for name, value in options.written().items()}
         if self.devices.option is not None and device is not None:
             sent[self.devices.option] = str(device)
@@ -179,9 +181,9 @@ class Provider:
             session_options.add_provider(self.ort_name, dict(sent))
 
     def open(self, model: str | bytes, options: Options, create: Callable[[], Any]) -> Any:
-        """Open the session of a chain that has this provider: `create` makes it, with all providers of the chain.
+        """Wrap the creation of a session that has this provider: `create` returns it, with all providers of its chain.
 
-        `model` is a path or the model's bytes. What is returned is used in place of the session;
+        `model` is a path or the model's bytes. The return value is used in place of the session;
         `epkit.runtime.session_wrapper` helps.
         """
         return create()

@@ -54,9 +54,9 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     native_options: ClassVar[tuple[str, ...]] = ()
-    """Options that load native code; a config file that was found, not named, may not hold them."""
+    """Options that load native code; refused in a config file that epkit found by itself and the user did not name."""
     writing_options: ClassVar[tuple[str, ...]] = ()
-    """Options that name files to be written; a config file that was found, not named, may not hold them."""
+    """Options that name files to be written; refused in a config file that the user did not name."""
 
     extra: dict[str, str] = {}
     """Options newer than epkit, passed on unchecked as name and text."""
@@ -96,16 +96,16 @@ class Devices:
     memory: str = "cpu"
     """Where the buffers of a binding are: `cpu`, or the kind of device as PyTorch spells it: `cuda`, `webgpu`."""
     arena: Literal["cpu", "gpu"] | None = None
-    """Where it takes memory through ONNX Runtime's arena, which keeps what the largest run needed; None: it does not.
+    """Which memory arena of ONNX Runtime it allocates from; the arena keeps what the largest run needed. None: neither.
 
-    The largest shape is then warmed up first, and `shrink_above` gives back what the arena holds. `option` numbers the
-    device.
+    With an arena, the largest shape is warmed up first, and `shrink_above` gives back what the arena holds. The number
+    of the arena is the value of `option`, as in `gpu:0`.
     """
 
     def check(self, device: Device) -> str:
         """Return in a few words why `device` is invalid for this provider, or "".
 
-        Unless overridden, by `kinds`, else by `option`.
+        By default it must be one of `kinds`; without kinds, a number from 0 on if `option` is set; else there is none.
         """
         if self.kinds:
             return "" if device in self.kinds else f"must be one of {', '.join(self.kinds)}"
@@ -150,7 +150,7 @@ class PluginLibrary:
 
 @dataclass(frozen=True, slots=True)
 class WarmupNeed:
-    """What the first requests would otherwise pay for: how many runs, on which shapes, and why.
+    """The runs that a provider needs before a request takes its normal time: how many, on which shapes, and why.
 
     `shapes="each"` says that each new shape pays again; `steady`, that the runs go on, within bounds, until their times
     no longer fall. `WarmupNeed(runs=2, shapes="each", why="kernels are compiled for each shape")`.
@@ -182,20 +182,21 @@ class Caching:
     def with_dir(self, options: Options, device: Device | None, folder: Path | None) -> Options:
         """Return the options under which it keeps what it compiles in `folder`, and starts from what is there.
 
-        epkit gives each model, with all that its compiled form depends on, a folder of its own. None is for keeping
-        nothing, whatever the options ask for: a provider's own cache may know less of what makes it stale.
+        epkit gives each model, with all that its compiled form depends on, a folder of its own. If `folder`
+        is None, return options that keep nothing, even where the user turned the provider's own cache on: it may not
+        notice what makes its files stale.
         """
         return options
 
     def requested_dir(self, options: Options) -> str | None:
         """Return the folder in which the options themselves ask to keep what is compiled; None when they do not.
 
-        Empty when they ask for it and name no folder: then it is epkit's.
+        Return "" when they turn caching on without a folder: epkit then chooses one.
         """
         return None
 
     def check(self, options: Options) -> str:
-        """Return in a sentence why what these options compile cannot be kept in another folder, or ""."""
+        """Return in a sentence why epkit cannot cache what is compiled with these options, or ""."""
         return ""
 
     def fingerprint(self, device: Device | None) -> Sequence[str]:
@@ -233,7 +234,7 @@ class Limits:
     validates_output_shape: bool | None = None
     """Whether it refuses an output buffer of another shape than the result's; None: yes, and for a plugin library no.
 
-    Where it does not, bindings make such buffers once.
+    Where it does, a binding allocates its output buffers once and reuses them; else ONNX Runtime allocates in each run.
     """
 
 
@@ -252,7 +253,7 @@ class SelfTest:
     """How epkit proves in a child process that a provider computes: `SelfTest(networks=("mlp",), timeout_s=120)`."""
 
     networks: tuple[Network, ...] = ("convolutions", "mlp")
-    """The kinds of network that it is for: it is proven by a tiny one of the first kind, and held to one of each."""
+    """The kinds of network that it is for: the self-test runs a tiny one of the first, `epkit.testing` one of each."""
     proof: Proof | None = None
     """A better tiny model than epkit's own of its kind of network, where a provider needs one."""
     timeout_s: float = 60.0

@@ -29,7 +29,7 @@ _PLACES = {str(Path(__file__).parents[1]): "<checkout>", sys.prefix: "<python>"}
 _TEMPORARY = re.compile(rf"{re.escape(tempfile.gettempdir())}/[^\s'\":,;)]*/")
 
 _LONG = re.compile(r"\d{12,}")
-_INSTALLED = re.compile(r"(known here|installed|these compile): .*")
+_INSTALLED = re.compile(r"(known here|known|installed|these compile): .*")
 _FREE = re.compile(r"\S+ [KMGT]iB of memory(?= (is|are) free)")
 
 _updated: dict[str, dict[str, set[str]]] | None = None

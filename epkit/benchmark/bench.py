@@ -119,7 +119,7 @@ def bench(
             request, cases, runs[: len(wanted)], before, registry, file=file, budget=time_left, progress=progress
         )
         run.notes.extend(written.ignored)
-        return _measure(run, folder, settings=runs[len(wanted) :], inputs=contents.inputs, operators=operators)
+        return _run_all(run, folder, settings=runs[len(wanted) :], inputs=contents.inputs, operators=operators)
 
 
 def bench_calls(
@@ -150,10 +150,10 @@ def bench_calls(
     file = None if output is None else Path(output)
     run = BenchmarkRun(request, [Case("", {})], runs, look(), discover(), file=file, progress=progress)
     with make_scratch_folder() as folder:
-        return _measure(run, folder)
+        return _run_all(run, folder)
 
 
-def _measure(
+def _run_all(
     run: BenchmarkRun,
     folder: Path,
     *,
@@ -173,10 +173,10 @@ def _measure(
         describe_cases(run, inputs)
         unfinished = stack.enter_context(contextlib.ExitStack())
         unfinished.callback(run.save)
-        plan = _plan(run, folder, operators)
+        plan = _compare_and_plan(run, folder, operators)
         if add_cpu_settings(run, settings):
             run_pilots(run, folder)
-            plan = _plan(run, folder, operators)
+            plan = _compare_and_plan(run, folder, operators)
         _run_rounds(run, plan)
         if not run.blocks and run.active:
             run.notes.append("the time was over before anything could be measured; give more with --budget")
@@ -191,7 +191,7 @@ def _measure(
     return run.save(complete=True)
 
 
-def _plan(run: BenchmarkRun, folder: Path, operators: bool) -> Round | None:
+def _compare_and_plan(run: BenchmarkRun, folder: Path, operators: bool) -> Round | None:
     """Compare the outputs of the pilot runs, and plan the first round of the candidates that agree."""
     compare_outputs(run.candidates, folder, tolerance_of(run.request.tolerance))
     run.save()

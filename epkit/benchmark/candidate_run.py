@@ -12,7 +12,7 @@ from epkit.benchmark.document import Candidate, Process, Warmup
 from epkit.benchmark.operators.profile import Operators
 from epkit.benchmark.process import Reply, WorkerFailed, WorkerProcess
 from epkit.parity.agreement import Agreement
-from epkit.session.fault import Fault
+from epkit.session.fault import WorkerFault
 from epkit.session.request import PlannedTarget
 from epkit.session.settings import list_settings
 
@@ -30,7 +30,7 @@ class CandidateRun:
     compiles: bool = False
     """Whether its provider may keep what it compiles, and start from that."""
     planned: PlannedTarget | None = None
-    fault: Fault | None = None
+    fault: WorkerFault | None = None
     opened: Reply = field(default_factory=dict)
     """The reply of its first process to `open`."""
     warmups: Sequence[Mapping[str, Any]] = ()

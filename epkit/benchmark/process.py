@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 from epkit._system.process import Child
 from epkit.errors import RunError
-from epkit.session.fault import Fault, lost, told
+from epkit.session.fault import WorkerFault, lost, read_fault
 
 WORKER = "epkit.benchmark.worker"
 LEAST_LIMIT_S = 8.0
@@ -33,7 +33,7 @@ _DOING: Mapping[Command, str] = {
 class WorkerFailed(Exception):
     """The worker crashed, timed out or reported an error: `fault`."""
 
-    def __init__(self, fault: Fault) -> None:
+    def __init__(self, fault: WorkerFault) -> None:
         super().__init__(fault.reason)
         self.fault = fault
 
@@ -48,7 +48,7 @@ class WorkerProcess:
         try:
             self._child = Child(WORKER)
         except RunError as error:
-            raise WorkerFailed(Fault("failed", type(error).__name__, error.message, error.hint)) from error
+            raise WorkerFailed(WorkerFault("failed", type(error).__name__, error.message, error.hint)) from error
 
     @property
     def pid(self) -> int:
@@ -66,7 +66,7 @@ class WorkerProcess:
         reply: Reply | None = self._child.receive(limit)
         if reply is None:
             raise WorkerFailed(self._no_reply(command, limit))
-        fault = told(reply)
+        fault = read_fault(reply)
         if fault is not None:
             raise WorkerFailed(fault)
         self._child.pause()
@@ -95,7 +95,7 @@ class WorkerProcess:
         """End the process."""
         self._child.end()
 
-    def _no_reply(self, command: Command, limit: float) -> Fault:
+    def _no_reply(self, command: Command, limit: float) -> WorkerFault:
         fault = lost(self._child, _DOING[command], self._name)
         if not self._child.timed_out:
             return fault

@@ -36,7 +36,7 @@ from epkit.benchmark.schedule import (
     processes_that_fit,
 )
 from epkit.benchmark.statistics.quantiles import DISCARDED_PASSES
-from epkit.session.fault import Fault
+from epkit.session.fault import WorkerFault
 
 ON_ONE_CORE = BLOCK_S, 0.0
 ENOUGH_PROCESSES = 4
@@ -60,7 +60,7 @@ def first_round(run: BenchmarkRun) -> Round | None:
         )
         each = sum(candidate.adding_s + LEAST_PASSES * candidate.run_s for candidate in active)
         needed = 2 * (run.budget.seconds - run.budget.reserved_s) - run.budget.left + ENOUGH_PROCESSES * each
-        slowest.fault = Fault("failed", "", reason, f"--budget {10 * math.ceil(needed / 10)}")
+        slowest.fault = WorkerFault("failed", "", reason, f"--budget {10 * math.ceil(needed / 10)}")
 
 
 def _cost(candidate: CandidateRun) -> float:

@@ -87,6 +87,7 @@ class Worker:
             return error_reply(error)
 
     def _open(self, message: Message) -> Reply:
+        """Open the model, and run each case once: `first_run_s`. `_block` makes the runs that are compared."""
         self._callers = message["callers"]
         reply = self._open_call(message["call"]) if "call" in message else self._open_target(message)
         firsts = []
@@ -195,14 +196,14 @@ class Worker:
         The runs are those of all callers, in the order in which they ended.
         """
         if self._callers == 1:
-            return _in_order(_timed(calls[0], seconds, lead))
+            return _in_order(_time_calls(calls[0], seconds, lead))
         found: list[Timed] = [([], [])] * self._callers
         faults: list[Exception] = []
 
         def caller(at: int) -> None:
             try:
                 together.wait()
-                found[at] = _timed(calls[at], seconds, lead)
+                found[at] = _time_calls(calls[at], seconds, lead)
             except Exception as error:  # noqa: BLE001 - raised again below, in the thread that answers
                 faults.append(error)
 
@@ -265,7 +266,7 @@ def _by_position(outputs: object) -> Mapping[str, object]:
     return {str(place): part for place, part in enumerate(parts)}
 
 
-def _timed(call: Call, seconds: float, lead: float) -> Timed:
+def _time_calls(call: Call, seconds: float, lead: float) -> Timed:
     """Call for so long, once at least, after a lead; return the end of each call, and its seconds."""
     clock = time.perf_counter
     leading: list[tuple[float, float]] = []

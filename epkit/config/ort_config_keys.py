@@ -1,4 +1,4 @@
-"""Which config entries does an ONNX Runtime session know, and what may each of them hold?
+"""List the config entries that an ONNX Runtime session knows, and the values that each may hold.
 
 ONNX Runtime ignores a key that it does not know and most values that make no sense, and a few such values end the
 process (`mlas.kleidiai.conv_igemm_max_work = "x"`). So each key of ONNX Runtime 1.31 stands here with its type.

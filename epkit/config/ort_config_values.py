@@ -1,4 +1,4 @@
-"""How may the value of a config entry be written, and which text does ONNX Runtime get for it?"""
+"""Convert the value of a config entry to the text that ONNX Runtime gets for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which keys may a `[targets.<name>]` table have, and which values?"""
+"""Define the keys of a `[targets.<name>]` table, and their values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be set on a session, and what does ONNX Runtime accept?
+"""Define what can be set on a session, and check that ONNX Runtime accepts it.
 
 What ONNX Runtime would refuse is an error here, with the key in it; what it would silently ignore is one of `notes()`.
 """

@@ -1,4 +1,4 @@
-"""What does a target mean?
+"""Build a target from the configuration.
 
 Turns what was written into a `Target`: an ordered chain of providers with every option of every one of them validated,
 before anything is probed.
@@ -94,9 +94,9 @@ def read(
         # Who asks for something else need not read of them.
         built_in = BUILT_IN if name.startswith(CPU) else ()
         known = {*registry.providers, *config.targets, *built_in}
-        told = f"no target or provider is named {name!r}{registry.shortfall()}"
+        message = f"no target or provider is named {name!r}{registry.shortfall()}"
         own = _own_name(name, registry) or nearest(name, known, what="known here")
-        raise UnknownTarget(told, hint="; ".join((own, *config.ignored)))
+        raise UnknownTarget(message, hint="; ".join((own, *config.ignored)))
     bare: Table = {"provider": Value(name, "call"), "strict": Value(True, "epkit: a bare provider name is strict")}
     return _from_table(name, f"{why}: the provider itself, strictly", merge(bare, call), registry, config)
 
@@ -109,7 +109,7 @@ def _own_name(name: str, registry: Registry) -> str:
 
 def _rewritten(given: object, registry: Registry) -> str:
     """Return how to write what was given as ONNX Runtime wants it: a list of providers, a SessionOptions."""
-    if isinstance(given, list | tuple) and given and all(isinstance(one, str) for one in given):
+    if isinstance(given, list | tuple) and given and all(isinstance(name, str) for name in given):
         own = {provider.ort_name: provider.name for provider in registry.providers.values()}
         names = [own.get(name, name) for name in given if own.get(name, name) != CPU]
         if len(names) < 2:
@@ -144,8 +144,8 @@ def _check_names(config: Config, registry: Registry) -> None:
             )
         for key in table:
             if key not in keys:
-                told = f"{config.place}: targets.{name} has an unknown key {key!r}"
-                raise ConfigError(told, hint=_place_of(key) or nearest(key, keys))
+                message = f"{config.place}: targets.{name} has an unknown key {key!r}"
+                raise ConfigError(message, hint=_place_of(key) or nearest(key, keys))
     for name in config.automatic.value if isinstance(config.automatic.value, tuple) else ():
         registry.get(name)
 
@@ -186,7 +186,7 @@ def _from_table(name: str, why: str, table: Table, registry: Registry, config: C
     where = f"target {name!r}"
     written = validated(TargetTable, table, where)
     names = _chain(where, written)
-    chain = tuple(_candidate(where, registry.get(one), names, written, table) for one in names)
+    chain = tuple(_candidate(where, registry.get(name), names, written, table) for name in names)
     session_options = validated(
         SessionOptions, _at(table, ("session_options",)), where, ("session_options",), subject="session option"
     )
@@ -229,8 +229,8 @@ def _candidate(
     if misfit:
         raise ConfigError(f"{origin_of(own, ()) or where}: {misfit}")
     if written.cache is False and call_plugin(provider.caching.requested_dir, options) is not None:
-        told = f"{where} says cache = false, and the options of {provider.name} ask for a cache"
-        raise ConfigError(told, hint="drop one of the two")
+        message = f"{where} says cache = false, and the options of {provider.name} ask for a cache"
+        raise ConfigError(message, hint="drop one of the two")
     switch = provider.capture.option if provider.capture is not None else None
     if switch is not None and options.written().get(switch):
         return replace(candidate, options=options.model_copy(update={switch: None}), captures=True)
@@ -247,15 +247,15 @@ def _check_found(chain: Sequence[ConfiguredProvider], table: Table, config: Conf
     risky += [
         (("session_options", entries, key), _WRITES) for key in WRITING_ENTRIES for entries in ("config", "extra")
     ]
-    for at, one in enumerate(chain):
-        own: tuple[str, ...] = ("options_for", one.name) if at else ("options",)
-        for key, what in _risks(one.provider.options):
+    for at, candidate in enumerate(chain):
+        own: tuple[str, ...] = ("options_for", candidate.name) if at else ("options",)
+        for key, what in _risks(candidate.provider.options):
             risky += [((*own, key), what), ((*own, "extra", key), what)]
     for path, what in risky:
         value = _at(table, path[:-1]).get(path[-1])
         if isinstance(value, Value) and value.value and value.origin.startswith(f"{config.place}: "):
-            told = f"{value.origin} {what}, and nobody named that file: it may have come with a download"
-            raise ConfigError(told, hint=f"--config {config.place}, or: export EPKIT_CONFIG={config.place}")
+            message = f"{value.origin} {what}, and nobody named that file: it may have come with a download"
+            raise ConfigError(message, hint=f"--config {config.place}, or: export EPKIT_CONFIG={config.place}")
 
 
 def _risks(holder: type[SessionOptions | Options]) -> list[tuple[str, str]]:
@@ -294,9 +294,9 @@ def arenas(chain: Sequence[ConfiguredProvider], session_options: SessionOptions)
     # that it is told of does not exist.
     cpu = ("cpu:0",) if session_options.enable_cpu_mem_arena is not False else ()
     others = [
-        f"{one.provider.devices.arena}:{one.sent.get(one.provider.devices.option or '', '0')}"
-        for one in chain
-        if one.provider.devices.arena not in (None, "cpu")
+        f"{candidate.provider.devices.arena}:{candidate.sent.get(candidate.provider.devices.option or '', '0')}"
+        for candidate in chain
+        if candidate.provider.devices.arena not in (None, "cpu")
     ]
     return tuple(dict.fromkeys((*cpu, *others)))
 

@@ -1,4 +1,4 @@
-"""What is wrong with what was written?
+"""Describe what is wrong with a configuration.
 
 pydantic finds the fault; this turns it into one sentence that names the place, the key, what would have been valid and
 the nearest spelling.
@@ -44,8 +44,8 @@ def validated(model: type[Model], table: Table, where: str, path: Sequence[str] 
         )
         message, hint = f"must not be {fault['input']!r}", near
     else:
-        told = _lowered(fault["msg"]).replace("valid tuple", "list").replace("valid dictionary", "table")
-        message, hint = f"{told}, not {fault['input']!r}", ""
+        message = _lowered(fault["msg"]).replace("valid tuple", "list").replace("valid dictionary", "table")
+        message, hint = f"{message}, not {fault['input']!r}", ""
     if not location:
         origin = ""  # the fault is in how the values go together
     place = origin if key and origin.endswith(key) else ": ".join(filter(None, (origin or where, key)))

@@ -1,4 +1,4 @@
-"""Do the outputs agree with those of the reference?"""
+"""Decide whether outputs agree with those of the reference."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Agreement:
             "told": self.told,
             "max_abs": self.max_abs,
             "share": self.share,
-            "outputs": [one.as_json() for one in self.outputs],
+            "outputs": [output.as_json() for output in self.outputs],
         }
 
 
@@ -69,23 +69,23 @@ def judged(
     moved: Mapping[str, float] | None = None,
 ) -> Agreement:
     """Judge what was measured; `left_out` says why there is nothing of some outputs."""
-    found = tuple(judge(one, tolerance, (moved or {}).get(one.output, 0.0)) for one in metrics)
-    wrong = [one for one in found if not one.agree]
+    found = tuple(judge(metric, tolerance, (moved or {}).get(metric.output, 0.0)) for metric in metrics)
+    wrong = [output for output in found if not output.agree]
     reasons = "".join(f"; {output}: {why}" for output, why in left_out.items())
-    largest = max(found, key=lambda one: one.metrics.share or 0.0, default=None)
+    largest = max(found, key=lambda output: output.metrics.share or 0.0, default=None)
     if wrong:
         more = f", and {len(wrong) - 1} more outputs differ" if len(wrong) > 1 else ""
-        told = f"differs from {name}: {wrong[0].told}{more}"
+        message = f"differs from {name}: {wrong[0].told}{more}"
     elif largest is None:
         return incomparable(name, "there is no output that can be" + reasons)
     else:
-        told = f"agrees with {name}: {largest.told}"
+        message = f"agrees with {name}: {largest.told}"
     return Agreement(
         name,
         bool(found) and not wrong,
-        told + reasons,
-        max((one.metrics.max_abs for one in found if one.metrics.max_abs is not None), default=None),
-        max((one.metrics.share for one in found if one.metrics.share is not None), default=None),
+        message + reasons,
+        max((output.metrics.max_abs for output in found if output.metrics.max_abs is not None), default=None),
+        max((output.metrics.share for output in found if output.metrics.share is not None), default=None),
         found,
     )
 

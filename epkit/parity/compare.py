@@ -21,11 +21,11 @@ from epkit.parity.conditioning import Conditioning, conditioning
 from epkit.parity.divergence import Divergence, Tensors, tensors, trace
 from epkit.parity.feed import feed
 from epkit.parity.outputs import NOTHING, read, tell_nothing
-from epkit.parity.process import Ran, Task, run
+from epkit.parity.process import ComparisonTask, TargetRun, run
 from epkit.parity.result import Comparison, Judgement, Row
 from epkit.parity.tolerance import AUTO, Tolerance, determined, judge, tolerance_of
 from epkit.runtime.configured import CPU
-from epkit.session.fault import Fault, raise_common_fault
+from epkit.session.fault import WorkerFault, raise_common_fault
 from epkit.session.request import (
     OpenRequest,
     PlannedTarget,
@@ -75,7 +75,7 @@ def compare(
     sha256 = digest_model(contents)
     candidates = plan_targets(wanted, registry, refresh=refresh)
     with make_scratch_folder() as folder:
-        task = Task(
+        task = ComparisonTask(
             request.for_child(folder),
             weights=_weights(contents, external_folder(*wanted)),
             feed=given,
@@ -86,8 +86,8 @@ def compare(
         for candidate in candidates:
             found.append(run(candidate, task))
             task = _settled(task, found[-1])
-        raise_common_fault([one if isinstance(one, Fault) else None for one in found])
-        first = next((at for at, one in enumerate(found) if isinstance(one, Ran)), 0)
+        raise_common_fault([result if isinstance(result, WorkerFault) else None for result in found])
+        first = next((at for at, result in enumerate(found) if isinstance(result, TargetRun)), 0)
 
         def cpu() -> PlannedTarget:
             return plan_target(strictly(read_target(CPU, written, registry)), registry)
@@ -98,7 +98,7 @@ def compare(
             for at, (candidate, one) in enumerate(zip(candidates, found, strict=True))
         )
     reference = found[first]
-    ran = reference if isinstance(reference, Ran) else None
+    ran = reference if isinstance(reference, TargetRun) else None
     return Comparison(
         model="given as bytes" if isinstance(contents.source, bytes) else str(contents.source),
         model_sha256=sha256,
@@ -106,14 +106,14 @@ def compare(
         rows=rows,
         tolerance=within,
         inputs=ran.inputs if ran else (),
-        seeds=tuple(one.seed for one in ran.runs) if ran else (),
+        seeds=tuple(run.seed for run in ran.runs) if ran else (),
         notes=(*written.ignored, *(_notes(ran, seeds, contents) if ran else ())),
     )
 
 
-def _settled(task: Task, found: Ran | Fault) -> Task:
+def _settled(task: ComparisonTask, found: TargetRun | WorkerFault) -> ComparisonTask:
     """Give all that follow the sizes with which the first has run."""
-    if isinstance(found, Fault) or task.feed.assumed is not None:
+    if isinstance(found, WorkerFault) or task.feed.assumed is not None:
         return task
     return replace(task, feed=replace(task.feed, assumed=found.assumed))
 
@@ -125,75 +125,81 @@ def _weights(contents: Model, named: str | None) -> str:
     return str(Path(named or beside).absolute())
 
 
-def _notes(ran: Ran, seeds: int, contents: Model) -> list[str]:
+def _notes(ran: TargetRun, seeds: int, contents: Model) -> list[str]:
     notes = []
     if ran.assumed:
         notes.append(describe_assumed(ran.assumed, contents.inputs))
-    made_up = [str(one["name"]) for one in ran.inputs if one["origin"] == "made up"]
+    made_up = [str(tensor["name"]) for tensor in ran.inputs if tensor["origin"] == "made up"]
     if made_up and len(ran.runs) < seeds:
         sets = "only one set was" if len(ran.runs) == 1 else f"only {len(ran.runs)} sets were"
-        told = f"inputs of integers and texts are made up as the same for every seed, so {sets} compared"
-        notes.append(f"{told}: give --input for {', '.join(made_up)}")
+        message = f"inputs of integers and texts are made up as the same for every seed, so {sets} compared"
+        notes.append(f"{message}: give --input for {', '.join(made_up)}")
     return notes
 
 
-def _row(candidate: PlannedTarget, found: Ran | Fault, reference: Ran | Fault | None, looking: _Looking) -> Row:
+def _row(
+    candidate: PlannedTarget,
+    found: TargetRun | WorkerFault,
+    reference: TargetRun | WorkerFault | None,
+    looking: _Looking,
+) -> Row:
     """Make a target's row; without a reference, it is the reference itself."""
-    if isinstance(found, Fault):
+    if isinstance(found, WorkerFault):
         return Row(candidate.name, candidate.plan.target.first.name, fault=found)
     row = Row(candidate.name, found.provider, found.summary, notes=found.notes)
-    if not isinstance(reference, Ran):
+    if not isinstance(reference, TargetRun):
         return row
     name = looking.reference.name
     runs = tuple(_judgements(name, reference, found, looking.within))
-    wrong = [one for one in runs if not one.agreement.agree]
-    if not wrong and all(tell_nothing(read(one.file)) for one in reference.runs):
-        told = incomparable(name, NOTHING).told
-        return replace(row, verdict="differ", told=f"{told}; give --input", runs=runs)
+    wrong = [comparison for comparison in runs if not comparison.agreement.agree]
+    if not wrong and all(tell_nothing(read(run.file)) for run in reference.runs):
+        message = incomparable(name, NOTHING).told
+        return replace(row, verdict="differ", told=f"{message}; give --input", runs=runs)
     if not wrong:
-        largest = max(runs, key=lambda one: one.agreement.share or 0.0)
+        largest = max(runs, key=lambda comparison: comparison.agreement.share or 0.0)
         return replace(row, verdict="agree", told=largest.agreement.told, runs=runs)
     worst = max(wrong, key=_how_wrong)
     if not worst.agreement.outputs:
         return replace(row, verdict="differ", told=worst.agreement.told, runs=runs)
     divergence, measured, notes = looking.at(candidate, worst)
     row = replace(row, divergence=divergence, conditioning=measured, notes=(*row.notes, *notes))
-    runs = tuple(_conditioned(one, measured, looking.within) for one in runs)
-    wrong = [one for one in runs if not one.agreement.agree]
+    runs = tuple(_conditioned(comparison, measured, looking.within) for comparison in runs)
+    wrong = [comparison for comparison in runs if not comparison.agreement.agree]
     if not wrong:
-        told = f"{max(runs, key=_how_wrong).agreement.told}: as far as this model allows"
-        return replace(row, verdict="agree", told=told, runs=runs)
-    told = f"{max(wrong, key=_how_wrong).agreement.told}; so in {len(wrong)} of {len(runs)} sets of inputs"
+        message = f"{max(runs, key=_how_wrong).agreement.told}: as far as this model allows"
+        return replace(row, verdict="agree", told=message, runs=runs)
+    message = f"{max(wrong, key=_how_wrong).agreement.told}; so in {len(wrong)} of {len(runs)} sets of inputs"
     if _arbitrary(worst.agreement, divergence, measured):
-        return replace(row, verdict="ill-conditioned", told=told, runs=runs)
-    return replace(row, verdict="differ", told=told, runs=runs)
+        return replace(row, verdict="ill-conditioned", told=message, runs=runs)
+    return replace(row, verdict="differ", told=message, runs=runs)
 
 
-def _judgements(name: str, reference: Ran, found: Ran, within: Tolerance) -> Iterator[Judgement]:
-    for one, other in zip(reference.runs, found.runs, strict=False):
-        if one.inputs_sha256 != other.inputs_sha256:
-            yield Judgement(one.seed, one.inputs_sha256, incomparable(name, "its session wants other inputs"))
+def _judgements(name: str, reference: TargetRun, found: TargetRun, within: Tolerance) -> Iterator[Judgement]:
+    for expected, other in zip(reference.runs, found.runs, strict=False):
+        if expected.inputs_sha256 != other.inputs_sha256:
+            yield Judgement(expected.seed, expected.inputs_sha256, incomparable(name, "its session wants other inputs"))
         else:
-            yield Judgement(one.seed, one.inputs_sha256, agreement(name, read(one.file), read(other.file), within))
+            agreed = agreement(name, read(expected.file), read(other.file), within)
+            yield Judgement(expected.seed, expected.inputs_sha256, agreed)
 
 
-def _how_wrong(one: Judgement) -> float:
+def _how_wrong(judgement: Judgement) -> float:
     # Without a share there is a NaN, an infinity, another shape or another number of outputs.
-    return math.inf if one.agreement.share is None else one.agreement.share
+    return math.inf if judgement.agreement.share is None else judgement.agreement.share
 
 
-def _conditioned(one: Judgement, measured: Conditioning | None, within: Tolerance) -> Judgement:
+def _conditioned(judgement: Judgement, measured: Conditioning | None, within: Tolerance) -> Judgement:
     """Judge again, with what is known of the model."""
-    if measured is None or not one.agreement.outputs:
-        return one
-    metrics = [each.metrics for each in one.agreement.outputs]
+    if measured is None or not judgement.agreement.outputs:
+        return judgement
+    metrics = [each.metrics for each in judgement.agreement.outputs]
     moved = {each.output: measured.share(each.output) for each in metrics}
-    return replace(one, agreement=judged(one.agreement.reference, metrics, {}, within, moved))
+    return replace(judgement, agreement=judged(judgement.agreement.reference, metrics, {}, within, moved))
 
 
 def _arbitrary(wrong: Agreement, divergence: Divergence | None, measured: Conditioning | None) -> bool:
     """Whether rounding makes the outputs that differ arbitrary, and explains the first tensor that does."""
-    apart = [one.metrics.output for one in wrong.outputs if not one.agree]
+    apart = [output.metrics.output for output in wrong.outputs if not output.agree]
     if measured is None or any(determined(measured.share(name)) for name in apart):
         return False
     first = None if divergence is None else divergence.metrics
@@ -207,7 +213,12 @@ class _Looking:
     """What it takes to look into the model where outputs differ."""
 
     def __init__(
-        self, contents: Model, reference: PlannedTarget, task: Task, within: Tolerance, cpu: Callable[[], PlannedTarget]
+        self,
+        contents: Model,
+        reference: PlannedTarget,
+        task: ComparisonTask,
+        within: Tolerance,
+        cpu: Callable[[], PlannedTarget],
     ) -> None:
         self.reference = reference
         self.within = within
@@ -227,7 +238,7 @@ class _Looking:
             self._tensors = tensors(self._contents, self._cpu, task)
         divergence = trace(self._tensors, (self.reference, candidate), task, self.within)
         measured = conditioning(self._tensors, self._cpu, task, (divergence.tensor,) if divergence.tensor else ())
-        if isinstance(measured, Fault):
+        if isinstance(measured, WorkerFault):
             note = f"how far rounding moves the outputs was not measured on the CPU: {measured.reason}"
             return divergence, None, (note,)
         return divergence, measured, ()

@@ -1,4 +1,4 @@
-"""How far does rounding alone move what a model computes?
+"""Measure how far rounding alone moves what a model computes.
 
 On the CPU, the result of every operator is moved by up to one rounding step of its dtype, at random in each element,
 and the model runs several times. Correct providers round differently, so nobody can ask them to agree better than these
@@ -15,9 +15,9 @@ from epkit.model.edit import ROUNDING_STEPS, add_outputs, add_rounding_noise
 from epkit.parity.agreement import measured
 from epkit.parity.divergence import Tensors, changed
 from epkit.parity.outputs import read
-from epkit.parity.process import Ran, Task, run
+from epkit.parity.process import ComparisonTask, TargetRun, run
 from epkit.parity.tolerance import of_largest
-from epkit.session.fault import Fault
+from epkit.session.fault import WorkerFault
 from epkit.session.request import PlannedTarget
 
 DRAWS = 4
@@ -47,17 +47,19 @@ class Conditioning:
         return math.inf if found is None else found
 
 
-def conditioning(found: Tensors, cpu: PlannedTarget, task: Task, extra: Sequence[str] = ()) -> Conditioning | Fault:
+def conditioning(
+    found: Tensors, cpu: PlannedTarget, task: ComparisonTask, extra: Sequence[str] = ()
+) -> Conditioning | WorkerFault:
     """Measure how far rounding moves the outputs, and the tensors named in `extra`, for the first seed of the task."""
-    dtypes = {name: one["dtype"] for name, one in found.described.items() if name in found.makers}
+    dtypes = {name: tensor["dtype"] for name, tensor in found.described.items() if name in found.makers}
     moving = {name: dtype for name, dtype in dtypes.items() if dtype in ROUNDING_STEPS}
     named = [name for name in extra if name not in found.outputs]
     contents = add_outputs(add_rounding_noise(found.contents, moving, task.seeds[0]), named)
     with changed(task, contents, seeds=task.seeds[:1] * DRAWS, repeats=True) as drawing:
         ran = run(cpu, drawing)
-        if not isinstance(ran, Ran):
+        if not isinstance(ran, TargetRun):
             return ran
-        draws = [read(one.file) for one in ran.runs]
+        draws = [read(run.file) for run in ran.runs]
     moved: dict[str, float | None] = {}
     for draw in draws[1:]:
         for metrics in measured(draws[0], draw):

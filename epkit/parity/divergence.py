@@ -1,4 +1,4 @@
-"""Which tensor of the graph is the first that two targets compute differently?
+"""Find the first tensor of the graph that two targets compute differently.
 
 The tensors between the nodes are made outputs of the model, a group at a time so that memory stays bounded, and both
 targets run what comes of it. A provider that fuses nodes cannot fuse across an output: what it computes then may differ
@@ -21,7 +21,7 @@ from epkit.model.types import BITS
 from epkit.parity.agreement import measured
 from epkit.parity.metrics import Metrics, measure
 from epkit.parity.outputs import Outputs, read
-from epkit.parity.process import Ran, Task, run
+from epkit.parity.process import ComparisonTask, TargetRun, run
 from epkit.parity.tolerance import Tolerance, judge, of_largest
 from epkit.session.request import EXTERNAL_FOLDER, PlannedTarget
 
@@ -72,29 +72,29 @@ class Tensors:
     def size(self, name: str) -> int:
         """Return the bytes of a tensor, a guess where they are not known."""
         found = self.described.get(name)
-        if found is None or not all(isinstance(one, int) for one in found["shape"]):
+        if found is None or not all(isinstance(size, int) for size in found["shape"]):
             return UNKNOWN_BYTES
         elements: int = prod(found["shape"])
         return elements * BITS.get(found["dtype"], 64) // 8
 
 
-def tensors(model: Model, candidate: PlannedTarget, task: Task) -> Tensors:
+def tensors(model: Model, candidate: PlannedTarget, task: ComparisonTask) -> Tensors:
     """Find the tensors of a model, and ask ONNX Runtime on a target what they are, without running it."""
     contents = model.source if isinstance(model.source, bytes) else model.source.read_bytes()
-    found = find_dependent_nodes(contents, [one.name for one in model.inputs])
+    found = find_dependent_nodes(contents, [tensor.name for tensor in model.inputs])
     used = {name for node in found for name in node.inputs}
-    outputs = frozenset(one.name for one in model.outputs)
+    outputs = frozenset(output.name for output in model.outputs)
     # What nobody reads is an output that was left out, or a mask that only training wants.
     wanted = [name for node in found for name in node.outputs if node.operator not in ALIASES and name in used]
     makers = {name: node for node in found for name in node.outputs if name in outputs or name in wanted}
-    with changed(task, add_outputs(contents, [one for one in wanted if one not in outputs]), seeds=()) as opening:
+    with changed(task, add_outputs(contents, [name for name in wanted if name not in outputs]), seeds=()) as opening:
         asked = run(candidate, opening)
-    described = {one["name"]: one for one in asked.outputs} if isinstance(asked, Ran) else {}
+    described = {tensor["name"]: tensor for tensor in asked.outputs} if isinstance(asked, TargetRun) else {}
     return Tensors(contents, makers, outputs, described)
 
 
 @contextlib.contextmanager
-def changed(task: Task, contents: bytes, **changes: Any) -> Iterator[Task]:
+def changed(task: ComparisonTask, contents: bytes, **changes: Any) -> Iterator[ComparisonTask]:
     """Give the task for a model that was changed; its files are gone afterwards."""
     with tempfile.TemporaryDirectory(dir=task.folder) as folder:
         session_options = {"config": {EXTERNAL_FOLDER: task.weights}} if task.weights else None
@@ -102,7 +102,7 @@ def changed(task: Task, contents: bytes, **changes: Any) -> Iterator[Task]:
         yield replace(task, request=request, altered=True, folder=Path(folder), **changes)
 
 
-def trace(found: Tensors, sides: Sequence[PlannedTarget], task: Task, tolerance: Tolerance) -> Divergence:
+def trace(found: Tensors, sides: Sequence[PlannedTarget], task: ComparisonTask, tolerance: Tolerance) -> Divergence:
     """Find the first tensor that differs between two targets, for the first seed of the task."""
     strict = replace(tolerance, conditioned=False)
     exposing = [_Exposing(side, task, found.contents) for side in sides]
@@ -126,18 +126,20 @@ def trace(found: Tensors, sides: Sequence[PlannedTarget], task: Task, tolerance:
             break
     skipped = tuple(dict.fromkeys(name for each in exposing for name in each.skipped))
     if first is None:
-        told = f"none of the {compared} tensors compared differs"
+        message = f"none of the {compared} tensors compared differs"
         if not reproduced:
-            told += ", nor do the outputs once these are outputs too: the difference comes of fusing nodes"
-        return Divergence(compared, reproduced, told, skipped=skipped)
+            message += ", nor do the outputs once these are outputs too: the difference comes of fusing nodes"
+        return Divergence(compared, reproduced, message, skipped=skipped)
     node = found.makers[first.output]
     reads = {name: shares[name] for name in node.inputs if name in shares and name != first.output}
-    told = f"the first tensor that differs is {first.output}, of {node.label}"
+    message = f"the first tensor that differs is {first.output}, of {node.label}"
     if first.share is not None:
-        told += f", by {of_largest(first.share)}"
-    told += f"; what it reads differs by {max(reads.values()):.1e} at most" if reads else "; what it reads is the same"
+        message += f", by {of_largest(first.share)}"
+    message += (
+        f"; what it reads differs by {max(reads.values()):.1e} at most" if reads else "; what it reads is the same"
+    )
     return Divergence(
-        *(compared, reproduced, told, first.output, node.name, node.operator, first, reads),
+        *(compared, reproduced, message, first.output, node.name, node.operator, first, reads),
         skipped=skipped,
     )
 
@@ -159,7 +161,7 @@ def groups(found: Tensors) -> Iterator[list[str]]:
 class _Exposing:
     """One target, which runs the model with some of its tensors as outputs."""
 
-    def __init__(self, candidate: PlannedTarget, task: Task, contents: bytes) -> None:
+    def __init__(self, candidate: PlannedTarget, task: ComparisonTask, contents: bytes) -> None:
         self.skipped: list[str] = []
         self._candidate, self._task, self._contents = candidate, task, contents
         self._openings = 0
@@ -176,7 +178,7 @@ class _Exposing:
         self._openings += 1
         with changed(self._task, add_outputs(self._contents, names)) as task:
             found = run(self._candidate, task)
-            if isinstance(found, Ran):
+            if isinstance(found, TargetRun):
                 return read(found.runs[0].file)
         if len(names) < 2 or found.kind not in REFUSALS:
             self.skipped.extend(names)

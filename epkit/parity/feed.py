@@ -37,7 +37,7 @@ class Feed:
 
 def read(files: Mapping[str, str], inputs: Sequence[TensorInfo]) -> dict[str, object]:
     """Read the file of each input; raises InputError."""
-    dtypes = {one.name: one.dtype for one in inputs}
+    dtypes = {tensor.name: tensor.dtype for tensor in inputs}
     return {name: array_files.read_input(Path(file), dtypes.get(name, "")) for name, file in files.items()}
 
 
@@ -51,11 +51,11 @@ def feed(
     if model.is_parsed:
         check_sizes(model.inputs, sizes)
     paths = check_mapping(files, "inputs", "give a mapping from the names of inputs to .npy files").values()
-    if not all(isinstance(one, str | os.PathLike) for one in paths):
+    if not all(isinstance(path, str | os.PathLike) for path in paths):
         raise ConfigError("inputs holds what is no path", hint="write the array with numpy.save, and give the file")
     given = read(files, model.inputs)
     if model.is_parsed:
-        wanted = [one for one in model.inputs if one.name in given]
+        wanted = [tensor for tensor in model.inputs if tensor.name in given]
         known = wanted if len(wanted) == len(given) else model.inputs
         Inputs(known, cast=any(target.cast for target in targets)).feed(given)
     dimensions: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""How far are two arrays apart?
+"""Measure how far two arrays are apart.
 
 Measured, not judged: what is near enough is decided in `tolerance`, from these figures alone, so that they can be
 judged again. NaN equals NaN in the same place, and an infinity the same infinity; the other figures leave such elements
@@ -136,7 +136,7 @@ def _flips(x: Array, y: Array) -> tuple[int | None, int | None]:
 
 
 def _cosine(x: Array, y: Array) -> float | None:
-    sizes = [float(np.abs(one).max(initial=0.0)) for one in (x, y)]
+    sizes = [float(np.abs(array).max(initial=0.0)) for array in (x, y)]
     if not all(0 < size < math.inf for size in sizes):
         return None
     x, y = x / sizes[0], y / sizes[1]

@@ -1,4 +1,4 @@
-"""How do the outputs of a run get from a child to its parent?
+"""Pass the outputs of a run from a child process to its parent.
 
 As flat, plain arrays: what NumPy's files cannot hold is written in another form, and the name of its dtype beside it.
 """
@@ -50,16 +50,16 @@ def flat(values: Mapping[str, object]) -> Outputs:
 def write(outputs: Outputs, file: Path) -> None:
     """Write them to one .npz file, and their names beside it."""
     np.savez(file, *outputs.arrays.values())
-    told = {"dtypes": dict(outputs.dtypes), "left_out": dict(outputs.left_out)}
-    file.with_suffix(".json").write_text(json.dumps(told), encoding="utf-8")
+    message = {"dtypes": dict(outputs.dtypes), "left_out": dict(outputs.left_out)}
+    file.with_suffix(".json").write_text(json.dumps(message), encoding="utf-8")
 
 
 def read(file: Path) -> Outputs:
     """Read what `write` wrote."""
-    told = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+    message = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
     with np.load(file, allow_pickle=False) as stored:
-        arrays = {name: stored[f"arr_{position}"] for position, name in enumerate(told["dtypes"])}
-    return Outputs(arrays, told["dtypes"], told["left_out"])
+        arrays = {name: stored[f"arr_{position}"] for position, name in enumerate(message["dtypes"])}
+    return Outputs(arrays, message["dtypes"], message["left_out"])
 
 
 def tell_nothing(outputs: Outputs) -> bool:

@@ -1,4 +1,4 @@
-"""How does one target run the model, seen from outside its process?
+"""Run the model on one target in a process of its own, seen from outside that process.
 
 Each target has a process of its own, one at a time: a crash costs nobody else his outputs, and no two providers meet.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from epkit.parity.feed import Feed
-from epkit.session.fault import Fault
+from epkit.session.fault import WorkerFault
 from epkit.session.request import OpenRequest, PlannedTarget, ask
 
 WORKER = "epkit.parity.worker"
@@ -30,7 +30,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
+class TargetRun:
     """What a target computed, and what it said of itself."""
 
     provider: str | None
@@ -45,7 +45,7 @@ class Ran:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class ComparisonTask:
     """What all targets of a comparison are asked to do."""
 
     request: OpenRequest
@@ -60,7 +60,7 @@ class Task:
     """Whether a seed that comes again is run again."""
 
 
-def run(candidate: PlannedTarget, task: Task) -> Ran | Fault:
+def run(candidate: PlannedTarget, task: ComparisonTask) -> TargetRun | WorkerFault:
     """Run the model on one target in a process of its own."""
     request = {
         **task.request.to_json(),
@@ -71,13 +71,13 @@ def run(candidate: PlannedTarget, task: Task) -> Ran | Fault:
         "repeats": task.repeats,
     }
     reply = ask(candidate, WORKER, request, doing="running the model", limit_s=LIMIT_S)
-    if isinstance(reply, Fault):
+    if isinstance(reply, WorkerFault):
         return reply
-    return Ran(
+    return TargetRun(
         reply["provider"],
         reply["summary"],
         tuple(reply["notes"]),
-        tuple(Run(one["seed"], one["inputs_sha256"], Path(one["file"])) for one in reply["runs"]),
+        tuple(Run(run["seed"], run["inputs_sha256"], Path(run["file"])) for run in reply["runs"]),
         tuple(reply["inputs"]),
         reply["assumed"],
         tuple(reply["outputs"]),

@@ -1,4 +1,4 @@
-"""What came out of a comparison?
+"""Hold the result of a comparison.
 
 The document that other programs read, `epkit.compare/1`.
 """
@@ -13,7 +13,7 @@ from epkit.parity.agreement import Agreement
 from epkit.parity.conditioning import Conditioning
 from epkit.parity.divergence import Divergence
 from epkit.parity.tolerance import Tolerance
-from epkit.session.fault import Fault
+from epkit.session.fault import WorkerFault
 
 SCHEMA = "epkit.compare/1"
 
@@ -46,7 +46,7 @@ class Row:
     """The provider that took nodes."""
     summary: str = ""
     """Who runs the nodes, in words."""
-    fault: Fault | None = None
+    fault: WorkerFault | None = None
     """Why there are no outputs."""
     verdict: Verdict | None = None
     """None for the reference, and where there are no outputs."""
@@ -67,7 +67,7 @@ class Row:
             "fault": asdict(self.fault) if self.fault else None,
             "verdict": self.verdict,
             "told": self.told,
-            "runs": [one.as_json() for one in self.runs],
+            "runs": [run.as_json() for run in self.runs],
             "divergence": self.divergence.as_json() if self.divergence else None,
             "conditioning": self.conditioning.as_json() if self.conditioning else None,
             "notes": list(self.notes),
@@ -112,7 +112,7 @@ class Comparison:
             "agree": self.agree,
             "rows": [row.as_json() for row in self.rows],
             "tolerance": asdict(self.tolerance),
-            "inputs": [dict(one) for one in self.inputs],
+            "inputs": [dict(tensor) for tensor in self.inputs],
             "seeds": list(self.seeds),
             "notes": list(self.notes),
         }

@@ -1,4 +1,4 @@
-"""Do outputs agree that were saved before?
+"""Compare outputs that were saved before.
 
 `epkit run --output-dir` writes a file for each output: .npy an array, .npz a sequence of arrays, .json anything else.
 """
@@ -39,13 +39,13 @@ def compare_saved(
 def read_folder(folder: Path) -> Outputs:
     """Read the outputs in a folder, by the names of their files."""
     try:
-        files = sorted(one for one in folder.iterdir() if one.suffix in (".npy", ".npz", ".json"))
+        files = sorted(file for file in folder.iterdir() if file.suffix in (".npy", ".npz", ".json"))
     except OSError as error:
         hint = "epkit run MODEL -t A --output-dir DIR_A"
         raise ConfigError(f"{folder} is no folder of outputs: {error.strerror or error}", hint=hint) from error
     if not files:
         raise ConfigError(f"{folder} holds no outputs", hint=f"epkit run MODEL -t A --output-dir {folder}")
-    return flat({one.stem: _read(one) for one in files})
+    return flat({file.stem: _read(file) for file in files})
 
 
 def _shallow(value: object) -> object:

@@ -1,4 +1,4 @@
-"""Is a difference small enough?
+"""Decide whether a difference is small enough.
 
 A floating-point output agrees when no element is further off than a share of the largest magnitude in that output:
 other orders of summation and TensorFloat-32 stay below it, wrong numbers do not. Everything else must be equal.
@@ -111,23 +111,23 @@ def judge(found: Metrics, tolerance: Tolerance = AUTO, moved: float = 0.0) -> Ju
     if dtype != other and not (tolerance.mixed and {dtype, other} <= FLOATS):
         return Judged(found, False, f"{name} is {other} where {dtype} is expected")
     if found.shape != found.other_shape:
-        told = f"{name} has shape {list(found.other_shape or ())} where {list(found.shape or ())} is expected"
-        return Judged(found, False, told)
+        message = f"{name} has shape {list(found.other_shape or ())} where {list(found.shape or ())} is expected"
+        return Judged(found, False, message)
     size = math.prod(found.shape or ())
     if dtype not in FLOATS | COMPLEX:
         if found.unequal:
             return Judged(found, False, f"{name} differs in {found.unequal} of {size} elements ({dtype})")
         return Judged(found, True, f"{name} {'has no value' if dtype == NONE else 'is equal'}")
     # Of two dtypes, the coarser one decides.
-    allowed = max(tolerance.allowed(one, moved) for one in (dtype, other))
+    allowed = max(tolerance.allowed(kind, moved) for kind in (dtype, other))
     if found.misplaced:
-        told = f"{name} is NaN or infinite in {found.misplaced} of {size} elements where the other is not"
-        return Judged(found, False, told, allowed)
+        message = f"{name} is NaN or infinite in {found.misplaced} of {size} elements where the other is not"
+        return Judged(found, False, message, allowed)
     if found.max_abs is None or found.share is None:
         return Judged(found, False, f"{name} is off by more than a float64 holds", allowed)
     off = f"{name} is off by {found.max_abs:.3g}, {of_largest(found.share)}"
-    told = f"{off} ({_percent(allowed)} allowed)" if found.max_abs else f"{name} is equal"
-    return Judged(found, found.share <= allowed, told + _flips(found), allowed)
+    message = f"{off} ({_percent(allowed)} allowed)" if found.max_abs else f"{name} is equal"
+    return Judged(found, found.share <= allowed, message + _flips(found), allowed)
 
 
 def of_largest(share: float) -> str:

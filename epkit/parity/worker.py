@@ -1,4 +1,4 @@
-"""What does one target compute, in a process of its own?
+"""Run the model on one target, in a process of its own.
 
 Opens a model, runs it on each input that is asked for, and writes the outputs to files.
 """
@@ -41,7 +41,7 @@ def run(request: Mapping[str, Any]) -> dict[str, object]:
         for seed in request["seeds"]:
             feed = made(session.inputs, wanted, known, seed).feed
             sha256 = digest(feed)
-            if any(one["inputs_sha256"] == sha256 for one in runs) and not request["repeats"]:
+            if any(run["inputs_sha256"] == sha256 for run in runs) and not request["repeats"]:
                 continue
             file = Path(request["into"]) / f"{len(runs)}.npz"
             write(flat(session.run(feed)), file)
@@ -54,7 +54,7 @@ def run(request: Mapping[str, Any]) -> dict[str, object]:
             "runs": runs,
             "inputs": described(inputs.feed, wanted.files),
             "assumed": inputs.assumed,
-            "outputs": [_described(one, sizes) for one in session.outputs],
+            "outputs": [_described(output, sizes) for output in session.outputs],
         }
 
 
@@ -65,10 +65,10 @@ def _without_promises(target: Target) -> Target:
     return replace(strictly(target), min_placement=None, cache=False, cuda_graph=False)
 
 
-def _described(one: TensorInfo, sizes: Mapping[str, int]) -> dict[str, object]:
+def _described(output: TensorInfo, sizes: Mapping[str, int]) -> dict[str, object]:
     """Say what is known of an output; a size that is not known is a text or None."""
-    shape = (None,) if one.shape is None else one.shape
-    return {"name": one.name, "dtype": one.dtype, "shape": [sizes.get(str(size), size) for size in shape]}
+    shape = (None,) if output.shape is None else output.shape
+    return {"name": output.name, "dtype": output.dtype, "shape": [sizes.get(str(size), size) for size in shape]}
 
 
 if __name__ == "__main__":

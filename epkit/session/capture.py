@@ -13,7 +13,7 @@ from epkit.session.plan import Plan
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """Whether graphs were asked for, of which provider, and what stands in the way."""
+    """Whether graphs were requested, of which provider, and what prevents them."""
 
     asked: bool
     provider: str
@@ -21,11 +21,11 @@ class Capture:
 
     @property
     def possible(self) -> bool:
-        """Whether nothing is known that stands in the way."""
+        """Whether nothing is known that prevents it."""
         return not self.obstacles
 
     def summary(self) -> str:
-        """Say it in a sentence."""
+        """Return it as a sentence."""
         if self.obstacles:
             return f"graph capture is not possible: {'; '.join(self.obstacles)}"
         if not self.asked:
@@ -41,13 +41,14 @@ def capture(model: Model, plan: Plan) -> Capture:
         found.append(f"{first.name} captures no graphs")
     if model.has_control_flow:
         found.append("the model has If, Loop or Scan, so that which kernels run depends on the data")
-    for kind, one in [*(("input", one) for one in model.inputs), *(("output", one) for one in model.outputs)]:
-        if one.dtype not in BINDABLE_DTYPES:
-            found.append(f"{kind} {one.name!r} is {one.dtype}, which cannot be bound on a device")
+    for kind, tensor in [*(("input", each) for each in model.inputs), *(("output", each) for each in model.outputs)]:
+        if tensor.dtype not in BINDABLE_DTYPES:
+            found.append(f"{kind} {tensor.name!r} is {tensor.dtype}, which cannot be bound on a device")
     found += [
-        f"output {one.name!r} is {format_type(one.dtype, one.shape)}, whose shape does not follow from the inputs'"
-        for one in find_unknown_outputs(model.inputs, model.outputs)
-        if one.dtype in BINDABLE_DTYPES
+        f"output {tensor.name!r} is {format_type(tensor.dtype, tensor.shape)}, "
+        "whose shape does not follow from the inputs'"
+        for tensor in find_unknown_outputs(model.inputs, model.outputs)
+        if tensor.dtype in BINDABLE_DTYPES
     ]
     return Capture(plan.target.cuda_graph or first.captures, first.name, tuple(found))
 

@@ -15,13 +15,13 @@ from epkit.session.warmup import check_warmup
 
 def check_inputs(inputs: Sequence[TensorInfo], target: Target) -> None:
     """Check what a target says of inputs and dimensions; raises ConfigError."""
-    dynamic = {size for one in inputs for size in one.shape or () if isinstance(size, str)}
+    dynamic = {size for tensor in inputs for size in tensor.shape or () if isinstance(size, str)}
     for name in target.session_options.free_dimension_overrides:
         if name not in dynamic:
-            told = f"free_dimension_overrides names {name!r}, which is not a dimension of the model"
-            raise ConfigError(f"target {target.name!r}: {told}", hint=nearest(name, dynamic, "dynamic dimensions"))
+            message = f"free_dimension_overrides names {name!r}, which is not a dimension of the model"
+            raise ConfigError(f"target {target.name!r}: {message}", hint=nearest(name, dynamic, "dynamic dimensions"))
     check_warmup(inputs, target.warmup, target.session_options.free_dimension_overrides)
-    shapes = {one.name: one.shape for one in inputs}
+    shapes = {tensor.name: tensor.shape for tensor in inputs}
     for candidate in target.chain:
         fault = call_plugin(candidate.provider.check_inputs, candidate.options, shapes)
         if fault:

@@ -87,8 +87,8 @@ def _check_compiles(target: Target, registry: Registry) -> None:
     if any(candidate.provider.caching.compiles != "never" for candidate in target.chain):
         return
     names = [name for name, provider in registry.providers.items() if provider.caching.compiles != "never"]
-    told = f"target {target.name!r} has no provider that compiles models"
-    raise ConfigError(told, hint=f"these compile: {', '.join(sorted(names)) or 'none that is installed'}")
+    message = f"target {target.name!r} has no provider that compiles models"
+    raise ConfigError(message, hint=f"these compile: {', '.join(sorted(names)) or 'none that is installed'}")
 
 
 def _written(model: Model, plan: Plan, output: Path, *, force: bool) -> dict[str, int]:
@@ -98,14 +98,14 @@ def _written(model: Model, plan: Plan, output: Path, *, force: bool) -> dict[str
     """
     if plan.refusal is not None:
         open_plan(model, plan, {})  # raises what there is to say
-    compilers = [one for one in plan.chain if one.provider.caching.compiles != "never"]
+    compilers = [candidate for candidate in plan.chain if candidate.provider.caching.compiles != "never"]
     if not compilers:
-        names = ", ".join(one.name for one in plan.chain)
+        names = ", ".join(candidate.name for candidate in plan.chain)
         raise ProviderDropped(f"no provider that compiles models is usable here, only {names}", hint="epkit providers")
     for candidate in compilers:
         if (tensor := unsupported_tensor(candidate, model)) is not None:
-            told = f"{candidate.name} cannot carry {tensor.dtype} tensors, such as {tensor.name!r} of {_name(model)}"
-            raise ProviderDropped(told, hint="epkit inspect MODEL")
+            message = f"{candidate.name} cannot carry {tensor.dtype} tensors, such as {tensor.name!r} of {_name(model)}"
+            raise ProviderDropped(message, hint="epkit inspect MODEL")
     if output.is_dir() or not output.parent.is_dir():
         raise ConfigError(f"{output} cannot be written: it is a folder, or its folder is missing", hint="--output FILE")
     if isinstance(model.source, Path) and output.exists() and output.samefile(model.source):
@@ -119,12 +119,12 @@ def _written(model: Model, plan: Plan, output: Path, *, force: bool) -> dict[str
         try:
             create.compile_model(source, plan.chain, settings, aside)
         except OpenFault as fault:
-            names = ", ".join(one.name for one in compilers)
-            told = f"{names} cannot compile {_name(model)} to a file: {fault.cause}"
-            known = next(filter(None, (hint_for(one.provider, fault.cause) for one in compilers)), "")
-            raise ProviderDropped(told, hint=known or "leave --output out: then it is kept in the cache") from fault
-        files = sorted((one for one in Path(folder).iterdir() if one.is_file()), key=lambda one: one == aside)
-        places = {one: output.with_name(one.name) for one in files}
+            names = ", ".join(compiler.name for compiler in compilers)
+            message = f"{names} cannot compile {_name(model)} to a file: {fault.cause}"
+            known = next(filter(None, (hint_for(compiler.provider, fault.cause) for compiler in compilers)), "")
+            raise ProviderDropped(message, hint=known or "leave --output out: then it is kept in the cache") from fault
+        files = sorted((file for file in Path(folder).iterdir() if file.is_file()), key=lambda file: file == aside)
+        places = {file: output.with_name(file.name) for file in files}
         for place in places.values():
             _check_place(place, force=force)
         return _moved(places)
@@ -133,8 +133,8 @@ def _written(model: Model, plan: Plan, output: Path, *, force: bool) -> dict[str
 def _check_place(place: Path, *, force: bool) -> None:
     """Refuse what cannot be replaced: the files name each other, so they lie where they are said to."""
     if place.is_symlink():
-        told = f"{place} is a link to {place.readlink()}"
-        raise ConfigError(told, hint=f"--output {place.resolve()}, whose files then lie beside each other")
+        message = f"{place} is a link to {place.readlink()}"
+        raise ConfigError(message, hint=f"--output {place.resolve()}, whose files then lie beside each other")
     if not place.exists():
         return
     if not place.is_file():
@@ -146,14 +146,14 @@ def _check_place(place: Path, *, force: bool) -> None:
 def _moved(places: Mapping[Path, Path]) -> dict[str, int]:
     """Move files into place, the model last: where there is one, the files that it names are its own."""
     try:
-        for one, place in places.items():
-            disk.copy_owner_and_mode(one, place)
+        for file, place in places.items():
+            disk.copy_owner_and_mode(file, place)
         [*places.values()][-1].unlink(missing_ok=True)
-        for one, place in places.items():
-            one.replace(place)
+        for file, place in places.items():
+            file.replace(place)
     except OSError as error:
-        told = f"the compiled model cannot be written: {error.strerror or error}"
-        raise ConfigError(told, hint="--output FILE in another folder") from error
+        message = f"the compiled model cannot be written: {error.strerror or error}"
+        raise ConfigError(message, hint="--output FILE in another folder") from error
     return {str(place): place.stat().st_size for place in places.values()}
 
 

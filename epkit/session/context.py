@@ -22,13 +22,13 @@ def check_context(model: Model, plan: Plan) -> list[str]:
     source = model.source if isinstance(model.source, bytes) else str(model.source)
     notes = []
     for ort_name in model.compiled_for:
-        candidate = next((one for one in plan.chain if one.provider.ort_name == ort_name), None)
+        candidate = next((candidate for candidate in plan.chain if candidate.provider.ort_name == ort_name), None)
         if candidate is None:
             raise _nobody(name, ort_name, plan)
         answer = create.get_compatibility(source, candidate)
         if answer == "EP_UNSUPPORTED":
-            told = f"{name} was compiled for {candidate.name}, but by another version or for another device"
-            raise ModelError(f"{told}: {candidate.name} refuses it", hint=_AGAIN)
+            message = f"{name} was compiled for {candidate.name}, but by another version or for another device"
+            raise ModelError(f"{message}: {candidate.name} refuses it", hint=_AGAIN)
         if answer == "EP_SUPPORTED_PREFER_RECOMPILATION":
             notes.append(f"{candidate.name} takes {name} but would be faster with it compiled anew; {_AGAIN}")
     return notes
@@ -38,8 +38,12 @@ def _nobody(name: str, ort_name: str, plan: Plan) -> ModelError:
     """Say that no provider of the plan opens what was compiled for another."""
     for step in plan.steps:
         if step.candidate.provider.ort_name == ort_name:
-            told = f"{name} was compiled for {step.candidate.name}, which is not usable on this machine: {step.reason}"
-            return ModelError(told, hint=step.hint or "open the original model")
+            message = (
+                f"{name} was compiled for {step.candidate.name}, which is not usable on this machine: {step.reason}"
+            )
+            return ModelError(message, hint=step.hint or "open the original model")
     wanted = ort_name.removesuffix("ExecutionProvider").lower() or "a provider that it does not name"
-    told = f"{name} was compiled for {wanted}, which target {plan.target.name!r} does not have"
-    return ModelError(told, hint=f"-t {wanted}, or open the original model" if ort_name else "open the original model")
+    message = f"{name} was compiled for {wanted}, which target {plan.target.name!r} does not have"
+    return ModelError(
+        message, hint=f"-t {wanted}, or open the original model" if ort_name else "open the original model"
+    )

@@ -41,11 +41,11 @@ class Checkup:
     @property
     def problems(self) -> tuple[Finding, ...]:
         """The findings that need mending."""
-        return tuple(one for one in self.findings if one.state == "problem")
+        return tuple(finding for finding in self.findings if finding.state == "problem")
 
     def as_json(self) -> dict[str, object]:
         """Return the document of `epkit doctor --json`."""
-        return {"schema": SCHEMA, "findings": [asdict(one) for one in self.findings]}
+        return {"schema": SCHEMA, "findings": [asdict(finding) for finding in self.findings]}
 
 
 def doctor(*, refresh: bool = False) -> Checkup:
@@ -143,8 +143,8 @@ def _config() -> Iterator[Finding]:
         yield Finding("config", "problem", error.message, error.hint)
         return
     yield Finding("config", "fine", found.place)
-    for told in found.ignored:
-        yield Finding("config", "note", told)
+    for message in found.ignored:
+        yield Finding("config", "note", message)
 
 
 def _cache() -> Iterator[Finding]:

@@ -93,7 +93,7 @@ def explain(
     if contents.is_parsed:
         sizes = wanted.session_options.free_dimension_overrides
         shrinks = wanted.shrink_above is not None
-        providers = [one.provider for one in plan.chain]
+        providers = [candidate.provider for candidate in plan.chain]
         known = read_image_hints(contents)
         planned = plan_warmup(contents.inputs, wanted.warmup, providers, sizes, shrinks=shrinks, known=known)
     said = [] if refused else check_context(contents, plan)
@@ -188,12 +188,12 @@ def _added(candidate: ConfiguredProvider) -> list[str]:
 
 def _changed(provider: Provider) -> list[str]:
     """Point out what a provider does in its own way, which a plain script cannot show."""
-    told = []
+    message = []
     if type(provider).add is not Provider.add:
-        told.append(f"# epkit adds it in its own way: {first_line(provider.add.__doc__)}")
+        message.append(f"# epkit adds it in its own way: {first_line(provider.add.__doc__)}")
     if type(provider).open is not Provider.open:
-        told.append(f"# epkit opens it in its own way: {first_line(provider.open.__doc__)}")
-    return told
+        message.append(f"# epkit opens it in its own way: {first_line(provider.open.__doc__)}")
+    return message
 
 
 def first_line(text: str | None) -> str:

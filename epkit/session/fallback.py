@@ -1,11 +1,11 @@
 """Open the planned providers in one session: drop those that fail, and take back those that were not at fault.
 
 Adding a provider to the session options fails by itself, so the failing one is known. When creating the session fails,
-the exception does not name one: the first provider that is not the CPU is dropped and the rest tried again; once that
-opens, those dropped before the last one are taken back if it still opens with them. The model is at fault exactly if
-the CPU alone fails too (or, where the CPU is forbidden, every provider alone). A provider that fails in warm-up is
-dropped as well, and the rest opened anew. What is cached is never a reason to drop a provider: after a failure with
-it, the same is tried without.
+the exception does not name one: the first provider that is not the CPU is dropped (where the target requires its first
+provider, those after it go first), and the rest is tried again. Once that opens, those dropped before the last one are
+taken back if it still opens with them. The model is at fault exactly if the CPU alone fails too (or, where the CPU is
+forbidden, every provider alone). A provider that fails in warm-up is dropped as well, and the rest opened anew. What is
+cached is never a reason to drop a provider: after a failure with it, the same is tried without.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenedChain:
     """What came of a plan: a session that is warmed up, and how it was come by."""
 
     ready: Ready
@@ -97,27 +97,27 @@ class Remaining:
     def doubtful(self) -> tuple[ConfiguredProvider, ...]:
         """The suspects that may be innocent: the last drop helped, where anything is left."""
         last = next(reversed(tuple(self.dropped)), "") if self.chain else ""
-        return () if self.reviewed else tuple(one for one in self.suspects if one.name != last)
+        return () if self.reviewed else tuple(suspect for suspect in self.suspects if suspect.name != last)
 
 
 def open_chain(
     remaining: Remaining, opener: Opener, warm_up: Callable[[Created], Ready | Failure], known: Sequence[Failure] = ()
-) -> Opened:
+) -> OpenedChain:
     """Open a session with what is left of a plan, and warm it up, dropping what fails on the way.
 
     `known` are failures that need no attempt. Raises ModelError when no provider is at fault, ProviderDropped when the
     target requires what failed, or a placement that did not come about.
     """
-    started, warmup_s, told = time.perf_counter(), 0.0, 0
+    started, warmup_s, reported = time.perf_counter(), 0.0, 0
     try:
         for failure in known:
             remaining = _drop(remaining, failure)
         while True:
             if not remaining.suspects:
-                told = _tell_dropped(remaining, told)
+                reported = _notify_dropped(remaining, reported)
             result: Created | Ready | Failure = _create(remaining, opener)
             if isinstance(result, Created):
-                told = _tell_dropped(remaining, told)
+                reported = _notify_dropped(remaining, reported)
                 begun = time.perf_counter()
                 result = warm_up(result)
                 warmup_s += time.perf_counter() - begun
@@ -125,10 +125,10 @@ def open_chain(
                 break
             remaining = _after(remaining, result, opener)
     finally:
-        _tell_dropped(remaining, told)
+        _notify_dropped(remaining, reported)
     seconds = {"open": time.perf_counter() - started - warmup_s, "warmup": warmup_s}
     cache = opener.keep_cache(result.created.active)
-    return Opened(result, remaining.dropped, remaining.graph, cache, seconds)
+    return OpenedChain(result, remaining.dropped, remaining.graph, cache, seconds)
 
 
 def _create(remaining: Remaining, opener: Opener) -> Created | Failure:
@@ -163,17 +163,17 @@ def _stage(fault: OpenFault, captures: bool) -> Stage:
 def _require_capture(remaining: Remaining) -> None:
     target, graph = remaining.plan.target, remaining.graph
     if target.required and graph is not None and graph.asked and not graph.possible:
-        told = f"target {target.name!r} asks for captured graphs, but {graph.summary()}"
-        raise ProviderDropped(told, hint="leave cuda_graph out of the target")
+        message = f"target {target.name!r} asks for captured graphs, but {graph.summary()}"
+        raise ProviderDropped(message, hint="leave cuda_graph out of the target")
 
 
 def _placement_fault(plan: Plan, created: Created) -> ProviderDropped | None:
     """Return the error of a placement that the target does not allow; a model without nodes has none."""
     target, placed, unknown = plan.target, created.placement, created.placement_unknown
     first = target.first.name
-    if unknown and (target.required or not target.cpu) and not all(is_cpu(one) for one in created.chain):
-        told = f"target {target.name!r} asks that nodes run on {first}, but {unknown}"
-        return ProviderDropped(told, hint="open the ONNX file that it was made from, or ask for nothing")
+    if unknown and (target.required or not target.cpu) and not all(is_cpu(candidate) for candidate in created.chain):
+        message = f"target {target.name!r} asks that nodes run on {first}, but {unknown}"
+        return ProviderDropped(message, hint="open the ONNX file that it was made from, or ask for nothing")
     if not placed or not target.required:
         return None
     if first not in placed:
@@ -253,7 +253,7 @@ def _without(remaining: Remaining, culprit: ConfiguredProvider) -> tuple[Configu
         if step.decision == "same runtime provider" and step.candidate.name not in remaining.dropped
     )
     heir = next((twin for twin in twins if twin.provider.ort_name == culprit.provider.ort_name), None)
-    left = [one for one in (*remaining.chain, heir) if one is not None and one is not culprit]
+    left = [candidate for candidate in (*remaining.chain, heir) if candidate is not None and candidate is not culprit]
     return tuple(sorted(left, key=_order(remaining.plan).index))
 
 
@@ -278,10 +278,14 @@ def _with(remaining: Remaining, suspect: ConfiguredProvider, opener: Opener) -> 
     """Take a suspect back if the chain opens with it, in place of one that ONNX Runtime knows by the same name."""
     order = _order(remaining.plan)
     dropped = {name: row for name, row in remaining.dropped.items() if name != suspect.name}
-    twin = next((one for one in remaining.chain if one.provider.ort_name == suspect.provider.ort_name), None)
+    twin = next(
+        (candidate for candidate in remaining.chain if candidate.provider.ort_name == suspect.provider.ort_name), None
+    )
     if twin is not None and order.index(twin) < order.index(suspect):
         return replace(remaining, dropped=dropped)  # the twin that it stood in for is back
-    chain = tuple(sorted((*(one for one in remaining.chain if one is not twin), suspect), key=order.index))
+    chain = tuple(
+        sorted((*(candidate for candidate in remaining.chain if candidate is not twin), suspect), key=order.index)
+    )
     return replace(remaining, chain=chain, dropped=dropped) if opener.opens(chain) else remaining
 
 
@@ -324,20 +328,20 @@ def _cpu_fault(remaining: Remaining, opener: Opener) -> ProviderDropped:
     names = ", ".join(candidate.name for candidate in remaining.chain)
     try:
         placed = read_placement(opener.create_freely(remaining.chain), remaining.chain)
-        told = (
+        message = (
             describe_others({name: share for name, share in placed.items() if name == CPU}, "") or "some of its nodes"
         )
     except OpenFault:
-        told = "some of its nodes"
+        message = "some of its nodes"
     return ProviderDropped(
-        f"target {remaining.plan.target.name!r} says cpu = false, but {names} leaves to the CPU: {told}",
+        f"target {remaining.plan.target.name!r} says cpu = false, but {names} leaves to the CPU: {message}",
         hint="allow the CPU with cpu = true, or take those operators out of the model",
     )
 
 
-def _tell_dropped(remaining: Remaining, told: int) -> int:
-    """Call the observers for the dropped providers beyond the first `told`; return how many that makes."""
+def _notify_dropped(remaining: Remaining, reported: int) -> int:
+    """Call the observers for the dropped providers beyond the first `reported`; return their number."""
     target = remaining.plan.target.name
-    for row in list(remaining.dropped.values())[told:]:
+    for row in list(remaining.dropped.values())[reported:]:
         events.notify(events.Dropped(target, row.provider, row.outcome, row.reason, row.hint))
     return len(remaining.dropped)

@@ -14,7 +14,7 @@ Status: TypeAlias = Literal["unusable", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class WorkerFault:
     """What went wrong. `kind` is the class of the error that its process met, empty for none of epkit's."""
 
     status: Status
@@ -24,32 +24,34 @@ class Fault:
 
     @property
     def exit_code(self) -> int:
-        """The exit code of the error; 3 where the process came to grief: the provider cannot be had."""
+        """The exit code of the error; 3 where the process ended without a reply: the provider is not usable."""
         found = getattr(errors, self.kind, None) if self.kind else None
         return found.exit_code if isinstance(found, type) and issubclass(found, EpkitError) else 3
 
 
-def told(reply: Mapping[str, object]) -> Fault | None:
-    """Return the fault that a process tells of in its reply; None when it tells of none."""
+def read_fault(reply: Mapping[str, object]) -> WorkerFault | None:
+    """Return the fault that a process reports in its reply; None when it reports none."""
     if "error" not in reply:
         return None
     kind = str(reply["error"])
     status: Status = "unusable" if kind == "ProviderUnavailable" else "failed"
-    return Fault(status, kind, str(reply["message"]), str(reply["hint"]))
+    return WorkerFault(status, kind, str(reply["message"]), str(reply["hint"]))
 
 
-def lost(child: Child, doing: str, target: str) -> Fault:
+def lost(child: Child, doing: str, target: str) -> WorkerFault:
     """Return the fault of a process that gave no reply while it was doing something."""
     ending = child.describe_end()
-    said = "" if child.timed_out else child.last_line()
-    reason = f"its process {ending} while {doing}" + (f": {said}" if said else "")
-    return Fault("failed", "", reason, f"epkit run MODEL -t {target}")
+    last = "" if child.timed_out else child.last_line()
+    reason = f"its process {ending} while {doing}" + (f": {last}" if last else "")
+    return WorkerFault("failed", "", reason, f"epkit run MODEL -t {target}")
 
 
-def raise_common_fault(faults: Sequence[Fault | None]) -> None:
-    """Raise what every candidate says that this machine has: it is the model's fault, or the inputs', and no one's."""
-    kinds: dict[str, type[EpkitError]] = {one.__name__: one for one in (ModelError, RunError, InputError, ConfigError)}
-    had = [one for one in faults if one is None or one.status == "failed"]
+def raise_common_fault(faults: Sequence[WorkerFault | None]) -> None:
+    """Raise the error that every candidate that this machine has reports: its cause is the model or the inputs."""
+    kinds: dict[str, type[EpkitError]] = {
+        kind.__name__: kind for kind in (ModelError, RunError, InputError, ConfigError)
+    }
+    had = [fault for fault in faults if fault is None or fault.status == "failed"]
     first = had[0] if had else None
-    if first is not None and first.kind in kinds and all(one and one.kind == first.kind for one in had):
+    if first is not None and first.kind in kinds and all(fault and fault.kind == first.kind for fault in had):
         raise kinds[first.kind](first.reason, hint=first.hint)

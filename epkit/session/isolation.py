@@ -59,8 +59,8 @@ def _open_in_child(
         while (reply := child.receive(limit_s)) is not None:
             if "error" in reply:
                 if not planned:
-                    told = f"target {plan.target.name!r} says isolate_open, but its process could not open it"
-                    raise ConfigError(f"{told}: {reply['error']}", hint=_HINT)
+                    message = f"target {plan.target.name!r} says isolate_open, but its process could not open it"
+                    raise ConfigError(f"{message}: {reply['error']}", hint=_HINT)
                 return chain, ""
             planned = True
             if "chain" in reply:
@@ -72,8 +72,8 @@ def _start(plan: Plan) -> Child:
     try:
         return Child(WORKER)
     except RunError as error:
-        told = f"target {plan.target.name!r} says isolate_open, but {error.message}"
-        raise ConfigError(told, hint=_HINT) from error
+        message = f"target {plan.target.name!r} says isolate_open, but {error.message}"
+        raise ConfigError(message, hint=_HINT) from error
 
 
 def _request(
@@ -98,5 +98,8 @@ def _cause(child: Child, limit_s: float) -> str:
 def _remove_unfinished(plan: Plan) -> None:
     """Remove from the caches what a child was building when it ended."""
     compilers = [candidate for candidate in plan.target.chain if candidate.provider.caching.compiles != "never"]
-    shelves = [shelf(one.provider, call_plugin(one.provider.caching.requested_dir, one.options)) for one in compilers]
+    shelves = [
+        shelf(candidate.provider, call_plugin(candidate.provider.caching.requested_dir, candidate.options))
+        for candidate in compilers
+    ]
     store.shrink(shelves, store.limit())

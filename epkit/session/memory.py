@@ -16,7 +16,7 @@ from epkit.errors import ConfigError
 from epkit.model.inspect import Inspection, MeasuredMemory
 from epkit.model.inspect import inspect as read_and_estimate
 from epkit.model.shapes import batch_dimensions
-from epkit.session.fault import Fault, lost, told
+from epkit.session.fault import WorkerFault, lost, read_fault
 
 if TYPE_CHECKING:
     from epkit.config.file import ConfigSource
@@ -46,8 +46,8 @@ def inspect(
     ProviderUnavailable when a provider that was required cannot be had. What fails in a process is a `fault` there.
     """
     sizes = [
-        check_integer(one, "a batch size", "--batch 1,4,16")
-        for one in check_items(batches, "batches", "--batch 1,4,16")
+        check_integer(batch, "a batch size", "--batch 1,4,16")
+        for batch in check_items(batches, "batches", "--batch 1,4,16")
     ]
     found = read_and_estimate(model, tuple(dict.fromkeys(sizes)), dimensions or {})
     if target is None:
@@ -84,9 +84,9 @@ def _measure(request: Mapping[str, object]) -> MeasuredMemory:
         reply: Mapping[str, Any] | None = child.receive(LIMIT_S)
         if reply is None:
             return _faulty(lost(child, "it was measured", str(request["target"])))
-    fault = told(reply)
+    fault = read_fault(reply)
     return MeasuredMemory(**reply) if fault is None else _faulty(fault)
 
 
-def _faulty(fault: Fault) -> MeasuredMemory:
+def _faulty(fault: WorkerFault) -> MeasuredMemory:
     return MeasuredMemory(None, "", fault=fault.reason, hint=fault.hint)

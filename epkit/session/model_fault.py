@@ -38,8 +38,8 @@ def _advice(cause: str, model: str | bytes) -> str:
     if found is not None and found.format != _expected_format(model):
         return f"it is in {found.format.upper()} format, and ONNX Runtime goes by the suffix: call it .{found.format}"
     if found is not None and 0 < found.opsets.get("ai.onnx", _OLDEST) < _OLDEST:
-        told = f"its opset is {found.opsets['ai.onnx']}, and ONNX Runtime has operators from {_OLDEST} on"
-        return f"{told}: onnx.version_converter.convert_version(onnx.load(MODEL), 17)"
+        message = f"its opset is {found.opsets['ai.onnx']}, and ONNX Runtime has operators from {_OLDEST} on"
+        return f"{message}: onnx.version_converter.convert_version(onnx.load(MODEL), 17)"
     if "ir version" in lowered or "ir_version" in lowered:
         return "export it with an older onnx package, or: pip install -U onnxruntime-gpu"
     if "opset" in lowered:

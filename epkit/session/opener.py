@@ -61,7 +61,7 @@ class Created:
     @property
     def active(self) -> list[ConfiguredProvider]:
         """The providers that took nodes; where that is not known, all that may have."""
-        return [one for one in self.chain if self.placement_unknown or one.name in self.placement]
+        return [candidate for candidate in self.chain if self.placement_unknown or candidate.name in self.placement]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from epkit.provider import Usable
 from epkit.runtime import events
 from epkit.runtime.configured import ConfiguredProvider
 from epkit.runtime.placement import UNRECORDED
-from epkit.session.fallback import Failure, Opened, Remaining, open_chain
+from epkit.session.fallback import Failure, OpenedChain, Remaining, open_chain
 from epkit.session.opener import Crashes, Created, Observe, Opener
 from epkit.session.plan import Plan, Step
 from epkit.session.report import Report, tried
@@ -63,7 +63,7 @@ def open_plan(model: Model, plan: Plan, answers: Mapping[str, Answer]) -> Sessio
     return session
 
 
-def open_model(model: Model, plan: Plan, crashes: Crashes = NO_CRASHES, observe: Observe | None = None) -> Opened:
+def open_model(model: Model, plan: Plan, crashes: Crashes = NO_CRASHES, observe: Observe | None = None) -> OpenedChain:
     """Open the chain of a plan, and warm it up; `observe` is called before each session is created."""
     target = plan.target
     for candidate in target.chain:
@@ -134,7 +134,9 @@ def unsupported_tensor(candidate: ConfiguredProvider, model: Model) -> TensorInf
     return next((tensor for tensor in tensors if any(name in tensor.dtype for name in types)), None)
 
 
-def _report(opened: Opened, model: Model, plan: Plan, notes: Sequence[str], seconds: Mapping[str, float]) -> Report:
+def _report(
+    opened: OpenedChain, model: Model, plan: Plan, notes: Sequence[str], seconds: Mapping[str, float]
+) -> Report:
     ready, created, target = opened.ready, opened.ready.created, plan.target
     provider = created.provider
     last = list(ready.notes)
@@ -183,7 +185,7 @@ def environment_notes(chain: Sequence[ConfiguredProvider]) -> tuple[str, ...]:
 def probe_notes(answers: Mapping[str, Answer]) -> list[str]:
     """Return what is unusual about the providers, and about where the results of their probes come from."""
     unusual = (answer.availability.note for answer in answers.values() if isinstance(answer.availability, Usable))
-    return list(dict.fromkeys(note for note in (*unusual, *(one.note for one in answers.values())) if note))
+    return list(dict.fromkeys(note for note in (*unusual, *(answer.note for answer in answers.values())) if note))
 
 
 def _narrowing_notes(session: Session, created: Created) -> list[str]:

@@ -24,7 +24,7 @@ from epkit.model.file import Model, Source, read_model
 from epkit.runtime import api, events
 from epkit.runtime.configured import CPU
 from epkit.session.checks import check_inputs
-from epkit.session.fault import Fault, lost, told
+from epkit.session.fault import WorkerFault, lost, read_fault
 from epkit.session.plan import Plan, resolve
 
 EXTERNAL_FOLDER = "session.model_external_initializers_file_folder_path"
@@ -44,10 +44,10 @@ class PlannedTarget:
         return self.plan.target.name
 
     @property
-    def refused(self) -> Fault | None:
+    def refused(self) -> WorkerFault | None:
         """Why it cannot be opened at all, as far as the plan knows."""
         refusal = self.plan.refusal
-        return None if refusal is None else Fault("unusable", "ProviderUnavailable", refusal.reason, refusal.hint)
+        return None if refusal is None else WorkerFault("unusable", "ProviderUnavailable", refusal.reason, refusal.hint)
 
     def check(self) -> None:
         """Raise ProviderUnavailable where it cannot be opened at all, as far as the plan knows."""
@@ -198,7 +198,9 @@ def plan_target(
             raise RuntimeMissing(api.MISSING, hint=api.MISSING_HINT)
         events.start_log()
         telemetry.request(target.telemetry)
-        answers = probe.ask([(one.provider, one.device) for one in target.chain], registry, refresh=refresh)
+        answers = probe.ask(
+            [(candidate.provider, candidate.device) for candidate in target.chain], registry, refresh=refresh
+        )
     return PlannedTarget(resolve(target, {name: answer.availability for name, answer in answers.items()}), answers)
 
 
@@ -214,7 +216,9 @@ def read_candidates(names: Sequence[str] | None, config: Config, registry: Regis
     Each is held to its first provider. Raises ConfigError.
     """
     if names is None or not (names := arguments.check_names(names, "targets", "-t cpu -t openvino")):
-        offered = sorted(registry.providers.values(), key=lambda one: (one.name != CPU, one.rank, one.name))
+        offered = sorted(
+            registry.providers.values(), key=lambda provider: (provider.name != CPU, provider.rank, provider.name)
+        )
         names = [provider.name for provider in offered]
     return [strictly(read_target(name, config, registry)) for name in names]
 
@@ -231,17 +235,17 @@ def apart(target: Target) -> Target:
 
 def ask(
     candidate: PlannedTarget, worker: str, request: Mapping[str, object], *, doing: str, limit_s: float
-) -> Mapping[str, Any] | Fault:
+) -> Mapping[str, Any] | WorkerFault:
     """Have a new process do one thing with a candidate, and return its reply, or what went wrong while `doing` it."""
     if candidate.refused is not None:
         return candidate.refused
     try:
         started = Child(worker)
     except RunError as error:
-        return Fault("failed", type(error).__name__, error.message, error.hint)
+        return WorkerFault("failed", type(error).__name__, error.message, error.hint)
     with started as child:
         child.send({**request, **candidate.to_json()})
         reply: Mapping[str, Any] | None = child.receive(limit_s)
         if reply is None:
             return lost(child, doing, candidate.name)
-    return told(reply) or reply
+    return read_fault(reply) or reply

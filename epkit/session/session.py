@@ -43,7 +43,7 @@ class Session:
     """Opens the same model in the same way, as in another process that this session is sent to."""
 
     def __init__(self, created: Created, model: Model, target: Target) -> None:
-        declared = {one.name: one for one in (*model.inputs, *model.outputs)}
+        declared = {tensor.name: tensor for tensor in (*model.inputs, *model.outputs)}
         session = created.session
         self.inputs = _described(session.get_inputs(), declared)
         """Name, dtype and shape of each input."""
@@ -51,7 +51,7 @@ class Session:
         """Name, dtype and shape of each output."""
         self.metadata: Mapping[str, str] = MappingProxyType(_metadata(session, model))
         """What the exporter wrote beside the graph: class names, image sizes, alphabets."""
-        self._names = tuple(one.name for one in self.outputs)
+        self._names = tuple(output.name for output in self.outputs)
         overridable = _described(session.get_overridable_initializers(), declared)
         self._inputs = Inputs(self.inputs, cast=target.cast, overridable=overridable)
         self._narrowed = NarrowedInputs(self.inputs, narrowed_types(created))
@@ -65,7 +65,7 @@ class Session:
             self.outputs,
             exotic=self._inputs.exotic,
             concurrency=_strictest(created.chain, captures=created.captures),
-            validates_output_shape=all(validates_output_shape(one.provider) for one in created.chain),
+            validates_output_shape=all(validates_output_shape(candidate.provider) for candidate in created.chain),
             pools_bindings=not self._narrowed,
             graphs=CapturedGraphs(session, runtime) if created.captures else None,
             shrink=_shrink(created, target),
@@ -163,7 +163,7 @@ class Session:
             also = "" if self._place == "cpu" else f", or {self._place!r}, where the provider runs"
             shown = repr(device) if isinstance(device, str) else type_name(device)
             raise InputError(f"device is {shown}", hint=f'device="cpu"{also}')
-        known = {one.name: one for one in self.outputs}
+        known = {output.name: output for output in self.outputs}
         wanted = [known[name] for name in dict.fromkeys(names)]
         why_not = explain_unbindable((*self.inputs, *wanted))
         if why_not:
@@ -210,15 +210,15 @@ class Session:
         try:
             wanted = (outputs,) if isinstance(outputs, str) else tuple(outputs)
         except TypeError:
-            told = f"outputs is {type_name(outputs)}, which holds no names"
-            raise InputError(told, hint=f"outputs: {', '.join(self._names)}") from None
+            message = f"outputs is {type_name(outputs)}, which holds no names"
+            raise InputError(message, hint=f"outputs: {', '.join(self._names)}") from None
         if not wanted:
             raise InputError("no output is asked for", hint=f"outputs: {', '.join(self._names)}")
         known = self._names if len(wanted) < len(self._names) else frozenset(self._names)
         for name in wanted:
             if not isinstance(name, str):
-                told = f"outputs holds {type_name(name)} where a name belongs"
-                raise InputError(told, hint=f"outputs: {', '.join(self._names)}")
+                message = f"outputs holds {type_name(name)} where a name belongs"
+                raise InputError(message, hint=f"outputs: {', '.join(self._names)}")
             if name not in known:
                 raise InputError(
                     f"the model has no output {name!r}", hint=nearest(str(name), self._names, what="outputs")
@@ -228,15 +228,15 @@ class Session:
 
 def read_inputs(session: Any) -> tuple[TensorInfo, ...]:
     """Return the inputs of ONNX Runtime's session."""
-    return tuple(_info(one, {}) for one in session.get_inputs())
+    return tuple(_info(node, {}) for node in session.get_inputs())
 
 
 def narrowed_types(created: Created) -> dict[str, tuple[str, str]]:
     """Return the tensor types that a provider with nodes computes in a narrower one: that one, and the provider."""
     return {
-        wide: (narrow, one.name)
-        for one in reversed(created.active)
-        for wide, narrow in one.provider.limits.narrowed_types.items()
+        wide: (narrow, candidate.name)
+        for candidate in reversed(created.active)
+        for wide, narrow in candidate.provider.limits.narrowed_types.items()
     }
 
 
@@ -245,7 +245,9 @@ def _shrink(created: Created, target: Target) -> ArenaShrinkage | None:
         return None
     held = arenas(created.chain, target.session_options)
     # A captured graph goes on using device memory that the arena counts as free.
-    return ArenaShrinkage(target.shrink_above, [one for one in held if not created.captures or one.startswith("cpu")])
+    return ArenaShrinkage(
+        target.shrink_above, [name for name in held if not created.captures or name.startswith("cpu")]
+    )
 
 
 def _unforkable(created: Created, place: str) -> str:
@@ -257,11 +259,11 @@ def _unforkable(created: Created, place: str) -> str:
 
 
 def _strictest(chain: Sequence[ConfiguredProvider], *, captures: bool) -> Concurrency:
-    declared = {concurrency_of(one.provider) for one in chain}
+    declared = {concurrency_of(candidate.provider) for candidate in chain}
     if captures:
         declared.add("per-session")  # ONNX Runtime bears no run beside one that captures or replays
     order: tuple[Concurrency, ...] = ("per-process", "per-session")
-    return next((one for one in order if one in declared), "free")
+    return next((concurrency for concurrency in order if concurrency in declared), "free")
 
 
 def _metadata(session: Any, model: Model) -> dict[str, str]:
@@ -272,10 +274,10 @@ def _metadata(session: Any, model: Model) -> dict[str, str]:
 def _described(nodes: Iterable[Any], declared: Mapping[str, TensorInfo]) -> tuple[TensorInfo, ...]:
     """Describe inputs or outputs; raises ModelError for names that Python cannot be told."""
     try:
-        return tuple(_info(one, declared) for one in nodes)
+        return tuple(_info(node, declared) for node in nodes)
     except UnicodeDecodeError as error:
-        told = f"the model names an input, an output or a dimension {error.object!r}, which is not UTF-8"
-        raise ModelError(told, hint="export the model again, with names in UTF-8") from error
+        message = f"the model names an input, an output or a dimension {error.object!r}, which is not UTF-8"
+        raise ModelError(message, hint="export the model again, with names in UTF-8") from error
 
 
 def _info(node: Any, declared: Mapping[str, TensorInfo]) -> TensorInfo:
@@ -285,5 +287,5 @@ def _info(node: Any, declared: Mapping[str, TensorInfo]) -> TensorInfo:
     """
     dtype = parse_ort_type(node.type)
     known = node.name in declared and declared[node.name].shape is not None
-    shape = tuple(one if isinstance(one, int | str) else None for one in node.shape) if node.shape or known else None
+    shape = tuple(size if isinstance(size, int | str) else None for size in node.shape) if node.shape or known else None
     return TensorInfo(node.name, dtype, shape)

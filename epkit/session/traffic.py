@@ -50,10 +50,12 @@ def traffic(model: Model, place: str, *, plain: bool) -> tuple[Traffic, ...]:
 def _sum(tensors: Sequence[TensorInfo]) -> str:
     """Add up bytes, a dynamic dimension counting as 1."""
     sizes = [
-        math.prod(size if isinstance(size, int) else 1 for size in one.shape) * BITS[one.dtype] // 8
-        for one in tensors
-        if one.shape is not None and BITS.get(one.dtype)
+        math.prod(size if isinstance(size, int) else 1 for size in tensor.shape) * BITS[tensor.dtype] // 8
+        for tensor in tensors
+        if tensor.shape is not None and BITS.get(tensor.dtype)
     ]
     # No shape is any shape, and a text has no size that follows from its type; a scalar has a shape of no dimensions.
-    more = len(sizes) < len(tensors) or any(not isinstance(size, int) for one in tensors for size in one.shape or ())
+    more = len(sizes) < len(tensors) or any(
+        not isinstance(size, int) for tensor in tensors for size in tensor.shape or ()
+    )
     return f"{sum(sizes)} B{' or more' if more else ''}"

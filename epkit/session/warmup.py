@@ -73,7 +73,7 @@ class WarmupPlan:
         """Say it in one line: "3 shapes, 2 runs each: cpu: the first run allocates the arena"."""
         if not self.runs:
             return f"none: {self.why or '; '.join(self.notes)}"
-        counts = sorted({one.runs for one in self.runs})
+        counts = sorted({run.runs for run in self.runs})
         each = f"{format_count(counts[0], 'run')}{' each' if len(self.runs) > 1 else ''}"
         if len(counts) > 1:
             each = f"{counts[0]} to {format_count(counts[-1], 'run')}"
@@ -86,8 +86,8 @@ def check_warmup(inputs: Sequence[TensorInfo], wanted: Warmup, sizes: Mapping[st
     `sizes` are those of dynamic dimensions that the session options say.
     """
     for key in (name for shape in wanted.shapes for name in shape):
-        if key not in {one.name for one in inputs}:
-            hint = nearest(key, [one.name for one in inputs], what="inputs")
+        if key not in {tensor.name for tensor in inputs}:
+            hint = nearest(key, [tensor.name for tensor in inputs], what="inputs")
             raise ConfigError(f"warmup.shapes names {key!r}, which is not an input of the model", hint=hint)
     known = dynamic_dimensions(inputs)
     for key in wanted.dimensions:
@@ -121,24 +121,24 @@ def plan_warmup(
         return WarmupPlan(why="the target says runs = 0")
     if not providers:
         return WarmupPlan(why="no provider has a node")
-    if not declared and wanted.runs is None and not any(one.warmup.runs for one in providers):
+    if not declared and wanted.runs is None and not any(provider.warmup.runs for provider in providers):
         return WarmupPlan(why="no provider needs it")
     try:
         shapes, guessed = _shapes(inputs, wanted, sizes or {}, known, others)
     except InputError as error:
         return WarmupPlan(notes=(f"not warmed up: {error.message}",))
     try:
-        for one in shapes:
-            check_memory(inputs, one.shapes)
+        for shape in shapes:
+            check_memory(inputs, shape.shapes)
     except InputError as error:
         if declared or wanted.dimensions:
             raise ConfigError(f"the warm-up cannot be run: {error.message}", hint=error.hint) from error
         return WarmupPlan(notes=(f"not warmed up: {error.message}",))
-    arenas = [one.name for one in providers if one.devices.arena is not None]
+    arenas = [provider.name for provider in providers if provider.devices.arena is not None]
     if arenas:
-        shapes.sort(key=lambda one: sum(map(math.prod, one.shapes.values())), reverse=not shrinks)
-    runs = tuple(_planned(one, wanted, providers, first=one is shapes[0]) for one in shapes)
-    why = [f"{one.name}: {one.warmup.why}" for one in providers if one.warmup.runs]
+        shapes.sort(key=lambda shape: sum(map(math.prod, shape.shapes.values())), reverse=not shrinks)
+    runs = tuple(_planned(shape, wanted, providers, first=shape is shapes[0]) for shape in shapes)
+    why = [f"{provider.name}: {provider.warmup.why}" for provider in providers if provider.warmup.runs]
     if len(runs) > 1 and arenas:
         arena = f"the memory arena of {' and '.join(arenas)}"
         why.append(
@@ -154,11 +154,11 @@ def run_warmup(
 ) -> tuple[WarmupRow, ...]:
     """Run what was planned; raises WarmupFault, and ConfigError for shapes that the model does not take."""
     done = []
-    for one in planned.runs:
-        feed = generate_inputs(inputs, one.shapes)
+    for shape in planned.runs:
+        feed = generate_inputs(inputs, shape.shapes)
         before = peak_rss()
         seconds: list[float] = []
-        while not enough(seconds, one.runs, one.most):
+        while not enough(seconds, shape.runs, shape.most):
             started = time.perf_counter()
             try:
                 result = run(feed)
@@ -171,7 +171,7 @@ def run_warmup(
             if suspicion:
                 raise WarmupFault(suspicion, feed, misdeclared=not not_finite(result))
             del result  # or two runs' outputs would count into the peak
-        done.append(_row(one, seconds, before, peak_rss()))
+        done.append(_row(shape, seconds, before, peak_rss()))
     return tuple(done)
 
 
@@ -234,12 +234,14 @@ def _shapes(
         found.append(choose_shapes(inputs, shape, missing | said))
         guessed |= missing
         guessed |= dict.fromkeys((name for name in found[-1].assumed if name.startswith(RANK_PREFIX)), 1)
-    return list({tuple(one.shapes.items()): one for one in found}.values()), guessed
+    return list({tuple(shape.shapes.items()): shape for shape in found}.values()), guessed
 
 
 def _planned(shape: SampleShapes, wanted: Warmup, providers: Sequence[Provider], *, first: bool) -> PlannedRun:
     needs: dict[str, WarmupNeed] = {
-        one.name: one.warmup for one in providers if one.warmup.runs and (first or one.warmup.shapes == "each")
+        provider.name: provider.warmup
+        for provider in providers
+        if provider.warmup.runs and (first or provider.warmup.shapes == "each")
     }
     if wanted.runs is not None:
         runs = most = wanted.runs + 1
@@ -257,11 +259,11 @@ def _planned(shape: SampleShapes, wanted: Warmup, providers: Sequence[Provider],
 def _guesses(assumed: Mapping[str, int], providers: Sequence[Provider]) -> list[str]:
     if not assumed:
         return []
-    told = f"warm-up assumed {', '.join(f'{name} = {size}' for name, size in assumed.items())}"
-    payers = [one.name for one in providers if one.warmup.shapes == "each"]
+    message = f"warm-up assumed {', '.join(f'{name} = {size}' for name, size in assumed.items())}"
+    payers = [provider.name for provider in providers if provider.warmup.shapes == "each"]
     if payers:
-        told += f"; {' and '.join(payers)} pays again for each new shape"
-    return [f"{told}; set them with warmup.shapes, warmup.batches or warmup.dimensions in the target"]
+        message += f"; {' and '.join(payers)} pays again for each new shape"
+    return [f"{message}; set them with warmup.shapes, warmup.batches or warmup.dimensions in the target"]
 
 
 def _row(planned: PlannedRun, seconds: Sequence[float], before: int | None, after: int | None) -> WarmupRow:

@@ -1,4 +1,4 @@
-"""How does a test measure side by side, and hold what it found against a baseline?
+"""Measure side by side in a test, and compare the result with a baseline.
 
 Loaded at every start of pytest: what is heavy is imported when a test measures.
 """
@@ -83,7 +83,7 @@ class EpkitBench:
         from epkit.benchmark.bench import bench
 
         said = self._config.getoption("--epkit-targets") or ""
-        names = [one.strip() for one in said.split(",") if one.strip()]
+        names = [name.strip() for name in said.split(",") if name.strip()]
         file = self._file()
         found = bench(model, targets or names or None, **self._settings(settings, file))
         return self._concluded(found, file)
@@ -124,11 +124,15 @@ class EpkitBench:
             of = f"{sentences.case(found, at)}: " if len(found.measured.cases) > 1 else ""
             for sentence in sentences.verdicts(found, at):
                 self._say(of + sentence)
-        without = [f"{one.target} {_STATUS[one.status]}{one.reason}" for one in found.candidates if one.status != "ok"]
+        without = [
+            f"{candidate.target} {_STATUS[candidate.status]}{candidate.reason}"
+            for candidate in found.candidates
+            if candidate.status != "ok"
+        ]
         for sentence in without:
             self._say(sentence)
         if found.exit_code:
-            hints = "".join(f"\n  hint: {one.hint}" for one in found.candidates if one.hint)
+            hints = "".join(f"\n  hint: {candidate.hint}" for candidate in found.candidates if candidate.hint)
             pytest.fail(f"there are no figures of all: {'; '.join(without)}{hints}", pytrace=False)
         folder = self._config.getoption("--epkit-baselines")
         if folder is not None:

@@ -1,4 +1,4 @@
-"""Is what the provider compiles kept where epkit says, and never used when it is stale?"""
+"""Check that compiled models are kept where epkit wants them, and never used when they are stale."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Compiling(Running):
             for folder in (FIRST, SECOND, None)
         }
         for folder, told in sent.items():
-            named = [one.name for one in (FIRST, SECOND) if one.name in told]
+            named = [variant.name for variant in (FIRST, SECOND) if variant.name in told]
             if named != ([] if folder is None else [folder.name]):
                 where = f"the folder {folder.name}" if folder else "None, for keeping nothing"
                 found = f"caching.with_dir() with {where} sends {told or 'nothing'!r}"
@@ -88,7 +88,7 @@ class Compiling(Running):
         with _empty_cache():
             for turn, wanted in enumerate(("built", "hit")):
                 with self.open(sample, cache=True) as session:
-                    row = next(one for one in session.report.cache if one.provider == self.subject.name)
+                    row = next(row for row in session.report.cache if row.provider == self.subject.name)
                     if row.outcome != wanted:
                         told = f"session {turn + 1} of a model was {row.outcome!r}, not {wanted!r}: {row.reason}"
                         raise Broken(
@@ -105,7 +105,7 @@ class Compiling(Running):
                 file.write_bytes(sample.contents)
                 feed = sample.feed()
                 with self.open(sample, file, cache=True) as session:
-                    row = next(one for one in session.report.cache if one.provider == self.subject.name)
+                    row = next(row for row in session.report.cache if row.provider == self.subject.name)
                     if row.outcome not in ("built", "failed"):
                         raise Broken(
                             f"the {sample.name} model was {row.outcome!r}", "keep nothing outside of the folder"

@@ -1,4 +1,4 @@
-"""What does every provider promise?
+"""Define what every provider promises.
 
 from epkit.testing import ProviderConformance
 

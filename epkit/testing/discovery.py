@@ -1,4 +1,4 @@
-"""Is the provider found, does importing it leave the interpreter alone, and what does its probe say?"""
+"""Check that the provider is found, that its import changes nothing else, and what its probe returns."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class Found(Promises):
         """The environment and the loggers are the application's."""
         imported = self._imported()
         if imported["environment"]:
-            told = f"importing it changes {', '.join(imported['environment'])} in the environment"
-            raise Broken(told, "do in `prepare` what must happen before the provider can load")
+            message = f"importing it changes {', '.join(imported['environment'])} in the environment"
+            raise Broken(message, "do in `prepare` what must happen before the provider can load")
         if imported["logging"]:
-            told = f"importing it configures logging: {', '.join(imported['logging'])}"
-            raise Broken(told, "log through logging.getLogger(__name__), and configure nothing")
+            message = f"importing it configures logging: {', '.join(imported['logging'])}"
+            raise Broken(message, "log through logging.getLogger(__name__), and configure nothing")
 
     @promise()
     def test_the_probe_answers_and_never_raises(self) -> None:
@@ -59,8 +59,8 @@ class Found(Promises):
         """The best of some calls takes less than 2 seconds: every listing and every opening asks it."""
         seconds = self._answered()["seconds"]
         if seconds >= QUICK_S:
-            told = f"probe() took {seconds:.1f} s at best"
-            raise Broken(told, "look for files and devices only: epkit proves the rest by itself")
+            message = f"probe() took {seconds:.1f} s at best"
+            raise Broken(message, "look for files and devices only: epkit proves the rest by itself")
 
     @promise()
     def test_the_probe_loads_nothing_heavy(self) -> None:
@@ -79,14 +79,14 @@ class Found(Promises):
             if not asked["reason"].strip():
                 raise Broken("probe() calls it unusable and gives no reason", "Unusable(reason, hint)")
             if not asked["hint"].strip():
-                told = f"probe() calls it unusable ({asked['reason']}) and does not say what to do"
-                raise Broken(told, "give a hint, the command that mends it: Unusable(reason, hint=...)")
+                message = f"probe() calls it unusable ({asked['reason']}) and does not say what to do"
+                raise Broken(message, "give a hint, the command that mends it: Unusable(reason, hint=...)")
         elif not subject.answer.usable and not subject.misplaced:
             reason = getattr(subject.answer.availability, "reason", "")
-            told = f"probe() calls it usable, and its proof failed: {reason}"
+            message = f"probe() calls it usable, and its proof failed: {reason}"
             unknown = "Unknown Provider Type" in reason
             other = "spell ort_name as ONNX Runtime does" if unknown else "mend that"
-            raise Broken(told, f"{other}, or let probe() look for what is missing here: Unusable(reason, hint)")
+            raise Broken(message, f"{other}, or let probe() look for what is missing here: Unusable(reason, hint)")
 
     @promise()
     def test_the_fingerprint_holds_still(self) -> None:
@@ -97,8 +97,8 @@ class Found(Promises):
                 raise Broken(f"fingerprint() {found}", "return texts: paths, versions, device nodes")
         if first != second:
             one, other = next(pair for pair in zip_longest(first, second) if pair[0] != pair[1])
-            told = f"{one!r}, then {other!r}"
-            raise Broken(f"fingerprint() said {told}", "leave out what differs from call to call")
+            message = f"{one!r}, then {other!r}"
+            raise Broken(f"fingerprint() said {message}", "leave out what differs from call to call")
 
     def _imported(self) -> Mapping[str, Any]:
         examined = self.subject.examined

@@ -1,4 +1,4 @@
-"""What does importing a plugin and asking its probe do to an interpreter? Runs in a child process that is fresh.
+"""Import a plugin and run its probe in a fresh child process, and report what that does to the interpreter.
 
 Answers twice: after the import, and after the probe was asked, which may crash.
 """
@@ -41,7 +41,7 @@ def main() -> None:
     parent.send(_imported(plugin))
     if parent.receive() is None:  # the parent has read what was printed by now
         return
-    provider = next(one for one in load(plugin) if one.name == request["provider"])
+    provider = next(provider for provider in load(plugin) if provider.name == request["provider"])
     parent.send(_asked(provider, request["device"]))
     parent.exit()
 
@@ -114,7 +114,7 @@ def _texts(method: Any, *arguments: object) -> list[str] | str:
         listed = [] if found is None or isinstance(found, str) else list(found)
     except BaseException as error:  # noqa: BLE001 - foreign code, and the child's only task
         return f"raised {type(error).__name__}: {error}"
-    if found is None or isinstance(found, str) or not all(isinstance(one, str) for one in listed):
+    if found is None or isinstance(found, str) or not all(isinstance(name, str) for name in listed):
         return f"returned {found!r} where texts belong"
     return listed
 
@@ -128,7 +128,7 @@ def _configured() -> dict[str, tuple[object, ...]]:
     found: dict[str, tuple[object, ...]] = {"all loggers": (logging.root.manager.disable,)}
     for name, logger in {"root": logging.root, **logging.root.manager.loggerDict}.items():
         if isinstance(logger, logging.Logger):
-            handlers = tuple(id(one) for one in logger.handlers if not isinstance(one, logging.NullHandler))
+            handlers = tuple(id(handler) for handler in logger.handlers if not isinstance(handler, logging.NullHandler))
             level = logging.WARNING if logger is logging.root else logging.NOTSET
             if handlers or logger.level != level or logger.disabled:
                 found[name] = (logger.level, handlers, logger.disabled)

@@ -1,4 +1,4 @@
-"""Does it run, on that provider, and are the numbers right: for any type and shape, through `run` and `bind`?
+"""Check that models run on the provider and give right numbers, for any type and shape, by `run` and `bind`.
 
 Each of these is kept in a child process, on a provider that epkit's proof has shown to run.
 """
@@ -48,10 +48,10 @@ class Running(Promises):
     @promise()
     def test_a_tiny_model_really_runs_on_it(self) -> None:
         """ONNX Runtime itself says that the provider took the nodes: it records where it places each."""
-        told = self.subject.misplaced
-        if told:
+        message = self.subject.misplaced
+        if message:
             name = self.subject.provider.ort_name
-            found = f"ONNX Runtime gave no node of a tiny model to {name}: {told}"
+            found = f"ONNX Runtime gave no node of a tiny model to {name}: {message}"
             raise Broken(found, "ort_name must be what ONNX Runtime calls it, and opening must add it, or fail")
         self.subject.keep_apart("_runs_there")
 
@@ -139,7 +139,7 @@ class Running(Promises):
     def _is_warm(self) -> None:
         dynamic = "dynamic-shapes" in self.subject.provider.capabilities
         sample = samples.networks("dynamic-shapes", self.subject.provider)[0] if dynamic else self.carried()[-1]
-        sizes = {str(size): 8 for one in sample.inputs for size in one.shape or () if isinstance(size, str)}
+        sizes = {str(size): 8 for tensor in sample.inputs for size in tensor.shape or () if isinstance(size, str)}
         feeds = [sample.feed(0, sizes | {"batch": batch}) for batch in ((1, 3) if dynamic else (1,))]
         need = self.subject.provider.warmup
         fixed = {name: size for name, size in sizes.items() if name != "batch"}
@@ -151,10 +151,10 @@ class Running(Promises):
         for feed, first in zip(feeds, firsts, strict=True):
             later = statistics.median(_seconds(session, feed) for _ in range(TURNS))
             if first > FIRST_TIMES * later + FIRST_SECONDS:
-                told = f"the first request took {first * 1e3:.1f} ms, later ones {later * 1e3:.1f} ms"
+                message = f"the first request took {first * 1e3:.1f} ms, later ones {later * 1e3:.1f} ms"
                 again = " for a shape not seen before" if feed is not feeds[0] and need.shapes == "first" else ""
                 mend = 'shapes="each"' if again else f"more than runs={need.runs}"
-                raise Broken(told + again, f"declare the warm-up that it needs: WarmupNeed with {mend}")
+                raise Broken(message + again, f"declare the warm-up that it needs: WarmupNeed with {mend}")
 
 
 def ways(session: epkit.Session) -> dict[str, Call]:

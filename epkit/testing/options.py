@@ -1,4 +1,4 @@
-"""Is every option documented, checked, and spelt as ONNX Runtime reads it?"""
+"""Check that every option is documented, validated, and spelt as ONNX Runtime reads it."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Optioned(Promises):
     @promise()
     def test_every_option_is_documented(self) -> None:
         """A sentence stands under each option; help and reference are made of it."""
-        for one in listing.options(self.subject.provider.options):
-            if not one.meaning.strip().endswith("."):
-                told = (
-                    f"what stands under the option {one.name!r} does not end as a sentence"
-                    if one.meaning
-                    else f"the option {one.name!r} has no sentence under it"
+        for option in listing.options(self.subject.provider.options):
+            if not option.meaning.strip().endswith("."):
+                message = (
+                    f"what stands under the option {option.name!r} does not end as a sentence"
+                    if option.meaning
+                    else f"the option {option.name!r} has no sentence under it"
                 )
-                raise Broken(told, f'write """What {one.name} does (ONNX Runtime\'s default).""" below it')
+                raise Broken(message, f'write """What {option.name} does (ONNX Runtime\'s default).""" below it')
 
     @promise()
     def test_an_unknown_option_is_refused(self) -> None:
@@ -43,11 +43,13 @@ class Optioned(Promises):
         for wrong, right in [("no_such_option", ""), *((f"{name}_", name) for name in names)]:
             refused = self._refused({wrong: "1"})
             if refused is None:
-                told = f"the option {wrong!r}, which there is not, was accepted"
-                raise Broken(told, "derive the options from epkit.provider.Options, and leave its model_config alone")
+                message = f"the option {wrong!r}, which there is not, was accepted"
+                raise Broken(
+                    message, "derive the options from epkit.provider.Options, and leave its model_config alone"
+                )
             if right not in refused.hint:
-                told = f"the option {wrong!r} is refused without a word of {right!r}: {refused}"
-                raise Broken(told, "leave unknown names to epkit.provider.Options")
+                message = f"the option {wrong!r} is refused without a word of {right!r}: {refused}"
+                raise Broken(message, "leave unknown names to epkit.provider.Options")
 
     @promise()
     def test_a_wrong_value_is_refused(self) -> None:
@@ -58,8 +60,8 @@ class Optioned(Promises):
             wrong += [] if "table" in kinds else [{NONSENSE: [NONSENSE]}]
             for value in wrong:
                 if self._refused({name: value}) is None:
-                    told = f"the option {name!r} accepted {value!r}"
-                    raise Broken(told, f"give {name} a type that says what it takes, such as Literal or bool")
+                    message = f"the option {name!r} accepted {value!r}"
+                    raise Broken(message, f"give {name} a type that says what it takes, such as Literal or bool")
 
     @promise()
     def test_options_are_sent_as_text_under_their_names(self) -> None:
@@ -69,13 +71,13 @@ class Optioned(Promises):
             sent = self._sent(options)
             for key, text in sent.items():
                 if not isinstance(key, str) or not isinstance(text, str):
-                    told = f"to_ort_options() sends {key!r} as a {type(text).__name__} where {name} = {value!r}"
-                    raise Broken(told, "send texts only, as Provider.to_ort_options does")
+                    message = f"to_ort_options() sends {key!r} as a {type(text).__name__} where {name} = {value!r}"
+                    raise Broken(message, "send texts only, as Provider.to_ort_options does")
             if name not in sent and not any(name in text for text in sent.values()):
                 raise Broken(f"to_ort_options() leaves out {name} = {value!r}", f"send it as {name!r}")
             if isinstance(value, tuple) and any(str(shape) in sent.values() for shape in (value, list(value))):
-                told = f"to_ort_options() sends {name} = {list(value)!r} as Python writes it"
-                raise Broken(told, "write lists as ONNX Runtime reads them, as Provider.to_ort_options does")
+                message = f"to_ort_options() sends {name} = {list(value)!r} as Python writes it"
+                raise Broken(message, "write lists as ONNX Runtime reads them, as Provider.to_ort_options does")
 
     @promise()
     def test_what_is_unset_is_not_sent(self) -> None:
@@ -87,8 +89,8 @@ class Optioned(Promises):
                 extra = {name: text for name, text in self._sent(options, device).items() if name not in allowed}
                 if extra:
                     name, text = next(iter(extra.items()))
-                    told = f"to_ort_options() sends {name} = {text!r} though nobody set it"
-                    raise Broken(told, "send options.written() only; what right results need goes into always_sent")
+                    message = f"to_ort_options() sends {name} = {text!r} though nobody set it"
+                    raise Broken(message, "send options.written() only; what right results need goes into always_sent")
 
     @promise()
     def test_what_is_always_sent_may_be_set_otherwise(self) -> None:
@@ -101,8 +103,10 @@ class Optioned(Promises):
                 raise Broken(f"always_sent() returned {always!r}", 'return texts under names: {"sticky": "0"}')
             for name in always:
                 if name not in settable:
-                    told = f"always_sent() returned {name!r}, which is none of its options: nobody can set it otherwise"
-                    raise Broken(told, f"add {name} to its options, with a sentence that says why it is always sent")
+                    message = (
+                        f"always_sent() returned {name!r}, which is none of its options: nobody can set it otherwise"
+                    )
+                    raise Broken(message, f"add {name} to its options, with a sentence that says why it is always sent")
 
     @promise()
     def test_options_that_onnx_runtime_would_ignore_are_refused(self) -> None:
@@ -121,9 +125,9 @@ class Optioned(Promises):
         for library in libraries(places):
             unread = _not_in(library, unread)
         if unread:
-            told = f"no library in {' or '.join(map(str, places))} holds the name {sorted(unread)[0]!r}"
-            told += ", so ONNX Runtime would ignore the option"
-            raise Broken(told, "leave the option out, or spell it as ONNX Runtime does")
+            message = f"no library in {' or '.join(map(str, places))} holds the name {sorted(unread)[0]!r}"
+            message += ", so ONNX Runtime would ignore the option"
+            raise Broken(message, "leave the option out, or spell it as ONNX Runtime does")
 
     @promise()
     def test_a_device_that_makes_no_sense_is_refused(self) -> None:
@@ -146,16 +150,16 @@ class Optioned(Promises):
         except ConfigError as error:
             return error
         except Exception as error:
-            told = f"checking {options} raised {type(error).__name__}: {error}"
-            raise Broken(told, "raise ValueError with one sentence in validators") from error
+            message = f"checking {options} raised {type(error).__name__}: {error}"
+            raise Broken(message, "raise ValueError with one sentence in validators") from error
         return None
 
     def _sent(self, options: Options, device: Device | None = None) -> dict[str, str]:
         try:
             return dict(self.subject.provider.to_ort_options(options, device))
         except Exception as error:
-            told = f"to_ort_options() raised {type(error).__name__}: {error} for {options.written()}"
-            raise Broken(told, "encode whatever the options accept, as names and texts") from error
+            message = f"to_ort_options() raised {type(error).__name__}: {error} for {options.written()}"
+            raise Broken(message, "encode whatever the options accept, as names and texts") from error
 
 
 def own_options(provider: Provider) -> Iterator[tuple[str, FieldInfo]]:
@@ -197,7 +201,7 @@ def values_of(annotation: Any) -> list[object]:
         return [tuple(values_of(inside[0])[:1] * 2)] if inside else []
     if kind is dict:
         return [{"name": values_of(inside[1])[0]}] if inside else []
-    return [value for one in inside if one is not type(None) for value in values_of(one)]
+    return [value for part in inside if part is not type(None) for value in values_of(part)]
 
 
 def devices(provider: Provider) -> list[Device | None]:

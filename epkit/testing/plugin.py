@@ -1,4 +1,4 @@
-"""What does epkit add to pytest? Loaded at every start of pytest where epkit is installed, so it imports little."""
+"""Add epkit's options and fixtures to pytest. Every start of pytest loads this module, so it imports little."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ def _outcomes(reporter: pytest.TerminalReporter) -> Iterator[tuple[str, str, str
 def _reports(reporter: pytest.TerminalReporter) -> list[pytest.TestReport]:
     """Return one report of each test: of its call, or of the set-up that kept it from being called."""
     outcomes = ("passed", "failed", "skipped", "error", "xfailed", "xpassed")
-    reports = [one for outcome in outcomes for one in reporter.stats.get(outcome, ())]
-    return [one for one in reports if one.when == "call" or (one.when == "setup" and not one.passed)]
+    reports = [report for outcome in outcomes for report in reporter.stats.get(outcome, ())]
+    return [report for report in reports if report.when == "call" or (report.when == "setup" and not report.passed)]
 
 
 def _skipped(report: pytest.TestReport) -> str:

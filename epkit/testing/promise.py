@@ -1,4 +1,4 @@
-"""What is one promise of a provider, and what can come of it?
+"""Define a promise of a provider, and its possible results.
 
 It is kept, broken (with what was found, and what mends it), or not proven: what cannot be tried on this machine, or is
 not claimed, is never counted as kept.

@@ -1,4 +1,4 @@
-"""Which tiny models does the kit run, with which inputs, and what must come out?
+"""Provide the tiny models that the kit runs, with their inputs and expected outputs.
 
 The models lie beside this file, named after the capability that they ask for and what they are, a kind of network or
 something smaller; `benchmarks/make_testing_models.py` makes them. What must come out is what ONNX Runtime's own CPU
@@ -54,13 +54,13 @@ class Sample:
         random = np.random.default_rng(seed)
         sizes = sizes or {}
         return {
-            one.name: _values(
-                one.dtype,
-                [size if isinstance(size, int) else sizes.get(str(size), 2) for size in one.shape or ()],
+            tensor.name: _values(
+                tensor.dtype,
+                [size if isinstance(size, int) else sizes.get(str(size), 2) for size in tensor.shape or ()],
                 random,
                 whole=self.whole,
             )
-            for one in self.inputs
+            for tensor in self.inputs
         }
 
 
@@ -70,18 +70,22 @@ def of(claim: Capability | Literal["retrained"], provider: Provider | None = Non
     Where none would be left, all are: what is claimed is tried. `retrained` are those of `float32` with other weights.
     """
     every = [_read(file, whole=claim == "int8") for file in sorted(MODELS.glob(f"{claim}.*.onnx"))]
-    return [one for one in every if provider is None or one.network in (None, *provider.self_test.networks)] or every
+    return [
+        sample for sample in every if provider is None or sample.network in (None, *provider.self_test.networks)
+    ] or every
 
 
 def networks(claim: Capability | Literal["retrained"], provider: Provider) -> list[Sample]:
     """Return the networks among them, one for each kind that `provider` is for and that there is a model of."""
     found = of(claim, provider)
-    return [one for one in found if one.network] or found
+    return [sample for sample in found if sample.network] or found
 
 
 def _read(file: Path, *, whole: bool) -> Sample:
     kind = file.stem.partition(".")[2]
-    return Sample(file.stem, file.read_bytes(), whole, next((one for one in get_args(Network) if one == kind), None))
+    return Sample(
+        file.stem, file.read_bytes(), whole, next((network for network in get_args(Network) if network == kind), None)
+    )
 
 
 def proof_of(provider: Provider) -> Sample:
@@ -92,7 +96,7 @@ def proof_of(provider: Provider) -> Sample:
 def wanted(sample: Sample, feed: Feed) -> dict[str, Any]:
     """Return what ONNX Runtime's CPU gives, by the output's name."""
     session = _reference(sample.contents)
-    names = [one.name for one in session.get_outputs()]
+    names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(None, feed), strict=True))
 
 
@@ -101,9 +105,9 @@ def check_same(sample: Sample, feed: Feed, found: Mapping[str, Any], tolerances:
     for name, right in wanted(sample, feed).items():
         if name not in found:
             raise Broken(f"{sample.name} {how} gave no output {name!r}")
-        told = apart(name, np.asarray(right), np.asarray(found[name]), tolerances)
-        if told:
-            raise Broken(f"{sample.name} {how}: {told}", "compare its kernels with the CPU's: epkit compare")
+        message = apart(name, np.asarray(right), np.asarray(found[name]), tolerances)
+        if message:
+            raise Broken(f"{sample.name} {how}: {message}", "compare its kernels with the CPU's: epkit compare")
 
 
 def apart(name: str, right: Any, found: Any, tolerances: Mapping[str, float]) -> str:

@@ -1,4 +1,4 @@
-"""Do sessions and bindings bear threads, refills, captured graphs and being closed?
+"""Check sessions and bindings with threads, refills and captured graphs, and after they are closed.
 
 Each of these too is kept in a child process, on a provider that epkit's proof has shown to run.
 """
@@ -131,8 +131,8 @@ class Sessions(Running):
                     bound.run()
             except (InputError, RunError):
                 continue
-            told = f"a result of 3 rows was written into a buffer of {rows}"
-            raise Broken(told, "let limits.validates_output_shape be False: epkit then looks by itself")
+            message = f"a result of 3 rows was written into a buffer of {rows}"
+            raise Broken(message, "let limits.validates_output_shape be False: epkit then looks by itself")
 
     @promise(of="graph capture")
     def test_replays_of_a_captured_graph_give_the_numbers_of_runs(self) -> None:
@@ -164,14 +164,14 @@ class Sessions(Running):
                 faults.append(fault)
 
         running = [threading.Thread(target=guarded, args=(number,)) for number in range(threads)]
-        for one in running:
-            one.start()
-        for one in running:
-            one.join()
+        for thread in running:
+            thread.start()
+        for thread in running:
+            thread.join()
         if faults:
             first = faults[0]
-            told = first.found if isinstance(first, Broken) else f"{type(first).__name__}: {first}"
-            raise Broken(f"{len(faults)} of {threads} threads failed: {told}", self._stricter()) from first
+            message = first.found if isinstance(first, Broken) else f"{type(first).__name__}: {first}"
+            raise Broken(f"{len(faults)} of {threads} threads failed: {message}", self._stricter()) from first
 
     def _stricter(self) -> str:
         """Say what mends a fault that only threads have."""
@@ -184,8 +184,8 @@ class Sessions(Running):
         session = self.open(sample, cuda_graph=True)
         graph = session.report.graph
         if graph is None or not graph.possible:
-            told = graph.summary() if graph is not None else "no graph was asked for"
-            raise Broken(f"a model of matrix products cannot be captured: {told}", "leave capture out")
+            message = graph.summary() if graph is not None else "no graph was asked for"
+            raise Broken(f"a model of matrix products cannot be captured: {message}", "leave capture out")
         with session.bind(sample.feed()) as bound:
             for seed in range(TURNS):
                 feed = sample.feed(seed)

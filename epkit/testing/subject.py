@@ -1,4 +1,4 @@
-"""Which provider is held to promises, and what is known about it on this machine?
+"""Describe the provider under test, and what is known about it on this machine.
 
 Everything that its own code or its libraries could crash is asked in a child process, once.
 """
@@ -79,8 +79,8 @@ class Subject:
         rows = [one for one in self.registry.entries if one.status != "ready" and _brings(one, module, self.name)]
         if rows:
             raise Broken(f"its plugin is {rows[0].status}: {rows[0].reason}", _mend(rows[0]))
-        told = f"no plugin that is installed offers {mine.__qualname__} under the name {self.name!r}"
-        raise Broken(told, f"pip install -e . (or EPKIT_PLUGINS={module}), and look: epkit providers")
+        message = f"no plugin that is installed offers {mine.__qualname__} under the name {self.name!r}"
+        raise Broken(message, f"pip install -e . (or EPKIT_PLUGINS={module}), and look: epkit providers")
 
     @cached_property
     def examined(self) -> Examined:
@@ -116,7 +116,7 @@ class Subject:
         if not isinstance(availability, Unusable) or not self.examined.asked["usable"]:
             return ""
         elsewhere = (CPU_FORBIDDEN, "it took no node of a tiny model")
-        return availability.reason if any(told in availability.reason for told in elsewhere) else ""
+        return availability.reason if any(message in availability.reason for message in elsewhere) else ""
 
     def claims(self, claim: Claim) -> None:
         """Raise NotClaimed unless the provider claims it."""
@@ -131,8 +131,8 @@ class Subject:
         """Raise NotProven unless the provider has been proven on this machine."""
         match self.answer.availability:
             case Unusable(reason, hint):
-                told = "its proof failed: " if self.examined.asked["usable"] else ""
-                raise NotProven(f"{told}{reason}" + (f" ({hint})" if hint else ""))
+                message = "its proof failed: " if self.examined.asked["usable"] else ""
+                raise NotProven(f"{message}{reason}" + (f" ({hint})" if hint else ""))
 
     def keep_apart(self, promise: str, *, anew: bool = False) -> None:
         """Keep one promise in the child process, with `anew` in a fresh one; raises Broken and NotProven."""
@@ -150,10 +150,10 @@ class Subject:
         if reply is None:
             ending, log = worker.describe_end(), worker.read_log()
             self.close()
-            told = f"the process in which it was tried {ending}"
+            message = f"the process in which it was tried {ending}"
             declared = concurrency_of(self.provider)
             raise Broken(
-                told, f"if several threads do that, declare another concurrency than {declared!r}", log[-2000:]
+                message, f"if several threads do that, declare another concurrency than {declared!r}", log[-2000:]
             )
         match reply["outcome"]:
             case "broken":
@@ -181,11 +181,11 @@ def subject(provider: object, target: object, tolerances: object) -> Subject:
         try:
             provider = kind()
         except (Exception, SystemExit) as error:
-            told = f"{kind.__name__}() raised {type(error).__name__}: {error}"
-            raise Broken(told, "write it so that its class needs nothing, or name the object") from error
+            message = f"{kind.__name__}() raised {type(error).__name__}: {error}"
+            raise Broken(message, "write it so that its class needs nothing, or name the object") from error
     if not isinstance(provider, Provider):
-        told = f"`provider` is {provider!r}" if provider is not None else "the class of the test has no `provider`"
-        raise Broken(f"{told}, where a class of epkit.provider.Provider belongs", "provider = Acme")
+        message = f"`provider` is {provider!r}" if provider is not None else "the class of the test has no `provider`"
+        raise Broken(f"{message}, where a class of epkit.provider.Provider belongs", "provider = Acme")
     for name, given in (("target", target), ("tolerances", tolerances)):
         if not isinstance(given, Mapping):
             example = '{"device": 0}' if name == "target" else '{"float32": 1e-3}'

@@ -1,4 +1,4 @@
-"""How many promises does each provider keep, and why could the others not be proven here?"""
+"""Count the promises that each provider keeps, and list why the others could not be proven here."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Tally:
 
 def unproven(reason: str) -> str | None:
     """Return why a promise that was skipped is not proven; empty if it is not claimed, None if it is another skip."""
-    told = reason.removeprefix("Skipped: ")
-    if not told.startswith(NOT_PROVEN):
+    message = reason.removeprefix("Skipped: ")
+    if not message.startswith(NOT_PROVEN):
         return None
-    return "" if told.endswith(NOT_CLAIMED) else told.removeprefix(NOT_PROVEN)
+    return "" if message.endswith(NOT_CLAIMED) else message.removeprefix(NOT_PROVEN)
 
 
 def tallied(outcomes: Iterable[tuple[str, str, str]]) -> dict[str, Tally]:

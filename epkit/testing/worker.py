@@ -1,4 +1,4 @@
-"""How are promises kept apart from pytest? Runs in a child process, where a crash or a hang is an answer too."""
+"""Run promises in a child process, apart from pytest: a crash or a hang is a result too."""
 
 from __future__ import annotations
 

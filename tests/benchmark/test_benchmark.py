@@ -228,6 +228,7 @@ def test_a_candidate_that_crashes_hangs_raises_or_computes_something_else_is_a_r
     assert found.exit_code == 3
 
 
+@pytest.mark.slow
 def test_a_candidate_that_is_far_too_slow_does_not_take_the_others_their_time(small: Path, tmp_path: Path) -> None:
     arms = tmp_path / "arms.py"
     arms.write_text(
@@ -243,6 +244,7 @@ def test_a_candidate_that_is_far_too_slow_does_not_take_the_others_their_time(sm
     assert [one.candidate for one in found.findings.figures] == [1]
 
 
+@pytest.mark.slow
 def test_processes_that_start_slowly_are_measured_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "LEAST_LIMIT_S", 60.0)
     arms = tmp_path / "arms.py"

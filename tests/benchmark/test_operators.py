@@ -32,7 +32,7 @@ from epkit.config.file import load
 from epkit.discovery.registry import discover
 from epkit.model import sample
 from epkit.parity.feed import Feed
-from epkit.session.fault import Fault
+from epkit.session.fault import WorkerFault
 from epkit.session.request import plan_targets, read_candidates
 
 CPU = {"CPUExecutionProvider": "cpu"}
@@ -137,7 +137,7 @@ def test_a_node_that_openvino_leaves_to_the_cpu_is_named_and_the_crossings_are_c
 
 def test_what_goes_to_a_device_and_back_is_copied(tmp_path):
     found = profiled(kept(tmp_path, interrupted()), "webgpu")
-    if isinstance(found, Fault) and found.kind == "ProviderUnavailable":
+    if isinstance(found, WorkerFault) and found.kind == "ProviderUnavailable":
         pytest.skip(found.reason)
     assert isinstance(found, Operators)
     assert {one.operator: one.moved_bytes for one in copies(found)} == {
@@ -166,7 +166,7 @@ def test_a_model_that_fails_in_its_run_is_a_fault_with_the_cause(tmp_path):
     nodes = [helper.make_node("Reshape", ["x", "s"], ["y"])]
     contents = model(nodes, [value("x", ["n"])], [value("y", [3])], [weight("s", np.int64([3]))])
     found = profiled(kept(tmp_path, contents), "cpu")
-    assert isinstance(found, Fault)
+    assert isinstance(found, WorkerFault)
     assert (found.status, found.kind) == ("failed", "RunError")
     assert "Reshape" in found.reason
 

@@ -334,6 +334,7 @@ def test_an_unwritable_cache_is_no_obstacle_and_the_doctor_says_so(epkit, model_
     assert "EPKIT_CACHE_DIR" in out
 
 
+@pytest.mark.slow
 def test_without_onnx_runtime_every_command_says_so_in_one_sentence(tmp_path):
     """A path entry that hides onnxruntime stands in for an environment without it."""
     hidden = tmp_path / "hidden"

@@ -184,6 +184,7 @@ def test_a_cache_that_cannot_be_written_is_a_note_and_no_obstacle(ask, count, tm
     assert count() == 2
 
 
+@pytest.mark.slow
 def test_many_processes_prove_once(ask, count):
     ask(COUNTED.format(transient=False).replace("return", "time.sleep(0.5); return"), refresh=True)
     cache = Path(os.environ["EPKIT_CACHE_DIR"])

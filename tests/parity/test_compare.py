@@ -128,6 +128,7 @@ def test_inputs_from_files_are_one_set_and_so_are_integers(empty: Path, tmp_path
 # They differ
 
 
+@pytest.mark.slow
 def test_the_first_tensor_that_differs_is_named_with_its_node(empty: Path, twist: Callable[..., str]):
     name = twist(open=replaced(b"Relu", b"Selu"))
     found = epkit.compare(mlp(), ["cpu", name], seeds=2)
@@ -280,6 +281,7 @@ def test_a_target_that_crashes_is_a_row_and_the_others_are_compared(empty: Path,
     json.dumps(found.as_json(), allow_nan=False)
 
 
+@pytest.mark.slow
 def test_a_target_that_hangs_is_ended(empty: Path, twist: Callable[..., str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("epkit.parity.process.LIMIT_S", 20.0)
     name = twist(around="signal.pause()")
@@ -288,6 +290,7 @@ def test_a_target_that_hangs_is_ended(empty: Path, twist: Callable[..., str], mo
     assert found.exit_code == 3
 
 
+@pytest.mark.slow
 def test_what_is_wrong_with_the_request_or_the_model_is_an_error(empty: Path, tmp_path: Path):
     for targets in ([], ["cpu"], "cpu"):
         with says(ConfigError):
@@ -323,6 +326,7 @@ def test_sessions_that_want_other_inputs_are_not_compared(empty: Path):
 # The command
 
 
+@pytest.mark.slow
 def test_the_command_says_where_two_targets_part_and_exits_with_1(empty: Path, command, twist: Callable[..., str]):
     (empty / "m.onnx").write_bytes(mlp())
     name = twist(open=replaced(b"Relu", b"Selu"))

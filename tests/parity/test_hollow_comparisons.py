@@ -40,6 +40,7 @@ def test_an_optional_input_is_generated_once_and_left_out_once(inner):
         assert session.run(without)["p"] is None
 
 
+@pytest.mark.slow
 def test_a_provider_that_computes_wrong_numbers_of_an_optional_input_does_not_agree():
     found = epkit.compare(passing(TENSOR), ["cpu", "faulty-wrong"], config={})
     assert not found.agree

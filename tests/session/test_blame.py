@@ -22,7 +22,7 @@ from epkit.runtime.configured import CPU, ConfiguredProvider
 from epkit.runtime.events import Dropped, Event
 from epkit.session.cache.session_cache import Compiled
 from epkit.session.capture import Capture
-from epkit.session.fallback import CPU_FORBIDDEN, Failure, Opened, Ready, Remaining, open_chain
+from epkit.session.fallback import CPU_FORBIDDEN, Failure, OpenedChain, Ready, Remaining, open_chain
 from epkit.session.opener import Crashes, Created, Opener
 from epkit.session.plan import Plan, resolve
 from epkit.session.settings import NO_CPU, build_settings
@@ -195,7 +195,7 @@ class Attempt:
             crashes=crashes(world, plan),
         )
 
-    def open(self) -> Opened:
+    def open(self) -> OpenedChain:
         return open_chain(self.remaining, self.opener, self.warm_up, self.known)
 
     def warm_up(self, created: Created) -> Ready | Failure:

@@ -307,7 +307,7 @@ def test_the_key_changes_exactly_when_a_part_changes(one, other):
 def test_why_an_entry_missed_names_what_changed(parts, name, value):
     old = {"model": "d", **{f"option {key}": text for key, text in parts.items()}}
     new = old | {f"option {name}": value}
-    known = store.Entry(Path(), "slow", "/m", 1, None, old, (), 0.0, 0.0)
+    known = store.CacheEntry(Path(), "slow", "/m", 1, None, old, (), 0.0, 0.0)
     told = why_missed(new, "/m", [known])
     assert told == ("" if new == old else f"option {name} changed: {old.get(f'option {name}', 'not set')} -> {value}")
 
@@ -353,6 +353,7 @@ def test_what_is_compiled_is_kept_where_a_graph_was_asked_for_and_cannot_be_capt
 # -- two at once, and builds that never end
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_build_it_once(slow, file):
     started = [child(file, wait=False, SLOW_SECONDS="1.5") for _ in range(3)]
     outcomes = sorted(json.loads(one.communicate(timeout=60)[0])[0] for one in started)

@@ -171,6 +171,7 @@ def test_processes_that_are_apart_already_start_no_further_one():
 # -- what goes wrong
 
 
+@pytest.mark.slow
 @needs(SECOND)
 def test_each_fault_of_a_chain_is_told_apart(faulty):
     config = chain("faulty-creation-fails", "faulty-creation-crashes", "faulty-nan", SECOND)
@@ -265,6 +266,7 @@ epkit.open(open(sys.argv[1], "rb").read(), "t", config=config)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["killed", "interrupted"])
 def test_the_child_goes_with_its_parent_even_while_it_hangs(faulty, how, tmp_path):
     """It keeps the interpreter's lock meanwhile, so that no thread of it can notice."""

@@ -321,6 +321,7 @@ print(json.dumps([min(opened), max(opened), closed[0], max(closed), closed[-1]])
 """
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.parametrize("provider", slow_but(["cpu", SECOND], "cpu"))
 def test_thirty_sessions_opened_and_closed_take_no_more_than_a_few(provider):

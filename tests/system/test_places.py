@@ -133,7 +133,7 @@ def test_a_benchmark_is_measured_and_shown_where_the_home_is_a_file(model_file, 
     monkeypatch.setenv("XDG_DATA_HOME", "/dev/null")
     code, out, err = command("bench", model_file, "-t", "cpu", "-t", "cpu", "--budget", "6")
     assert (code, err) == (0, "")
-    assert "note: no benchmark can be kept in" in out
+    assert "note: no benchmark can be saved in" in out
 
 
 @posix

@@ -173,6 +173,7 @@ def test_nothing_heavy_is_imported_where_no_test_measures():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 @needs(SECOND)
 def test_two_functions_are_really_measured_side_by_side(pytester):
     pytester.makepyfile(

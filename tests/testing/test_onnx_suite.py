@@ -16,10 +16,10 @@ from onnx import helper, numpy_helper
 from texts import says
 
 from epkit.errors import RunError
-from epkit.testing.onnx_suite.cases import KINDS, Case, cases
+from epkit.testing.onnx_suite.cases import KINDS, SuiteCase, cases
 from epkit.testing.onnx_suite.examples import Example, difference, examples
 from epkit.testing.onnx_suite.failure_reasons import OTHER, cause_of
-from epkit.testing.onnx_suite.report import LEFT, Judged, Report, report_of
+from epkit.testing.onnx_suite.report import LEFT, JudgedCase, SuiteReport, report_of
 from epkit.testing.onnx_suite.runners import Arm, Outcome
 
 # Says that it is usable, opens by ONNX Runtime's CPU, and is faulty on cases that the tests know.
@@ -66,7 +66,7 @@ def faulty(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(folder)
 
 
-def case(name: str) -> Case:
+def case(name: str) -> SuiteCase:
     return next(one for one in cases() if one.name == name)
 
 
@@ -97,7 +97,7 @@ def test_a_case_holds_when_both_pass_and_is_skipped_with_a_cause_when_neither_do
     assert "onnx-suite[cpu]::node::test_abs PASSED" in done.stdout
     assert "onnx-suite[cpu]::node::test_cast_FLOAT_to_BFLOAT16 PASSED" in done.stdout
     assert "1 of 3 cases pass in plain ONNX Runtime, 2 in epkit" in done.stdout
-    report = Report(**json.loads((empty / "found" / "cpu.json").read_text()))
+    report = SuiteReport(**json.loads((empty / "found" / "cpu.json").read_text()))
     assert (report.cases, report.plain, report.epkit, report.took) == (3, 1, 2, 2)
     assert report.added == {"type not carried": ["node::test_cast_FLOAT_to_BFLOAT16"]}
     assert report.remaining == {"operator unknown": ["node::test_adagrad_multiple"]}
@@ -129,6 +129,7 @@ def arm():
         one.end()
 
 
+@pytest.mark.slow
 def test_a_case_that_hangs_is_ended_and_the_next_one_gets_a_new_process(arm, faulty):
     epkit = arm("epkit", "faulty")
     epkit.send(case("test_acosh"))
@@ -231,12 +232,12 @@ def test_the_report_counts_by_verdict_and_names_what_is_not_simply_passed():
     good, bad = Outcome("passed", took=2, nodes=2), Outcome("outputs", "Items are not equal")
     left = Outcome("passed", nodes=3, left="it failed to open")
     judged = [
-        Judged("held", good, good),
-        Judged("added", bad, good),
-        Judged("left", bad, left),
-        Judged("broken", good, bad),
-        Judged("remaining", bad, bad),
-        Judged("folded", good, Outcome("passed")),
+        JudgedCase("held", good, good),
+        JudgedCase("added", bad, good),
+        JudgedCase("left", bad, left),
+        JudgedCase("broken", good, bad),
+        JudgedCase("remaining", bad, bad),
+        JudgedCase("folded", good, Outcome("passed")),
     ]
     report = report_of("acme", "a card", {"onnx": "1.22.0"}, judged)
     assert (report.cases, report.plain, report.epkit) == (6, 3, 4)
@@ -244,14 +245,14 @@ def test_the_report_counts_by_verdict_and_names_what_is_not_simply_passed():
     assert report.broken == {"broken": "Items are not equal"}
     assert report.added == {"another dtype": ["added"], LEFT: ["left"]}
     assert report.remaining == {"another dtype": ["remaining"]}
-    assert Report(**json.loads(report.as_json())) == report
+    assert SuiteReport(**json.loads(report.as_json())) == report
 
 
 @pytest.mark.parametrize(
     "file", sorted((Path(__file__).parents[2] / "docs" / "onnx-suite").glob("*.json")), ids=lambda file: file.stem
 )
 def test_the_reports_in_the_documentation_say_that_the_gate_holds(file):
-    report = Report(**json.loads(file.read_text(encoding="utf-8")))
+    report = SuiteReport(**json.loads(file.read_text(encoding="utf-8")))
     assert report.provider == file.stem
     assert report.broken == {}
     assert report.epkit == report.plain + sum(map(len, report.added.values()))
@@ -260,7 +261,7 @@ def test_the_reports_in_the_documentation_say_that_the_gate_holds(file):
 
 
 def outputs_differ(expected: list[object], found: list[object], *, random: bool = False) -> str:
-    return difference(Case("node", "x", "", "", 1e-3, 1e-7), Example({}, expected, random), found)
+    return difference(SuiteCase("node", "x", "", "", 1e-3, 1e-7), Example({}, expected, random), found)
 
 
 def test_outputs_are_compared_by_dtype_shape_and_tolerance():
@@ -290,7 +291,7 @@ def test_of_a_model_that_draws_random_numbers_only_dtypes_and_shapes_are_compare
     folder.mkdir()
     for name in ("input_0", "output_0"):
         (folder / f"{name}.pb").write_bytes(numpy_helper.from_array(np.zeros(2, np.float32)).SerializeToString())
-    drawn = Case("node", "x", str(tmp_path / "model.onnx"), str(tmp_path), 1e-3, 1e-7)
+    drawn = SuiteCase("node", "x", str(tmp_path / "model.onnx"), str(tmp_path), 1e-3, 1e-7)
     example = next(iter(examples(drawn)))
     assert example.random
     assert difference(drawn, example, [np.ones(2, np.float32)]) == ""

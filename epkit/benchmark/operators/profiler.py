@@ -11,7 +11,7 @@ from epkit.benchmark.process import LEAST_LIMIT_S
 from epkit.benchmark.run import BenchmarkRun
 from epkit.config.file import ConfigSource
 from epkit.parity.feed import Feed
-from epkit.session.fault import Fault
+from epkit.session.fault import WorkerFault
 from epkit.session.request import OpenRequest, PlannedTarget, ask
 
 WORKER = "epkit.benchmark.operators.worker"
@@ -35,14 +35,14 @@ class Task:
     """Whether buffers are bound once, where the provider runs; otherwise arrays go in and out at every run."""
 
 
-def profile(candidate: PlannedTarget, task: Task, *, limit_s: float = LIMIT_S) -> Operators | Fault:
+def profile(candidate: PlannedTarget, task: Task, *, limit_s: float = LIMIT_S) -> Operators | WorkerFault:
     """Open a candidate once more, with ONNX Runtime's profiler, and read the profile."""
     with make_scratch_folder() as folder:
         profiling = {"enable_profiling": True, "profile_file_prefix": str(folder / "profile")}
         opening = OpenRequest(task.model, session_options=profiling, config=task.config, in_memory=task.in_memory)
         request = {**opening.to_json(), "feed": asdict(task.feed), "bound": task.bound}
         reply = ask(candidate, WORKER, request, doing="it was profiled", limit_s=limit_s)
-    if isinstance(reply, Fault):
+    if isinstance(reply, WorkerFault):
         return reply
     from pydantic import TypeAdapter
 
@@ -61,7 +61,7 @@ def profile_all(run: BenchmarkRun, task: Task) -> None:
             run.report(f"profiling {candidate.name}")
             left = run.budget.left + run.budget.reserved_s
             found = profile(candidate.planned, task, limit_s=max(LEAST_LIMIT_S, left))
-            if isinstance(found, Fault):
+            if isinstance(found, WorkerFault):
                 candidate.notes = (*candidate.notes, f"its operators could not be profiled: {found.reason}")
             else:
                 candidate.operators = found

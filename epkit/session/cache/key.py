@@ -62,13 +62,15 @@ def parts_of(
     parts |= {f"free dimension of {key}": str(size) for key, size in settings.free_dimensions_by_denotation.items()}
     parts |= {f"custom operators {library}": _stamps(library) for library in settings.custom_ops}
     parts |= versions(provider, candidate.device)
-    dynamic = any(one.shape is None or not all(isinstance(size, int) for size in one.shape) for one in model.inputs)
+    dynamic = any(
+        tensor.shape is None or not all(isinstance(size, int) for size in tensor.shape) for tensor in model.inputs
+    )
     if provider.caching.compiles == "shapes" and dynamic:
         parts["warm-up"] = warmup.model_dump_json(exclude={"runs"})
     return parts | {
         "provider": f"{candidate.name} ({provider.ort_name})",
         "device": str(candidate.device),
-        "the providers before it": json.dumps([[one.name, one.sent] for one in before]),
+        "the providers before it": json.dumps([[candidate.name, candidate.sent] for candidate in before]),
         _SENT: json.dumps(sent_with(candidate, Path("files")), sort_keys=True),
     }
 
@@ -79,19 +81,23 @@ def versions(provider: Provider, device: int | str | None) -> dict[str, str]:
         "epkit's cache format": FORMAT,
         "ONNX Runtime": _runtime_version(),
         "machine": f"{platform.system()} {platform.machine()}",
-    } | {f"{COMPILED_WITH} ({at})": told for at, told in enumerate(call_plugin(_texts, provider, device), 1)}
+    } | {f"{COMPILED_WITH} ({at})": message for at, message in enumerate(call_plugin(_texts, provider, device), 1)}
 
 
-def why_missed(parts: Mapping[str, str], path: str, there: Sequence[store.Entry]) -> str:
+def why_missed(parts: Mapping[str, str], path: str, there: Sequence[store.CacheEntry]) -> str:
     """Say why none of the entries that are there is the one that is wanted: how the nearest one differs."""
-    own = [one for one in there if (path and one.model == path) or (parts and one.parts.get("model") == parts["model"])]
+    own = [
+        entry
+        for entry in there
+        if (path and entry.model == path) or (parts and entry.parts.get("model") == parts["model"])
+    ]
     if not own:
         return "nothing was built for this model"
     if not parts:
         return "the model changed"
-    nearest = min(own, key=lambda one: (len(list(_differing(one.parts, parts))), -one.made))
-    told = list(_differing(nearest.parts, parts))
-    return "; ".join(told[:3]) + (f"; and {len(told) - 3} more" if len(told) > 3 else "")
+    nearest = min(own, key=lambda entry: (len(list(_differing(entry.parts, parts))), -entry.made))
+    message = list(_differing(nearest.parts, parts))
+    return "; ".join(message[:3]) + (f"; and {len(message) - 3} more" if len(message) > 3 else "")
 
 
 def _differing(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
@@ -108,7 +114,7 @@ def _differing(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
 
 
 def _texts(provider: Provider, device: int | str | None) -> list[str]:
-    return [str(one) for one in compile_fingerprint(provider, device)]
+    return [str(part) for part in compile_fingerprint(provider, device)]
 
 
 def sent_with(candidate: ConfiguredProvider, files: Path) -> dict[str, str]:

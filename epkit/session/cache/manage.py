@@ -1,4 +1,4 @@
-"""What is kept in the cache, is it sound, and what may go?"""
+"""List what the cache keeps, check it, and remove what may go."""
 
 from __future__ import annotations
 
@@ -58,16 +58,16 @@ class Kept:
 
     def as_json(self) -> dict[str, object]:
         """Return the document of the commands `epkit cache ... --json`."""
-        told = {"schema": SCHEMA, **asdict(self), "bytes": self.bytes}
-        told["freed_bytes"] = sum(row.bytes for row in self.removed)
-        return told
+        message = {"schema": SCHEMA, **asdict(self), "bytes": self.bytes}
+        message["freed_bytes"] = sum(row.bytes for row in self.removed)
+        return message
 
 
 def look(folder: str | Path | None = None, *, thorough: bool = False) -> Kept:
     """List what is kept in epkit's cache folder, or in a folder that a target names. `thorough` reads every file."""
     root = _root(folder)
     registry = discover()
-    rows = tuple(_row(one, registry, thorough=thorough) for one in _folders(root))
+    rows = tuple(_row(folder, registry, thorough=thorough) for folder in _folders(root))
     answers = len(list(cache.cache_path("probe").glob("*.json"))) if folder is None else 0
     return Kept(str(root), store.limit(), rows, answers=answers)
 
@@ -84,7 +84,7 @@ def prune(folder: str | Path | None = None, *, everything: bool = False, stale: 
             store.drop(Path(row.folder), unfinished=row.state == "unfinished")
     if not everything and not stale:
         store.shrink(_shelves(root), before.limit_bytes)
-    left = {str(one) for one in _folders(root)}
+    left = {str(folder) for folder in _folders(root)}
     return Kept(
         str(root),
         before.limit_bytes,
@@ -100,7 +100,7 @@ def _root(folder: str | Path | None) -> Path:
 
 def _shelves(root: Path) -> list[Path]:
     with suppress(OSError):
-        return sorted(one for one in root.iterdir() if one.is_dir())
+        return sorted(folder for folder in root.iterdir() if folder.is_dir())
     return []
 
 
@@ -122,7 +122,7 @@ def _row(folder: Path, registry: Registry, *, thorough: bool) -> KeptRow:
         return KeptRow(provider, "", state, "", _size(folder), None, None, None, "", str(folder))
     state, reason = _state(entry, registry, thorough=thorough)
     made_with = ", ".join(
-        told for name, told in entry.parts.items() if name in ("ONNX Runtime", f"{COMPILED_WITH} (1)")
+        message for name, message in entry.parts.items() if name in ("ONNX Runtime", f"{COMPILED_WITH} (1)")
     )
     return KeptRow(
         provider,
@@ -138,7 +138,7 @@ def _row(folder: Path, registry: Registry, *, thorough: bool) -> KeptRow:
     )
 
 
-def _state(entry: store.Entry, registry: Registry, *, thorough: bool) -> tuple[State, str]:
+def _state(entry: store.CacheEntry, registry: Registry, *, thorough: bool) -> tuple[State, str]:
     found = store.fault(entry, thorough=thorough)
     if found:
         return "damaged", found
@@ -149,13 +149,13 @@ def _state(entry: store.Entry, registry: Registry, *, thorough: bool) -> tuple[S
         now = versions(provider, entry.device)
     except EpkitError as error:
         return "stale", f"{entry.provider} cannot say what it depends on: {error.message}"
-    for name, told in now.items():
-        if entry.parts.get(name) != told:
-            return "stale", f"built with {entry.parts.get(name, 'nothing')}, here is {told}"
+    for name, message in now.items():
+        if entry.parts.get(name) != message:
+            return "stale", f"built with {entry.parts.get(name, 'nothing')}, here is {message}"
     return "sound", ""
 
 
 def _size(folder: Path) -> int:
     with suppress(OSError):
-        return sum(one.stat().st_size for one in folder.rglob("*") if one.is_file())
+        return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return 0

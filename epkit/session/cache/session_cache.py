@@ -57,9 +57,9 @@ class Compiled:
         self._model = model
         self._target = target
         self._rows: dict[str, CacheRow] = {}
-        self._hits: dict[str, store.Entry] = {}
-        self._builds: dict[str, store.Entry] = {}
-        self._doubted: dict[str, tuple[store.Entry, str]] = {}
+        self._hits: dict[str, store.CacheEntry] = {}
+        self._builds: dict[str, store.CacheEntry] = {}
+        self._doubted: dict[str, tuple[store.CacheEntry, str]] = {}
         self._held = contextlib.ExitStack()
         self._started = 0.0
 
@@ -75,16 +75,20 @@ class Compiled:
         """
         self._let_go()
         self._rows = {}
-        wishes = [wish for at, one in enumerate(chain) if (wish := self._wish(one, chain[:at], settings)) is not None]
+        wishes = [
+            wish
+            for at, candidate in enumerate(chain)
+            if (wish := self._wish(candidate, chain[:at], settings)) is not None
+        ]
         # Locks are taken in the order of their names: two processes must not wait for each other.
-        for wish in sorted(wishes, key=lambda one: str(one.folder)):
+        for wish in sorted(wishes, key=lambda wish: str(wish.folder)):
             name = wish.candidate.name
             if not self._hit(wish):
                 reason = wish.reason + ("; opening the model builds it" if wish.build and not build else "")
                 self._rows[name] = CacheRow(name, "miss", reason, str(wish.folder) if wish.parts else "")
                 if wish.build and build:
                     self._make_ready(wish)
-        self._rows = {one.name: self._rows[one.name] for one in chain if one.name in self._rows}
+        self._rows = {candidate.name: self._rows[candidate.name] for candidate in chain if candidate.name in self._rows}
         self._started = time.perf_counter()
 
     def doubt(self, cause: str) -> bool:
@@ -156,7 +160,7 @@ class Compiled:
             return None
         there = tuple(store.entries(wish.shelf))
         size = _bytes(self._model)
-        if wish.build or any(one.model_bytes == size for one in there):
+        if wish.build or any(entry.model_bytes == size for entry in there):
             wish.parts = parts_of(self._model, candidate, before, settings, self._target.warmup)
         wish.reason = why_missed(wish.parts, _path(self._model), there)
         return wish
@@ -195,7 +199,7 @@ class Compiled:
             self._fail(name, f"nothing can be kept: {error}")
             return
         self._held.push(waited)
-        self._builds[name] = store.Entry(
+        self._builds[name] = store.CacheEntry(
             folder=folder,
             provider=name,
             model=_path(self._model),
@@ -208,7 +212,7 @@ class Compiled:
         )
         self.sent[name] = sent_with(wish.candidate, files)
 
-    def _keep(self, name: str, entry: store.Entry, seconds: float, active: Sequence[str]) -> None:
+    def _keep(self, name: str, entry: store.CacheEntry, seconds: float, active: Sequence[str]) -> None:
         try:
             fresh = digests.digest_files(self._model)
             if name not in active:
@@ -232,7 +236,7 @@ class Compiled:
         self._rows[name] = CacheRow(name, "failed", reason, self._rows[name].folder)
 
 
-def _forget(entry: store.Entry) -> None:
+def _forget(entry: store.CacheEntry) -> None:
     """Remove an entry that is no good, unless another process has put a new one in its place."""
     now = None
     with contextlib.suppress(ValueError):
@@ -251,4 +255,4 @@ def _path(model: Model) -> str:
 
 
 def _bytes(model: Model) -> int:
-    return model.size + sum(one.bytes for one in model.external)
+    return model.size + sum(file.bytes for file in model.external)

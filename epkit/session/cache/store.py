@@ -1,4 +1,4 @@
-"""Which compiled models are kept on disk, and are they sound?
+"""Keep compiled models on disk, and check that they are sound.
 
 An entry is a folder, `<shelf>/<key>/`: `files/`, which a provider wrote, and `manifest.json`, which epkit writes last
 and in one step. So a folder without a manifest is a build that never ended, and whoever builds next clears it away. A
@@ -54,7 +54,7 @@ class KeptFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CacheEntry:
     """A compiled model that is kept, and everything that it depends on."""
 
     folder: Path
@@ -74,7 +74,7 @@ class Entry:
     @property
     def bytes(self) -> int:
         """The size of its files."""
-        return sum(one.bytes for one in self.files)
+        return sum(file.bytes for file in self.files)
 
     @property
     def used(self) -> float:
@@ -94,7 +94,7 @@ def files_of(folder: Path) -> Path:
     return folder / "files"
 
 
-def read(folder: Path) -> Entry | None:
+def read(folder: Path) -> CacheEntry | None:
     """Return the entry in a folder; None when there is none, or it was never finished. Raises ValueError if damaged."""
     try:
         found = trust.read_json(folder / _MANIFEST)
@@ -106,9 +106,9 @@ def read(folder: Path) -> Entry | None:
         raise ValueError("its manifest is of another version of epkit")
     try:
         entry = trust.check_fields(found, _ENTRY)
-        if not all(isinstance(told, str) for told in entry["parts"].values()):
+        if not all(isinstance(message, str) for message in entry["parts"].values()):
             raise ValueError("parts are no texts")
-        return Entry(folder=folder, **entry | {"files": tuple(map(_file, entry["files"]))})
+        return CacheEntry(folder=folder, **entry | {"files": tuple(map(_file, entry["files"]))})
     except ValueError as error:
         raise ValueError(f"its manifest is damaged: {error}") from error
 
@@ -131,7 +131,7 @@ def distrust(place: Path) -> str:
         return f"it cannot be looked at: {error}"
 
 
-def fault(entry: Entry, *, thorough: bool = False) -> str:
+def fault(entry: CacheEntry, *, thorough: bool = False) -> str:
     """Say in a few words what is wrong with the files of an entry; empty when nothing is.
 
     A file whose size and time are those of the manifest is taken to be the same; `thorough` reads all of them.
@@ -142,19 +142,19 @@ def fault(entry: Entry, *, thorough: bool = False) -> str:
             return found
     except OSError as error:
         return f"it cannot be looked at: {error}"
-    listed = {one.name for one in entry.files}
+    listed = {file.name for file in entry.files}
     for name in _names(root):
         if name not in listed:
             return f"{name} was added"
-    for one in entry.files:
+    for file in entry.files:
         try:
-            state = (root / one.name).stat()
-            if state.st_size != one.bytes:
-                return f"{one.name} has {state.st_size} bytes where {one.bytes} were written"
-            if (thorough or state.st_mtime_ns != one.mtime_ns) and _sha256(root / one.name) != one.sha256:
-                return f"{one.name} was changed"
+            state = (root / file.name).stat()
+            if state.st_size != file.bytes:
+                return f"{file.name} has {state.st_size} bytes where {file.bytes} were written"
+            if (thorough or state.st_mtime_ns != file.mtime_ns) and _sha256(root / file.name) != file.sha256:
+                return f"{file.name} was changed"
         except OSError:
-            return f"{one.name} is missing"
+            return f"{file.name} is missing"
     return ""
 
 
@@ -169,7 +169,7 @@ def _unsafe(folder: Path) -> str:
     return ""
 
 
-def entries(shelf: Path) -> Iterator[Entry]:
+def entries(shelf: Path) -> Iterator[CacheEntry]:
     """Return the entries of one provider that can be read."""
     for folder in folders(shelf):
         with contextlib.suppress(ValueError):
@@ -185,11 +185,11 @@ def folders(shelf: Path) -> list[Path]:
     """
     with contextlib.suppress(OSError):
         return sorted(
-            one
-            for one in shelf.iterdir()
-            if _KEY.fullmatch(one.name)
-            and one.is_dir()
-            and ((one / _MANIFEST).exists() or one.with_name(f"{one.name}.lock").exists())
+            folder
+            for folder in shelf.iterdir()
+            if _KEY.fullmatch(folder.name)
+            and folder.is_dir()
+            and ((folder / _MANIFEST).exists() or folder.with_name(f"{folder.name}.lock").exists())
         )
     return []
 
@@ -226,7 +226,7 @@ def begin(folder: Path) -> Path:
     return files
 
 
-def seal(entry: Entry) -> Entry:
+def seal(entry: CacheEntry) -> CacheEntry:
     """Write the manifest of an entry whose files are there, and return it with them. The caller holds the lock."""
     root = files_of(entry.folder)
     for path in root.rglob("*"):
@@ -237,13 +237,13 @@ def seal(entry: Entry) -> Entry:
         _flush(path)
         state = path.stat()
         files.append(KeptFile(name, state.st_size, state.st_mtime_ns, _sha256(path)))
-    told = asdict(entry) | {"schema": SCHEMA, "files": [asdict(one) for one in files]}
-    del told["folder"]
-    disk.write_atomic(entry.folder / _MANIFEST, json.dumps(told, indent=1), mode=disk.PRIVATE_MODE, durable=True)
-    return Entry(**{name: getattr(entry, name) for name in Entry.__slots__} | {"files": tuple(files)})
+    message = asdict(entry) | {"schema": SCHEMA, "files": [asdict(file) for file in files]}
+    del message["folder"]
+    disk.write_atomic(entry.folder / _MANIFEST, json.dumps(message, indent=1), mode=disk.PRIVATE_MODE, durable=True)
+    return CacheEntry(**{name: getattr(entry, name) for name in CacheEntry.__slots__} | {"files": tuple(files)})
 
 
-def touch(entry: Entry) -> None:
+def touch(entry: CacheEntry) -> None:
     """Note that a session started from an entry, where that can be written."""
     with contextlib.suppress(OSError):
         os.utime(entry.folder / _MANIFEST)
@@ -270,7 +270,7 @@ def limit() -> int:
         raise ConfigError(f"EPKIT_CACHE_LIMIT is {written!r}, which is no number of bytes", hint=hint) from error
 
 
-def shrink(shelves: Iterable[Path], limit: int, keep: Iterable[Path] = ()) -> list[Entry]:
+def shrink(shelves: Iterable[Path], limit: int, keep: Iterable[Path] = ()) -> list[CacheEntry]:
     """Remove what was used longest ago until the rest is within the limit; what somebody is building stays.
 
     Returns what was removed. Builds that never ended are cleared away too.
@@ -283,8 +283,8 @@ def shrink(shelves: Iterable[Path], limit: int, keep: Iterable[Path] = ()) -> li
         for gone in shelf.glob(f"{_GONE}*"):
             if _REMOVED.fullmatch(gone.name):
                 shutil.rmtree(gone, ignore_errors=True)
-    there = sorted((one for shelf in shelves for one in entries(shelf)), key=lambda one: one.used)
-    total, removed, spared = sum(one.bytes for one in there), [], set(keep)
+    there = sorted((entry for shelf in shelves for entry in entries(shelf)), key=lambda entry: entry.used)
+    total, removed, spared = sum(entry.bytes for entry in there), [], set(keep)
     for entry in there:
         if total <= limit:
             break

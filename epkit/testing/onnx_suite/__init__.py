@@ -1,1 +1,1 @@
-"""Does epkit pass every case of the onnx package's backend suite that plain ONNX Runtime passes?"""
+"""Check that epkit passes each case of the onnx package's backend suite that plain ONNX Runtime passes."""

@@ -1,4 +1,4 @@
-"""Which cases does the onnx package bring?"""
+"""List the cases that the onnx package brings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ KINDS = ("node", "simple", "pytorch-operator", "pytorch-converted", "light")
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class SuiteCase:
     """One model, the folder with its inputs and expected outputs, and how close an output must come."""
 
     kind: str
@@ -24,23 +24,23 @@ class Case:
     atol: float
 
     @classmethod
-    def of(cls, fields: Mapping[str, Any]) -> Case:
+    def of(cls, fields: Mapping[str, Any]) -> SuiteCase:
         """Make one from what `dataclasses.asdict` gave."""
         return cls(**fields)
 
 
-def cases() -> list[Case]:
+def cases() -> list[SuiteCase]:
     """List all cases, by kind and name; raises ImportError without the onnx package. Opens no model."""
     from onnx.backend.test.loader import DATA_DIR, load_model_tests
 
     found = []
     for kind in KINDS:
-        for one in load_model_tests(kind="real" if kind == "light" else kind):
-            if one.model_dir is not None:
-                model, folder = Path(one.model_dir, "model.onnx"), one.model_dir
-            elif one.url is not None and "/data/light/" in one.url:
-                model, folder = Path(DATA_DIR, "light", Path(one.url).name), ""
+        for test in load_model_tests(kind="real" if kind == "light" else kind):
+            if test.model_dir is not None:
+                model, folder = Path(test.model_dir, "model.onnx"), test.model_dir
+            elif test.url is not None and "/data/light/" in test.url:
+                model, folder = Path(DATA_DIR, "light", Path(test.url).name), ""
             else:
                 continue  # a model to download
-            found.append(Case(kind, one.name, str(model), folder, one.rtol, one.atol))
+            found.append(SuiteCase(kind, test.name, str(model), folder, test.rtol, test.atol))
     return sorted(found, key=lambda case: (KINDS.index(case.kind), case.name))

@@ -1,4 +1,4 @@
-"""How does pytest show the suite: one item a case, and a table at the end?"""
+"""Show the suite in pytest: one item for each case, and a table at the end."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from epkit._system import files
 from epkit.discovery.probe import Answer
 from epkit.errors import EpkitError, RunError
 from epkit.provider import Usable
-from epkit.testing.onnx_suite.cases import KINDS, Case, cases
-from epkit.testing.onnx_suite.report import Judged, Report, lines, report_of
+from epkit.testing.onnx_suite.cases import KINDS, SuiteCase, cases
+from epkit.testing.onnx_suite.report import JudgedCase, SuiteReport, lines, report_of
 from epkit.testing.onnx_suite.runners import Arms
 
 INSTALL = 'pip install "onnx<1.23"'
@@ -27,7 +27,7 @@ class Wanted:
 
     provider: str
     detail: str
-    cases: Sequence[Case]
+    cases: Sequence[SuiteCase]
 
 
 def wanted(provider: str) -> Wanted:
@@ -47,15 +47,15 @@ class SuitePlugin:
 
     def __init__(self, config: pytest.Config, wanted: Wanted, report: Path | None) -> None:
         self.wanted = wanted
-        self.judged: list[Judged] = []
+        self.judged: list[JudgedCase] = []
         self.arms = Arms(wanted.provider)
         self._report = report
-        named = [one for one in config.args if one.startswith(_name(wanted.provider))]
-        self.named = {tuple(one.split("::")[1:]) for one in named}
+        named = [argument for argument in config.args if argument.startswith(_name(wanted.provider))]
+        self.named = {tuple(argument.split("::")[1:]) for argument in named}
         """The kinds and cases that the command line names, such as `onnx-suite[cpu]::node::test_abs`; empty: all."""
         # Without paths, pytest would fill in the project's own tests.
         others = config.args if config.args_source is pytest.Config.ArgsSource.ARGS else []
-        config.args = [one for one in others if one not in named]
+        config.args = [argument for argument in others if argument not in named]
 
     @pytest.hookimpl(wrapper=True)
     def pytest_make_collect_report(
@@ -73,7 +73,7 @@ class SuitePlugin:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """End the workers, and write the report of a session that was not cut short."""
         self.arms.end()
-        selected = sum(isinstance(one, CaseItem) for one in session.items)
+        selected = sum(isinstance(item, CaseItem) for item in session.items)
         if self._report is not None and 0 < len(self.judged) == selected:
             self._report.parent.mkdir(parents=True, exist_ok=True)
             files.write_atomic(self._report, self.summed().as_json())
@@ -85,7 +85,7 @@ class SuitePlugin:
             for line in lines(self.summed()):
                 terminalreporter.write_line(line)
 
-    def summed(self) -> Report:
+    def summed(self) -> SuiteReport:
         """Return the report of what was run."""
         return report_of(self.wanted.provider, self.wanted.detail, _versions(), self.judged)
 
@@ -111,7 +111,9 @@ class Kind(pytest.Collector):
         plugin = self.parent.plugin
         for case in plugin.wanted.cases:
             chain = (case.kind, case.name)
-            if case.kind == self.name and (not plugin.named or any(chain[: len(one)] == one for one in plugin.named)):
+            if case.kind == self.name and (
+                not plugin.named or any(chain[: len(chosen)] == chosen for chosen in plugin.named)
+            ):
                 item = CaseItem.from_parent(self, name=case.name)
                 item.case, item.plugin = case, plugin
                 yield item
@@ -124,7 +126,7 @@ class GateBroken(Exception):
 class CaseItem(pytest.Item):
     """One case: passed where the gate holds, skipped where plain ONNX Runtime fails it too."""
 
-    case: Case
+    case: SuiteCase
     plugin: SuitePlugin
 
     def runtest(self) -> None:
@@ -134,12 +136,12 @@ class CaseItem(pytest.Item):
         except RunError as error:
             self.session.shouldfail = error.message  # every other case would say the same
             raise GateBroken(str(error)) from error
-        judged = Judged(f"{self.case.kind}::{self.case.name}", plain, epkit)
+        judged = JudgedCase(f"{self.case.kind}::{self.case.name}", plain, epkit)
         self.plugin.judged.append(judged)
         match judged.verdict:
             case "broken":
-                told = f"plain ONNX Runtime passes this case on {self.plugin.wanted.provider}, epkit does not"
-                raise GateBroken(f"{told} ({epkit.stage}): {epkit.words}\n{self.case.model}")
+                message = f"plain ONNX Runtime passes this case on {self.plugin.wanted.provider}, epkit does not"
+                raise GateBroken(f"{message} ({epkit.stage}): {epkit.words}\n{self.case.model}")
             case "remaining":
                 pytest.skip(f"plain ONNX Runtime does not pass it either: {judged.cause}")
 

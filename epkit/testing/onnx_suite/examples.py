@@ -1,4 +1,4 @@
-"""What does a case put in, and are these the outputs that it expects?"""
+"""Read the inputs of a case, and compare outputs with the expected ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import onnx
 from onnx import numpy_helper
 from onnx.backend.test.runner import Runner
 
-from epkit.testing.onnx_suite.cases import Case
+from epkit.testing.onnx_suite.cases import SuiteCase
 
 _RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 _TRAINING_MODE = 3  # Dropout draws random numbers where it is given its third input
@@ -28,28 +28,28 @@ class Example:
     """Whether the model draws random numbers: then only the dtypes and shapes of its outputs can be expected."""
 
 
-def examples(case: Case) -> Iterator[Example]:
+def examples(case: SuiteCase) -> Iterator[Example]:
     """Read the inputs and expected outputs of a case, as the onnx package's own runner does."""
     model = onnx.load(case.model, load_external_data=False)
     random = _is_random(model)
-    given = {one.name for one in model.graph.initializer}
-    inputs = [one for one in model.graph.input if one.name not in given]
+    given = {tensor.name for tensor in model.graph.initializer}
+    inputs = [tensor for tensor in model.graph.input if tensor.name not in given]
     if not case.folder:
-        made = {one.name: Runner.generate_dummy_data(one, name=case.name) for one in inputs}
+        made = {tensor.name: Runner.generate_dummy_data(tensor, name=case.name) for tensor in inputs}
         stem = case.model.removesuffix(".onnx")
         files = [f"{stem}_output_{place}.pb" for place in range(len(model.graph.output))]
-        outputs = [_value(Path(file), one.type) for file, one in zip(files, model.graph.output, strict=True)]
+        outputs = [_value(Path(file), tensor.type) for file, tensor in zip(files, model.graph.output, strict=True)]
         yield Example(made, outputs, random)
         return
     for folder in sorted(Path(case.folder).glob("test_data_set_*")):
         yield Example(
-            {one.name: value for one, value in zip(inputs, _values(folder, "input", inputs), strict=True)},
+            {tensor.name: value for tensor, value in zip(inputs, _values(folder, "input", inputs), strict=True)},
             _values(folder, "output", model.graph.output),
             random,
         )
 
 
-def difference(case: Case, example: Example, outputs: Sequence[Any]) -> str:
+def difference(case: SuiteCase, example: Example, outputs: Sequence[Any]) -> str:
     """Say what about the outputs is not as expected, in a sentence; empty when nothing is."""
     if example.random:
         forms, expected = _forms(outputs), _forms(example.outputs)
@@ -68,32 +68,32 @@ def difference(case: Case, example: Example, outputs: Sequence[Any]) -> str:
 def _is_random(model: onnx.ModelProto) -> bool:
     nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
     return any(
-        one.op_type in _RANDOM or (one.op_type == "Dropout" and len(one.input) == _TRAINING_MODE) for one in nodes
+        node.op_type in _RANDOM or (node.op_type == "Dropout" and len(node.input) == _TRAINING_MODE) for node in nodes
     )
 
 
 def _forms(values: Sequence[Any]) -> list[str]:
-    return [f"{one.dtype} {list(one.shape)}" for one in values]
+    return [f"{value.dtype} {list(value.shape)}" for value in values]
 
 
 def _outline(values: Any) -> Any:
     """Show where there are tensors, sequences, and optionals without a value."""
     if isinstance(values, list | tuple):
-        return [_outline(one) for one in values]
+        return [_outline(value) for value in values]
     return None if values is None else "tensor"
 
 
 def _tensors(values: Any) -> Iterator[Any]:
     if isinstance(values, list | tuple):
-        for one in values:
-            yield from _tensors(one)
+        for value in values:
+            yield from _tensors(value)
     elif values is not None:
         yield values
 
 
 def _values(folder: Path, what: str, wanted: Sequence[onnx.ValueInfoProto]) -> list[Any]:
     files = sorted(folder.glob(f"{what}_*.pb"), key=lambda file: int(file.stem.rpartition("_")[2]))
-    return [_value(file, one.type) for file, one in zip(files, wanted, strict=True)]
+    return [_value(file, tensor.type) for file, tensor in zip(files, wanted, strict=True)]
 
 
 def _value(file: Path, kind: onnx.TypeProto) -> Any:

@@ -1,4 +1,4 @@
-"""Why did a case fail, in two or three words?
+"""Name the reason why a case failed, in two or three words.
 
 ONNX Runtime has no codes that would tell, so its words are matched. What matches nothing is "other".
 """

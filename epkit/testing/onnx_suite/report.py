@@ -1,4 +1,4 @@
-"""What did the suite find on a provider, in numbers and names?"""
+"""Report the results of the suite on a provider, in numbers and names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LEFT = "not opened on the provider: epkit went on without it"
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgedCase:
     """A case, and what plain ONNX Runtime and epkit made of it."""
 
     name: str
@@ -43,7 +43,7 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class SuiteReport:
     """The sums over all cases, and the names behind those that are not simply passed by both."""
 
     provider: str
@@ -73,40 +73,40 @@ class Report:
         return json.dumps(asdict(self), indent=1) + "\n"
 
 
-def report_of(provider: str, detail: str, versions: Mapping[str, str], judged: Sequence[Judged]) -> Report:
+def report_of(provider: str, detail: str, versions: Mapping[str, str], judged: Sequence[JudgedCase]) -> SuiteReport:
     """Sum up."""
-    passed = [one.epkit for one in judged if one.epkit.passed]
-    return Report(
+    passed = [case.epkit for case in judged if case.epkit.passed]
+    return SuiteReport(
         provider,
         detail,
         versions,
         cases=len(judged),
-        plain=sum(one.plain.passed for one in judged),
+        plain=sum(case.plain.passed for case in judged),
         epkit=len(passed),
-        took=sum(one.took > 0 for one in passed),
-        whole=sum(0 < one.nodes == one.took for one in passed),
-        folded=sum(one.nodes == 0 for one in passed),
-        broken={one.name: one.epkit.words for one in judged if one.verdict == "broken"},
-        added=_by_cause(one for one in judged if one.verdict == "added"),
-        remaining=_by_cause(one for one in judged if one.verdict == "remaining"),
+        took=sum(case.took > 0 for case in passed),
+        whole=sum(0 < case.nodes == case.took for case in passed),
+        folded=sum(case.nodes == 0 for case in passed),
+        broken={case.name: case.epkit.words for case in judged if case.verdict == "broken"},
+        added=_by_cause(case for case in judged if case.verdict == "added"),
+        remaining=_by_cause(case for case in judged if case.verdict == "remaining"),
     )
 
 
-def lines(report: Report) -> list[str]:
+def lines(report: SuiteReport) -> list[str]:
     """Say it for a terminal."""
-    told = [
+    message = [
         f"{report.plain} of {report.cases} cases pass in plain ONNX Runtime, {report.epkit} in epkit",
         f"{report.provider} ran nodes in {report.took} of those, all nodes in {report.whole}; "
         f"{report.folded} have no node to run",
     ]
     for title, by_cause in (("only epkit passes", report.added), ("neither passes", report.remaining)):
-        told += [f"{title}: {len(names):5}  {cause}" for cause, names in by_cause.items()]
-    return told
+        message += [f"{title}: {len(names):5}  {cause}" for cause, names in by_cause.items()]
+    return message
 
 
-def _by_cause(judged: Iterable[Judged]) -> dict[str, list[str]]:
+def _by_cause(judged: Iterable[JudgedCase]) -> dict[str, list[str]]:
     """Group names by cause, the most frequent first."""
     found: dict[str, list[str]] = {}
-    for one in judged:
-        found.setdefault(one.cause, []).append(one.name)
+    for case in judged:
+        found.setdefault(case.cause, []).append(case.name)
     return dict(sorted(found.items(), key=lambda item: (-len(item[1]), item[0])))

@@ -1,4 +1,4 @@
-"""How do plain ONNX Runtime and epkit run the same case side by side, and what if one of them dies?
+"""Run a case on plain ONNX Runtime and on epkit side by side, and survive a crash of either.
 
 Each has a worker process. One that dies or hangs has failed that case; a new one goes on with the next.
 """
@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, cast
 
 from epkit._system.process import Child
 from epkit.errors import RunError
-from epkit.testing.onnx_suite.cases import Case
+from epkit.testing.onnx_suite.cases import SuiteCase
 
 WORKER = "epkit.testing.onnx_suite.worker"
 CASE_SECONDS = 120.0
@@ -49,7 +49,7 @@ class Arm:
         self._child: Child | None = None
         self._ready = False
 
-    def send(self, case: Case) -> None:
+    def send(self, case: SuiteCase) -> None:
         """Give the worker a case; a worker is started where there is none."""
         if self._child is None:
             self._child, self._ready = Child(self._worker), False
@@ -65,9 +65,9 @@ class Arm:
         assert child is not None
         if not self._ready:
             if child.receive(START_SECONDS) is None:
-                told = f"the worker of the {self._start['arm']} arm {child.describe_end()}: {child.last_line()}"
+                message = f"the worker of the {self._start['arm']} arm {child.describe_end()}: {child.last_line()}"
                 self.end()
-                raise RunError(told, hint=f"epkit providers {self._start['provider']}")
+                raise RunError(message, hint=f"epkit providers {self._start['provider']}")
             self._ready = True
         reply = child.receive(seconds)
         if reply is not None:
@@ -93,7 +93,7 @@ class Arms:
         self._plain = Arm("plain", provider)
         self._epkit = Arm("epkit", provider)
 
-    def judge(self, case: Case) -> tuple[Outcome, Outcome]:
+    def judge(self, case: SuiteCase) -> tuple[Outcome, Outcome]:
         """Run a case in both, at the same time: plain ONNX Runtime's outcome, then epkit's."""
         self._plain.send(case)
         self._epkit.send(case)

@@ -1,4 +1,4 @@
-"""What does one arm make of a case, in a process of its own?
+"""Run a case on plain ONNX Runtime or on epkit, in a process of its own.
 
 The `plain` arm is ONNX Runtime as a person would use it by hand: session options with the provider added, one
 InferenceSession, one `run` with the arrays of the case. Nothing of epkit is in it but what the provider's plugin says
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from epkit._system.process import Parent
 from epkit.errors import EpkitError
-from epkit.testing.onnx_suite.cases import Case
+from epkit.testing.onnx_suite.cases import SuiteCase
 from epkit.testing.onnx_suite.examples import difference, examples
 from epkit.testing.onnx_suite.runners import LONGEST_SECONDS
 
@@ -31,19 +31,19 @@ Open: TypeAlias = Callable[[str], AbstractContextManager[tuple[Run, Placed]]]
 def main() -> None:
     """Serve until the parent goes."""
     parent = Parent()
-    told = parent.receive()
-    if told is None:
+    message = parent.receive()
+    if message is None:
         return
-    arm = _arm(str(told["arm"]), str(told["provider"]))
+    arm = _arm(str(message["arm"]), str(message["provider"]))
     parent.send({"ready": True})
-    while (told := parent.receive()) is not None:
+    while (message := parent.receive()) is not None:
         parent.set_time_limit(LONGEST_SECONDS)
-        outcome = judged(arm, Case.of(cast("dict[str, Any]", told["case"])))
+        outcome = judged(arm, SuiteCase.of(cast("dict[str, Any]", message["case"])))
         parent.set_time_limit(None)
         parent.send(outcome)
 
 
-def judged(open_model: Open, case: Case) -> dict[str, object]:
+def judged(open_model: Open, case: SuiteCase) -> dict[str, object]:
     """Open and run one case; `words` say what went wrong, and are empty when nothing did."""
     stage, words = "reading", ""
     placed: Placed = {}
@@ -57,8 +57,8 @@ def judged(open_model: Open, case: Case) -> dict[str, object]:
                 stage = "outputs"
                 words = words or difference(case, example, outputs)
     except Exception as error:  # noqa: BLE001 - whatever is raised is the answer
-        told = error.message if isinstance(error, EpkitError) else str(error)
-        words = " ".join(f"{type(error).__name__}: {told}".split())
+        message = error.message if isinstance(error, EpkitError) else str(error)
+        words = " ".join(f"{type(error).__name__}: {message}".split())
     return {"stage": stage if words else "passed", "words": words, **placed}
 
 
@@ -79,7 +79,7 @@ def _plain(provider: Provider) -> Open:
     chosen = []
     if provider.library is not None:
         every = runtime.get_ep_devices()
-        chosen = [every[one.index] for one in chosen_devices(provider, api.list_devices(provider), None)]
+        chosen = [every[device.index] for device in chosen_devices(provider, api.list_devices(provider), None)]
     sent = encode_options(provider, provider.options(), None)
 
     @contextmanager

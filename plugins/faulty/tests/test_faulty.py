@@ -230,7 +230,9 @@ def test_a_fault_before_a_session_exists_falls_to_the_next_of_the_chain(kind, th
         check(session)
 
 
-@pytest.mark.parametrize("kind", BEFORE_A_SESSION)
+@pytest.mark.parametrize(
+    "kind", slow_but(BEFORE_A_SESSION, *(kind for kind in BEFORE_A_SESSION if kind not in ISOLATED))
+)
 def test_a_provider_that_is_required_is_a_clear_error_instead(kind):
     name = f"faulty-{kind}"
     outcome, reason = BEFORE_A_SESSION[kind]
@@ -386,6 +388,7 @@ def test_wrong_numbers_are_not_for_opening_to_find_but_for_a_comparison(name):
                 np.testing.assert_allclose(binding.run(X)["y"], wanted, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_benchmark_finds_wrong_numbers():
     right, wrong = epkit.bench(MODEL, ["cpu", "faulty-wrong"], budget=20).candidates
     assert (right.status, wrong.status) == ("ok", "differs")

@@ -27,7 +27,7 @@ from together import together
 import epkit
 from epkit.errors import ConfigError, ModelError, ProviderDropped
 from epkit.model.file import read_model
-from epkit.runtime import api
+from epkit.runtime import create
 from epkit.session.cache import manage, store
 from epkit.session.report import CacheRow
 
@@ -323,7 +323,7 @@ def test_a_compiler_is_told_the_whole_path_of_its_file(file, tmp_path, monkeypat
 
     # Told a relative path, TensorRT-RTX writes its folder into the model too, which then cannot be opened elsewhere.
     # OpenVINO does not, so what it is told is looked at, not what it writes.
-    monkeypatch.setattr(api, "compile_to", compile_to)
+    monkeypatch.setattr(create, "compile_model", compile_to)
     monkeypatch.chdir(tmp_path)
     assert epkit.compile(file, "openvino", output="out.onnx").files == {"out.onnx": 8}
     assert told[0].is_absolute()

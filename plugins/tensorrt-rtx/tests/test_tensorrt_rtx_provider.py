@@ -262,7 +262,7 @@ def test_a_gpu_is_chosen_by_its_ordinal_among_those_that_the_library_takes():
 
 def test_the_plain_script_names_the_same_gpu(library: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(api, "prepare", lambda _: None)
-    monkeypatch.setattr(api, "found_devices", lambda _: [device(RTX.ort_name, at) for at in range(3)])
+    monkeypatch.setattr(api, "list_devices", lambda _: [device(RTX.ort_name, at) for at in range(3)])
     script = "\n".join(explain._added(ConfiguredProvider(RTX, device=1)))
     assert "options.add_provider_for_devices(devices[1:2], {})" in script
     assert f"register_execution_provider_library('{RTX.ort_name}', '{library}')" in script
