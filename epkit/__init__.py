@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from epkit.discovery.scaffold import new_plugin
     from epkit.model.zipmap import drop_zipmap
     from epkit.parity.compare import compare
+    from epkit.prepare.export.export import export
     from epkit.runtime.binding import Binding
     from epkit.runtime.copies import Copy
     from epkit.runtime.device_array import DeviceArray
@@ -49,6 +50,7 @@ __all__ = [
     "drop_zipmap",
     "errors",
     "explain",
+    "export",
     "inspect",
     "new_plugin",
     "observe",
@@ -69,6 +71,7 @@ _MODULES = {
     "doctor": "epkit.session.doctor",
     "drop_zipmap": "epkit.model.zipmap",
     "explain": "epkit.session.explain",
+    "export": "epkit.prepare.export.export",
     "inspect": "epkit.session.memory",
     "new_plugin": "epkit.discovery.scaffold",
     "observe": "epkit.runtime.events",

@@ -10,6 +10,7 @@ EpkitError
 │   └── ProviderDropped         it failed to open, or took too few nodes
 ├── RuntimeMissing      ONNX Runtime itself is not installed                    exit 3
 ├── ModelError          the model cannot be read or run by any provider         exit 4
+├── ExportRefused       what was exported does not compute what the module does exit 1
 └── RunError            a run failed; never silently retried elsewhere          exit 4
     ├── RunTimeout          its time limit passed; also a TimeoutError
     ├── RunCancelled        its options were cancelled
@@ -90,6 +91,19 @@ class ModelError(EpkitError):
     """The model cannot be read, or no provider can run it."""
 
     exit_code = 4
+
+
+class ExportRefused(EpkitError):
+    """What was exported does not compute what the module does, or the module is no function of its inputs.
+
+    Nothing was written. `exported` describes what was tried, where it came to a file: an `Exported`.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "", exported: object = None) -> None:
+        super().__init__(message, hint=hint)
+        self.exported = exported
 
 
 class RunError(EpkitError):

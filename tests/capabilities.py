@@ -5,6 +5,7 @@
     @needs("plugin openvino")   a plugin that is installed, whether its provider can be had or not
     @needs("2 cores")           what this process may use; also "8 GiB" of free memory
     @needs("avx512f")           instructions, as Linux spells them
+    @needs("torch")             PyTorch, which epkit requires nowhere
     @needs("an Intel CPU")      where a library of Intel's itself looks for one
 
 A parameter that is a provider's name, alone or in a tuple, is needed without saying so.
@@ -13,6 +14,7 @@ A parameter that is a provider's name, alone or in a tuple, is needed without sa
 from __future__ import annotations
 
 import functools
+import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +50,8 @@ def lacking(capability: str) -> str:
         return "" if free >= int(found[1]) else f"needs {capability} of memory, and {free:.1f} GiB are free"
     if found := re.fullmatch(r"plugin (\S+)", capability):
         return _left_out(found[1])
+    if capability == "torch":
+        return "" if importlib.util.find_spec("torch") else "PyTorch is not installed: pip install torch"
     if capability == "an Intel CPU":
         return "" if "GenuineIntel" in _of_the_processor("vendor_id") else "this processor is not Intel's"
     if re.match(r"(avx|amx|sse)", capability):

@@ -19,6 +19,7 @@ from epkit.cli.compare import compare
 from epkit.cli.compile import compile
 from epkit.cli.doctor import doctor
 from epkit.cli.explain import explain
+from epkit.cli.export import export
 from epkit.cli.inspect import inspect
 from epkit.cli.new_plugin import new_plugin
 from epkit.cli.providers import providers
@@ -55,7 +56,7 @@ def app() -> None:
     """  # noqa: D301 - click takes the character \b, not its spelling
 
 
-for _command in (providers, doctor, inspect, explain, run, bench, compare, compile, cache, new_plugin):
+for _command in (providers, doctor, inspect, explain, run, bench, compare, compile, cache, export, new_plugin):
     app.add_command(_command)
 
 

@@ -59,7 +59,13 @@ WITH_A_SECOND_ENGINE = (
     *(f"docs/{page}.md" for page in ("benchmarking", "caches", "comparing", "rehearsing-failures", "writing-a-plugin")),
 )
 WITH_THE_PLUGIN = ("docs/configuration.md", "docs/how-epkit-decides.md", "docs/providers/openvino.md")
-SLOW = ("docs/benchmarking.md", "docs/rehearsing-failures.md", "docs/comparing.md", "docs/warmup-and-memory.md")
+SLOW = (
+    "docs/benchmarking.md",
+    "docs/rehearsing-failures.md",
+    "docs/comparing.md",
+    "docs/warmup-and-memory.md",
+    "docs/exporting.md",
+)
 _BLOCK = re.compile(r"^```(python|toml|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# (\S+\.(?:py|toml))\n")
 
@@ -73,6 +79,7 @@ def _shown(page: Path) -> Any:
     marks = [needs(SECOND)] if _name(page) in WITH_A_SECOND_ENGINE else []
     marks += [needs("plugin openvino")] if _name(page) in WITH_THE_PLUGIN else []
     marks += [needs("an Intel CPU")] if _name(page) == "docs/writing-a-plugin.md" else []  # its library looks for one
+    marks += [needs("torch")] if _name(page) == "docs/exporting.md" else []
     marks += [pytest.mark.slow] if _name(page) in SLOW else []
     return pytest.param(page, marks=marks, id=_name(page))
 

@@ -1,0 +1,1 @@
+"""Prepare models for serving: export them from PyTorch, and prove that they still compute the same."""
