@@ -52,15 +52,14 @@ def trace(
 def _trace(subject: Subject, tensors: Mapping[str, Any], axes: DynamicAxes, opset: int | None) -> ir.Model:
     import torch
 
-    if subject.program is not None:
-        written = torch.onnx.export(subject.program, dynamo=True, opset_version=opset, verbose=False)
-        assert written is not None
-        return written.model
-    args, kwargs = subject.arguments(tensors)
-    program = _capture(subject.module, args, kwargs, _dynamic_shapes(subject, axes))
+    program = subject.program
+    if program is None:
+        args, kwargs = subject.arguments(tensors)
+        program = _capture(subject.module, args, kwargs, _dynamic_shapes(subject, axes))
     written = torch.onnx.export(program, dynamo=True, opset_version=opset, verbose=False)
     assert written is not None
-    return written.model
+    traced: ir.Model = written.model
+    return traced
 
 
 def _capture(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Any) -> Any:
