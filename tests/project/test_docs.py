@@ -219,7 +219,7 @@ def test_every_key_of_the_json_documents_is_documented():
         *(explain.Explanation, explain.PlanRow, PlannedRun, Setting),
         *(report.CacheRow, compilation.Compilation, scaffold.NewPlugin, manage.Kept, manage.KeptRow),
         *(report.Report, report.Tried, report.WarmupRow, placement.Share),
-        *(compared.Comparison, compared.Row, compared.Judgement, fault.Fault),
+        *(compared.Comparison, compared.Row, compared.Judgement, fault.WorkerFault),
         *(agreement.Agreement, metrics.Metrics, tolerance.Tolerance, tolerance.Judged),
         *(divergence.Divergence, conditioning.Conditioning),
         *(verify.Verification, consistency.Fault, comparability.Mismatch),
