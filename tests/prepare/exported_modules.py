@@ -178,6 +178,49 @@ class Doubled(nn.Module):
         return x * 2
 
 
+class Subtracting(nn.Module):
+    def forward(self, a, b):
+        return a - b
+
+
+class NamedOnly(nn.Module):
+    def forward(self, x, *, y):
+        return x + 2 * y
+
+
+class FromDict(nn.Module):
+    def forward(self, batch):
+        return batch["x"] - batch["y"]
+
+
+class Tallying(nn.Module):
+    """A counter that no output depends on."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()), persistent=False)
+
+    def forward(self, x):
+        self.calls += 1
+        return x * 2
+
+
+class WithNumber(nn.Module):
+    def forward(self, x):
+        return x + 1, 3
+
+
+class SameName(nn.Module):
+    """Its part is named like itself, and drops out in train mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.SameName = nn.Dropout(0.5)
+
+    def forward(self, x):
+        return functional.dropout(self.SameName(x), 0.5, self.training)
+
+
 class Failing(nn.Module):
     def forward(self, x):
         return x.reshape(2, 7)

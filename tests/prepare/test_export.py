@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -299,6 +300,91 @@ def test_a_pickle_is_never_loaded(file: Path, tmp_path: Path):
     with pytest.raises(ModelError):
         epkit.export(tmp_path / "model.pt2", VECTOR, output=file)
     assert not (tmp_path / "exploded").exists()
+
+
+# What a reviewer found
+
+
+@pytest.mark.parametrize("example", [torch.ones(1, 4), torch.tensor([[20000.0, 3.0, 1.0, 2.0]])])
+def test_a_branch_is_found_though_the_example_looks_like_a_mask(example, file: Path):
+    with pytest.raises(ExportRefused):
+        epkit.export(modules.BranchOnValues(), example, output=file, legacy=True)
+
+
+@pytest.mark.parametrize("example", [torch.tensor([[1.0, float("nan")]]), torch.zeros(0, 4)])
+def test_an_example_that_proves_nothing_is_a_wrong_request(example, file: Path):
+    with pytest.raises(ConfigError):
+        epkit.export(modules.Doubled(), example, output=file)
+
+
+def test_a_dict_of_arguments_may_have_any_order(file: Path):
+    epkit.export(modules.Subtracting(), {"b": VECTOR, "a": 3 * VECTOR}, output=file)
+    with epkit.open(file, "cpu") as session:
+        found = session.run({"a": 3 * VECTOR.numpy(), "b": VECTOR.numpy()})["output_0"]
+    np.testing.assert_allclose(found, 2 * VECTOR.numpy(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_dict_may_be_an_argument_itself(legacy: bool, file: Path):
+    example = ({"x": VECTOR, "y": 3 * VECTOR},)
+    exported = epkit.export(modules.FromDict(), example, output=file, legacy=legacy)
+    assert [tensor.name for tensor in exported.inputs] == ["batch_x", "batch_y"]
+
+
+def test_a_pt2_file_brings_arguments_of_both_kinds(file: Path, tmp_path: Path):
+    program = torch.export.export(modules.NamedOnly(), (VECTOR,), {"y": 3 * VECTOR})
+    torch.export.save(program, tmp_path / "model.pt2")
+    exported = epkit.export(tmp_path / "model.pt2", output=file, dynamic=None)
+    assert [tensor.name for tensor in exported.inputs] == ["x", "y"]
+
+
+def test_a_module_that_changes_its_own_state_is_refused(file: Path):
+    with pytest.raises(ExportRefused) as error:
+        epkit.export(modules.Tallying(), VECTOR, output=file)
+    assert "buffers" in error.value.message
+
+
+def test_a_part_named_like_the_module_does_not_hide_its_train_mode(file: Path):
+    module = modules.SameName()
+    assert epkit.export(module, VECTOR, output=file).parity.agree
+    assert module.training
+    assert module.SameName.training
+
+
+def test_a_number_among_the_outputs_is_named(file: Path):
+    with pytest.raises(ModelError) as error:
+        epkit.export(modules.WithNumber(), VECTOR, output=file)
+    assert "1 is of type int" in error.value.message
+
+
+def test_two_names_of_one_size_are_an_error(file: Path):
+    dynamic = {"a": {0: "n"}, "b": {0: "m"}}
+    with pytest.raises(ModelError) as error:
+        epkit.export(modules.Subtracting(), (VECTOR, 3 * VECTOR), output=file, dynamic=dynamic)
+    assert "'m'" in error.value.message
+
+
+def test_what_a_link_names_is_replaced_and_old_weights_go(file: Path, tmp_path: Path):
+    (tmp_path / "real.onnx").write_bytes(b"old")
+    (tmp_path / "real.onnx.data").write_bytes(b"old weights")
+    file.symlink_to(tmp_path / "real.onnx")
+    with pytest.raises(ConfigError):
+        epkit.export(modules.Doubled(), VECTOR, output=file)
+    epkit.export(modules.Doubled(), VECTOR, output=file, force=True)
+    assert file.is_symlink()
+    assert {part.name for part in tmp_path.iterdir()} == {"model.onnx", "real.onnx"}
+    assert epkit.open(file, "cpu").run({"x": VECTOR.numpy()})["output_0"].shape == (2, 4)
+    (tmp_path / "folder.onnx").mkdir()
+    with pytest.raises(ConfigError):
+        epkit.export(modules.Doubled(), VECTOR, output=tmp_path / "folder.onnx", force=True)
+
+
+def test_threads_may_export_at_once(tmp_path: Path):
+    def work(at: int) -> bool:
+        return epkit.export(modules.Doubled(), VECTOR, output=tmp_path / f"{at}.onnx").parity.agree
+
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(work, range(3))) == [True] * 3
 
 
 # The command

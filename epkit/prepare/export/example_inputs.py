@@ -22,8 +22,9 @@ def resize(tensors: Mapping[str, Any], axes: DynamicAxes, sizes: Mapping[str, in
     """Return inputs in which each named dimension has its size, with values drawn from those of the example.
 
     Floating-point inputs stay near those of the example for seed 0, have the other sign for seed 1, and are spread
-    wider for other seeds: a branch on their values then goes both ways. Whole numbers are shuffled within their row, so
-    that ids stay valid; booleans, and numbers that are only 0 and 1, are whole rows.
+    wider for other seeds: a branch on their values then goes both ways. For seed 0, those that are only 0 and 1, or
+    reach the ends of the range, are whole rows: they are masks. Whole numbers are shuffled within their row, so that
+    ids stay valid; booleans and masks of whole numbers are whole rows.
     """
     draws = np.random.default_rng(seed)
     return {
@@ -44,7 +45,7 @@ def _vary(tensor: Any, sizes: Mapping[int, int], draws: np.random.Generator, see
     if tensor.ndim == 0 or tensor.numel() == 0 or tensor.dtype == torch.bool or tensor.is_complex():
         return tensor.clone()
     if tensor.is_floating_point():
-        return tensor.clone() if _is_mask(tensor) else _move(tensor, draws, seed)
+        return tensor.clone() if seed == 0 and _is_mask(tensor) else _move(tensor, draws, seed)
     return tensor.clone() if tensor.ndim < 2 or _is_mask(tensor) else _shuffle_rows(tensor, draws)
 
 

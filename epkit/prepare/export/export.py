@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,20 +15,27 @@ from epkit._system import files
 from epkit._version import __version__
 from epkit.errors import ConfigError, ExportRefused, ModelError, nearest
 from epkit.model.file import read_model
-from epkit.parity.tolerance import tolerance_of
+from epkit.parity.tolerance import Tolerance, tolerance_of
 from epkit.prepare.export import graph
-from epkit.prepare.export.example_inputs import BATCH, DynamicAxes, find_batch_axes, resize
-from epkit.prepare.export.leaves import find_tensors
-from epkit.prepare.export.proof import check_repeats, plan_sizes, prove, summarize
+from epkit.prepare.export.example_inputs import DynamicAxes, find_batch_axes, resize
+from epkit.prepare.export.leaves import find_leaves, find_tensors
+from epkit.prepare.export.proof import SEEDS, Trial, check_repeats, plan_sizes, prove, summarize
 from epkit.prepare.export.result import Exported, fast_path_note
 from epkit.prepare.export.source import read_program
-from epkit.prepare.export.subject import Subject, digest_state, evaluating, make_subject
+from epkit.prepare.export.subject import (
+    Subject,
+    digest_state,
+    evaluating,
+    make_program_subject,
+    make_subject,
+)
 from epkit.prepare.export.toolchain import require
 from epkit.prepare.export.trace import trace
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+_LOCK = threading.Lock()
 LARGEST_FILE = 2**31 - 2**20
 """Protobuf ends at 2 GiB: what is larger has its weights in a second file beside it."""
 
@@ -62,43 +70,61 @@ def export(
     place = _check_output(output, force=force)
     within = tolerance_of(tolerance)
     require()
-    subject = _read_subject(module, example)
+    # PyTorch's tracers, and what is done to stdout while they run, are the whole process's.
+    with _LOCK, _beside(place) as folder:
+        subject = _read_subject(module, example)
+        return _export(subject, place, folder, within, opset, dynamic, legacy=legacy, started=started)
+
+
+def _export(
+    subject: Subject,
+    place: Path,
+    folder: Path,
+    within: Tolerance,
+    opset: int | None,
+    dynamic: str | Mapping[str, Mapping[int, str]] | None,
+    *,
+    legacy: bool,
+    started: float,
+) -> Exported:
     with evaluating(subject.module) as trained:
         axes = _choose_axes(subject, dynamic)
+        digest = digest_state(subject.module)
         inputs = _widen(subject, axes)
         _check_repeats(subject, inputs)
+        _check_outputs(subject.call(inputs))
         _register_dataclasses(subject, inputs)
         for sizes in plan_sizes(subject.tensors, axes):
             subject.call(resize(subject.tensors, axes, sizes, seed=0))
         model = trace(subject, inputs, axes, opset, legacy=legacy)
         outputs = subject.name_outputs([path for path, _ in find_tensors(subject.call(inputs))])
         graph.finish(model, list(subject.tensors), outputs, axes)
-        digest = digest_state(subject.module)
         exporter = "legacy" if legacy else "dynamo"
         model.metadata_props.update(_metadata(digest, exporter, opset, graph.opset_of(model)))
-        with _beside(place) as folder:
-            file = folder / place.name
-            _save(model, file)
-            trials = prove(file, subject, axes, within)
-            contents = read_model(file)
-            agree = summarize(trials).agree
-            exported = Exported(
-                file=place if agree else None,
-                bytes=sum(part.stat().st_size for part in folder.iterdir()),
-                inputs=contents.inputs,
-                outputs=contents.outputs,
-                opset=graph.opset_of(model),
-                asked_opset=opset,
-                exporter=exporter,
-                dynamic=_proven(subject, axes),
-                trials=trials,
-                source_sha256=digest,
-                notes=(*_notes(subject, trained, axes, opset, graph.opset_of(model)), *fast_path_note(trials)),
-                seconds=time.perf_counter() - started,
-            )
-            if not agree:
-                raise _refusal(exported)
-            _keep(folder, place)
+        file = folder / place.name
+        _save(model, file)
+        trials = prove(file, subject, axes, within)
+        _check_state(subject, digest)
+        contents = read_model(file)
+        agree = summarize(trials).agree
+        notes = (*_notes(subject, trained, axes, opset, graph.opset_of(model)), *_untried(subject, axes, trials))
+        exported = Exported(
+            file=place if agree else None,
+            bytes=sum(part.stat().st_size for part in folder.iterdir()),
+            inputs=contents.inputs,
+            outputs=contents.outputs,
+            opset=graph.opset_of(model),
+            asked_opset=opset,
+            exporter=exporter,
+            dynamic=_proven(subject, axes),
+            trials=trials,
+            source_sha256=digest,
+            notes=(*notes, *fast_path_note(trials)),
+            seconds=time.perf_counter() - started,
+        )
+        if not agree:
+            raise _refusal(exported)
+        _keep(folder, place)
     return exported
 
 
@@ -106,10 +132,7 @@ def _read_subject(module: Any, example: object) -> Subject:
     import torch
 
     if isinstance(module, str | os.PathLike):
-        program = read_program(Path(module))
-        args, kwargs = program.example_inputs or ((), {})
-        given = example if example is not None else (kwargs or args)
-        return make_subject(program.module(), given, program)
+        return make_program_subject(read_program(Path(module)), example)
     if not isinstance(module, torch.nn.Module):
         raise ConfigError(
             f"a {type(module).__name__} cannot be exported", hint="give a torch.nn.Module, or the path of a .pt2 file"
@@ -127,9 +150,17 @@ def _check_output(output: str | os.PathLike[str], *, force: bool) -> Path:
         )
     if not place.absolute().parent.is_dir():
         raise ConfigError(f"{place} cannot be written: its folder is not there", hint=f"mkdir -p {place.parent}")
-    if place.exists() and not force:
-        raise ConfigError(f"{place} is there already", hint="--force, or force=True, replaces it")
+    place = Path(os.path.realpath(place))  # what a link names is replaced, not the link
+    if place.is_dir():
+        raise ConfigError(f"{place} is a folder", hint="name a file: model.onnx")
+    for part in (place, _weights_of(place)):
+        if part.exists() and not force:
+            raise ConfigError(f"{part} is there already", hint="--force, or force=True, replaces it")
     return place
+
+
+def _weights_of(place: Path) -> Path:
+    return place.with_name(f"{place.name}.data")
 
 
 def _choose_axes(subject: Subject, dynamic: str | Mapping[str, Mapping[int, str]] | None) -> DynamicAxes:
@@ -145,9 +176,9 @@ def _choose_axes(subject: Subject, dynamic: str | Mapping[str, Mapping[int, str]
                 f"dynamic names {name!r}, which is no input", hint=nearest(name, subject.tensors, "inputs")
             )
         for axis in axes:
-            if not 0 <= axis < subject.tensors[name].ndim:
+            if not isinstance(axis, int) or not 0 <= axis < subject.tensors[name].ndim:
                 raise ConfigError(
-                    f"input {name!r} has no axis {axis}", hint=f"its shape is {list(subject.tensors[name].shape)}"
+                    f"input {name!r} has no axis {axis!r}", hint=f"its shape is {list(subject.tensors[name].shape)}"
                 )
     return dynamic
 
@@ -170,6 +201,25 @@ def _check_repeats(subject: Subject, inputs: Mapping[str, Any]) -> None:
         raise ExportRefused(
             f"two runs of the module on one input differ, so it is not a function of its inputs: {found.told}",
             hint="take dropout, random numbers and counters out of forward; F.dropout needs training=self.training",
+        )
+
+
+def _check_outputs(returned: object) -> None:
+    """Refuse what a graph cannot return: it returns tensors."""
+    for path, leaf in find_leaves(returned):
+        if leaf is not None and type(leaf).__module__ == "builtins":
+            named = ".".join(path) or "what forward returns"
+            raise ModelError(
+                f"{named} is of type {type(leaf).__name__}, and a graph returns tensors",
+                hint="return torch.tensor(value), or leave it out",
+            )
+
+
+def _check_state(subject: Subject, digest: str) -> None:
+    if digest_state(subject.module) != digest:
+        raise ExportRefused(
+            "the module changes its own parameters or buffers when it runs, which a file cannot",
+            hint="take counters and running statistics out of forward in eval mode",
         )
 
 
@@ -212,7 +262,10 @@ def _save(model: ir.Model, file: Path) -> None:
     weights = sum(
         value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None
     )
-    ir.save(model, file, external_data=f"{file.name}.data" if weights > LARGEST_FILE else None)
+    try:
+        ir.save(model, file, external_data=f"{file.name}.data" if weights > LARGEST_FILE else None)
+    except OSError as error:
+        raise ConfigError(f"{file.name} cannot be written: {error.strerror or error}", hint="df -h") from error
     try:
         onnx.checker.check_model(str(file), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -240,6 +293,8 @@ def _keep(folder: Path, place: Path) -> None:
         target = place.with_name(part.name)
         files.copy_owner_and_mode(part, target)
         part.replace(target)
+    if len(parts) == 1:
+        _weights_of(place).unlink(missing_ok=True)  # of the file that was replaced
 
 
 def _proven(subject: Subject, axes: DynamicAxes) -> dict[str, list[int]]:
@@ -257,11 +312,15 @@ def _notes(subject: Subject, trained: list[str], axes: DynamicAxes, asked: int |
         yield f"argument {name} is no tensor: the file holds its value {value!r}"
     if asked is not None and asked != written:
         yield f"opset {asked} was asked for, and the exporter wrote {written}"
-    if axes and not any(BATCH in found.values() for found in axes.values()):
-        return
-    fixed = [name for name in subject.tensors if axes and name not in axes]
+    fixed = [name for name, tensor in subject.tensors.items() if axes and name not in axes and tensor.ndim]
     if fixed:
-        yield f"{', '.join(fixed)} has another size along axis 0 than the first input, so it is fixed"
+        yield f"every size of {', '.join(fixed)} is fixed"
+
+
+def _untried(subject: Subject, axes: DynamicAxes, trials: tuple[Trial, ...]) -> Iterator[str]:
+    missing = len(plan_sizes(subject.tensors, axes)) * len(SEEDS) - len(trials)
+    if missing:
+        yield f"{missing} of the sets of inputs were left out: the module fails on them, or returns NaN"
 
 
 def _refusal(exported: Exported) -> ExportRefused:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -87,8 +88,14 @@ def _rename_dimensions(model: ir.Model, axes: DynamicAxes) -> None:
                     f"axis {axis} of input {value.name!r} came out fixed at {size}, and {name!r} was to stay open",
                     hint="replace what depends on that size in the module, or: --dynamic none",
                 )
-            if isinstance(size, ir.SymbolicDim) and size.value is not None:
-                names[size.value] = name
+            if (
+                isinstance(size, ir.SymbolicDim)
+                and size.value is not None
+                and names.setdefault(size.value, name) != name
+            ):
+                raise ModelError(
+                    f"{names[size.value]!r} and {name!r} are one size for the module", hint="give them one name"
+                )
     for value in (*model.graph.inputs, *_values(model)):
         if value.shape is not None and any(isinstance(size, ir.SymbolicDim) for size in value.shape):
             value.shape = ir.Shape([_renamed(size, names) for size in value.shape])
@@ -99,7 +106,7 @@ def _renamed(size: ir.SymbolicDim | int, names: Mapping[str, str]) -> ir.Symboli
 
     if isinstance(size, int) or size.value is None:
         return size
-    return ir.SymbolicDim(names.get(size.value, size.value))
+    return ir.SymbolicDim(re.sub(r"[A-Za-z_]\w*", lambda word: names.get(word[0], word[0]), size.value))
 
 
 def _values(model: ir.Model) -> Iterable[ir.Value]:

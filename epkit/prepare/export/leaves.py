@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -35,11 +35,10 @@ def find_tensors(value: object) -> list[tuple[Path, Any]]:
     return [(path, leaf) for path, leaf in find_leaves(value) if isinstance(leaf, torch.Tensor)]
 
 
-def name_outputs(paths: Sequence[Path]) -> tuple[str, ...]:
+def name_outputs(paths: Sequence[Path], taken: Collection[str] = ()) -> tuple[str, ...]:
     """Name outputs after the keys and fields that lead to them; a position becomes `output_0`."""
-    return _unique(
-        [_joined(path if path and not path[0].isdigit() else ("output", *(path or ("0",)))) for path in paths]
-    )
+    named = [path if path and not path[0].isdigit() else ("output", *(path or ("0",))) for path in paths]
+    return _unique([_joined(path) for path in named], taken)
 
 
 def name_inputs(forward: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[tuple[Path, object]]:
@@ -70,10 +69,14 @@ def _joined(path: Path) -> str:
     return re.sub(r"\W+", "_", "_".join(path)).strip("_") or "value"
 
 
-def _unique(names: Sequence[str]) -> tuple[str, ...]:
-    taken: dict[str, int] = {}
-    unique = []
+def _unique(names: Sequence[str], taken: Collection[str] = ()) -> tuple[str, ...]:
+    """Return the names; one that is `taken` gets a prefix, and one that is used a number behind it."""
+    unique: list[str] = []
     for name in names:
-        taken[name] = taken.get(name, 0) + 1
-        unique.append(name if taken[name] == 1 else f"{name}_{taken[name]}")
+        first = f"output_{name}" if name in taken else name
+        free = first
+        number = 2
+        while free in unique or free in taken or (free != first and free in names):
+            free, number = f"{first}_{number}", number + 1
+        unique.append(free)
     return tuple(unique)

@@ -56,7 +56,7 @@ class Subject:
 
     def name_outputs(self, paths: Sequence[Path]) -> list[str]:
         """Return names for what the module returns, none of them an input's."""
-        return [f"output_{name}" if name in self.tensors else name for name in name_outputs(paths)]
+        return list(name_outputs(paths, taken=self.tensors))
 
     def run(self, tensors: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
         """Return the tensors in what the module returns, by output name."""
@@ -65,12 +65,21 @@ class Subject:
         return {name: to_numpy(tensor) for name, (_, tensor) in zip(names, found, strict=True)}
 
 
-def make_subject(module: Any, example: object, program: Any = None) -> Subject:
+def make_subject(module: Any, example: object) -> Subject:
     """Return the module with its example taken apart: a tensor, a sequence of arguments, or a mapping by name.
 
     Raises ConfigError.
     """
-    args, kwargs = _split(example)
+    return _make_subject(module, *_split(example))
+
+
+def make_program_subject(program: Any, example: object) -> Subject:
+    """Return the module of a torch.export program, with another example or, for None, its own; raises ConfigError."""
+    args, kwargs = (program.example_inputs or ((), {})) if example is None else _split(example)
+    return _make_subject(program.module(), tuple(args), dict(kwargs), program)
+
+
+def _make_subject(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], program: Any = None) -> Subject:
     forward = module.forward if program is None else module
     try:
         leaves = name_inputs(forward, args, kwargs)
@@ -79,12 +88,22 @@ def make_subject(module: Any, example: object, program: Any = None) -> Subject:
             f"the example does not fit {type(module).__name__}.forward: {error}",
             hint="give a tensor, a tuple of arguments, or a dict of arguments by name",
         ) from error
-    tensors = [(path, leaf) for path, leaf in leaves if _is_tensor(leaf)]
+    tensors: list[tuple[Path, Any]] = [(path, leaf) for path, leaf in leaves if _is_tensor(leaf)]
     if not tensors:
         raise ConfigError("the example has no tensor", hint="give a tensor, a tuple of tensors, or a dict by name")
     if len({id(leaf) for _, leaf in tensors}) < len(tensors):
         raise ConfigError("the example holds one tensor twice", hint="give a tensor for each input: x.clone()")
+    for path, leaf in tensors:
+        if leaf.numel() == 0 or (leaf.is_floating_point() and bool(leaf.isnan().any())):
+            found = "is empty" if leaf.numel() == 0 else "holds NaN"
+            raise ConfigError(f"the example of {'.'.join(path)} {found}", hint="give values that a request may have")
     names = join_names([path for path, _ in tensors])
+    if program is not None and len(inputs := program.graph_signature.user_inputs) == len(tensors):
+        names = tuple(str(name) for name in inputs)
+    order = list(dict.fromkeys(path[0] for path, _ in leaves))
+    kwargs = {
+        name: kwargs[name] for name in sorted(kwargs, key=lambda name: order.index(name) if name in order else -1)
+    }
     constants = {".".join(path): leaf for path, leaf in leaves if not _is_tensor(leaf) and leaf is not None}
     return Subject(
         module, args, kwargs, dict(zip(names, (leaf for _, leaf in tensors), strict=True)), constants, program
@@ -94,24 +113,25 @@ def make_subject(module: Any, example: object, program: Any = None) -> Subject:
 @contextlib.contextmanager
 def evaluating(module: Any) -> Iterator[list[str]]:
     """Put a module into eval mode for the block, and return the names of the parts that were in train mode."""
-    training = {name or type(module).__name__: part for name, part in module.named_modules() if part.training}
+    training = [(name or type(module).__name__, part) for name, part in module.named_modules() if part.training]
     try:
-        for part in training.values():
+        for _, part in training:
             part.training = False
-        yield list(training)
+        yield [name for name, _ in training]
     finally:
-        for part in training.values():
+        for _, part in training:
             part.training = True
 
 
 def digest_state(module: Any) -> str:
     """Return the SHA-256 of a module's parameters and buffers: names, dtypes, shapes and values."""
+    import torch
+
     digest = hashlib.sha256()
-    for name, value in module.state_dict().items():
-        if _is_tensor(value):
-            array = to_numpy(value)
-            digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
+    for name, value in (*module.named_parameters(), *module.named_buffers()):
+        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        host = value.detach().cpu().contiguous().reshape(-1)
+        digest.update(host.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -103,7 +103,7 @@ def _trace_legacy(subject: Subject, tensors: Mapping[str, Any], axes: DynamicAxe
     contents: Any = io.BytesIO()  # which the exporter takes, and does not declare
     torch.onnx.export(
         subject.module,
-        (*args, kwargs) if kwargs else args,
+        (*args, kwargs),  # the last dict is taken for the arguments by name
         contents,
         dynamo=False,
         input_names=list(subject.tensors),
