@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from cuda_driver import CudaDriver
 from elf import elf
 from epkit_cuda.provider import Cuda
 from epkit_tensorrt.provider import TensorRT
@@ -25,33 +26,7 @@ PROVIDERS: tuple[Provider, ...] = (Cuda(), TensorRT())
 NO_DRIVER = "libcuda.so.1: cannot open shared object file: No such file or directory"
 
 
-class Driver:
-    """What `libcuda.so.1` answers, in three numbers."""
-
-    def __init__(self, *, version: int = 13000, code: int = 0, devices: Sequence[str] = ()) -> None:
-        self.version, self.code, self.devices = version, code, devices
-
-    def cuDriverGetVersion(self, version: Any) -> int:  # noqa: N802 - the driver's spelling
-        version._obj.value = self.version
-        return 0
-
-    def cuInit(self, flags: int) -> int:  # noqa: N802
-        return self.code
-
-    def cuDeviceGetCount(self, count: Any) -> int:  # noqa: N802
-        count._obj.value = len(self.devices)
-        return 0
-
-    def cuDeviceGet(self, device: Any, ordinal: int) -> int:  # noqa: N802
-        device._obj.value = ordinal
-        return 0
-
-    def cuDeviceGetName(self, name: Any, size: int, device: Any) -> int:  # noqa: N802
-        name.value = self.devices[device.value].encode()
-        return 0
-
-
-def loading(driver: Driver | None) -> Callable[[str], ctypes.CDLL]:
+def loading(driver: CudaDriver | None) -> Callable[[str], ctypes.CDLL]:
     def load(name: str) -> ctypes.CDLL:
         if driver is None:
             raise OSError(NO_DRIVER)
@@ -77,7 +52,7 @@ def install(tmp_path: Path) -> Callable[..., nvidia.Installed]:
     return _install
 
 
-def ask(runtime: nvidia.Installed | None, driver: Driver | None, *providers: str) -> Usable | Unusable:
+def ask(runtime: nvidia.Installed | None, driver: CudaDriver | None, *providers: str) -> Usable | Unusable:
     return nvidia.probe(runtime, providers or ("cuda",), load=loading(driver))
 
 
@@ -92,8 +67,8 @@ def test_a_runtime_is_described_by_its_files(install):
 
 
 def test_a_machine_with_everything_is_usable_and_says_what_it_has(install):
-    assert ask(install(), Driver(devices=["NVIDIA H100 PCIe"])) == Usable("NVIDIA H100 PCIe, driver for CUDA 13.0")
-    two = Driver(version=13010, devices=["NVIDIA L4", "NVIDIA L4", "NVIDIA T4"])
+    assert ask(install(), CudaDriver(names=["NVIDIA H100 PCIe"])) == Usable("NVIDIA H100 PCIe, driver for CUDA 13.0")
+    two = CudaDriver(version=13010, names=["NVIDIA L4", "NVIDIA L4", "NVIDIA T4"])
     assert ask(install(), two) == Usable("2 x NVIDIA L4, NVIDIA T4, driver for CUDA 13.1")
 
 
@@ -102,7 +77,7 @@ def test_no_onnx_runtime_is_a_reason():
 
 
 def test_a_build_without_the_provider_says_which_build_it_is(install):
-    answer = ask(install(), Driver(devices=["GPU"]), "cuda", "tensorrt")
+    answer = ask(install(), CudaDriver(names=["GPU"]), "cuda", "tensorrt")
     assert isinstance(answer, Unusable)
     assert answer.reason == "this ONNX Runtime (onnxruntime-gpu 1.31.1) was built without TensorRT"
 
@@ -127,7 +102,7 @@ def test_a_missing_driver_alone_is_told_as_such(install):
 
 
 def test_a_library_that_is_loaded_later_counts_too(install):
-    answer = nvidia.probe(install(), ("cuda",), ["libepkit_lazy.so.9"], load=loading(Driver(devices=["GPU"])))
+    answer = nvidia.probe(install(), ("cuda",), ["libepkit_lazy.so.9"], load=loading(CudaDriver(names=["GPU"])))
     assert isinstance(answer, Unusable)
     assert answer.reason == "libepkit_lazy.so.9: cannot open shared object file"
 
@@ -137,14 +112,14 @@ def test_a_library_in_a_wheel_of_nvidia_is_there(install, tmp_path: Path, folder
     runtime = install(("libepkit_a.so.13",))
     (tmp_path / folder).mkdir(parents=True)
     (tmp_path / folder / "libepkit_a.so.13").touch()
-    assert isinstance(ask(runtime, Driver(devices=["GPU"])), Usable)
+    assert isinstance(ask(runtime, CudaDriver(names=["GPU"])), Usable)
 
 
 def test_another_major_version_of_a_missing_library_is_told(install, tmp_path: Path):
     runtime = install(tensorrt=("libnvinfer.so.99",))
     (tmp_path / "tensorrt_libs").mkdir()
     (tmp_path / "tensorrt_libs" / "libnvinfer.so.98").touch()
-    answer = ask(runtime, Driver(devices=["GPU"]), "tensorrt", "cuda")
+    answer = ask(runtime, CudaDriver(names=["GPU"]), "tensorrt", "cuda")
     assert isinstance(answer, Unusable)
     assert answer.reason.startswith("libnvinfer.so.99: cannot open shared object file; found ")
     assert "libnvinfer.so.98" in answer.reason
@@ -152,7 +127,7 @@ def test_another_major_version_of_a_missing_library_is_told(install, tmp_path: P
 
 
 def test_a_driver_older_than_the_build_is_told_before_it_fails(install):
-    answer = ask(install(), Driver(version=12080, devices=["GPU"]))
+    answer = ask(install(), CudaDriver(version=12080, names=["GPU"]))
     assert answer == Unusable(
         "the NVIDIA driver supports CUDA 12.8, this ONNX Runtime was built for CUDA 13.0",
         hint="update the NVIDIA driver to 580 or newer",
@@ -160,13 +135,13 @@ def test_a_driver_older_than_the_build_is_told_before_it_fails(install):
 
 
 def test_a_driver_that_calls_itself_too_old_is_believed(install):
-    answer = ask(install(), Driver(version=0, code=35))
+    answer = ask(install(), CudaDriver(version=0, code=35))
     assert isinstance(answer, Unusable)
     assert answer.reason == "the NVIDIA driver is too old (CUDA error 35)"
 
 
-@pytest.mark.parametrize("driver", [Driver(code=100), Driver(devices=[])])
-def test_a_driver_without_a_device_is_told(install, monkeypatch, driver: Driver):
+@pytest.mark.parametrize("driver", [CudaDriver(code=100), CudaDriver(names=[])])
+def test_a_driver_without_a_device_is_told(install, monkeypatch, driver: CudaDriver):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     answer = ask(install(), driver)
     assert isinstance(answer, Unusable)
@@ -175,14 +150,14 @@ def test_a_driver_without_a_device_is_told(install, monkeypatch, driver: Driver)
 
 def test_hidden_devices_are_told_from_absent_ones(install, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    answer = ask(install(), Driver(code=100))
+    answer = ask(install(), CudaDriver(code=100))
     assert isinstance(answer, Unusable)
     assert answer.reason.endswith("; CUDA_VISIBLE_DEVICES is '-1'")
     assert answer.hint == "unset CUDA_VISIBLE_DEVICES"
 
 
 def test_an_unknown_fault_of_the_driver_may_pass(install):
-    answer = ask(install(), Driver(code=802))
+    answer = ask(install(), CudaDriver(code=802))
     assert isinstance(answer, Unusable)
     assert (answer.reason, answer.transient) == ("the NVIDIA driver does not start (CUDA error 802)", True)
 
@@ -306,9 +281,9 @@ def test_wheels_elsewhere_on_the_path_than_onnx_runtime_are_found_and_loaded(ins
     )
     assert done.stdout.strip() == str([str(library)]), done.stderr
     runtime = install(("libcublasLt.so.13", "libcuda.so.1"))
-    assert isinstance(ask(runtime, Driver(devices=["GPU"])), Unusable)
+    assert isinstance(ask(runtime, CudaDriver(names=["GPU"])), Unusable)
     monkeypatch.syspath_prepend(tmp_path / "elsewhere")
-    assert ask(runtime, Driver(devices=["GPU"])) == Usable("GPU, driver for CUDA 13.0")
+    assert ask(runtime, CudaDriver(names=["GPU"])) == Usable("GPU, driver for CUDA 13.0")
 
 
 class Management:

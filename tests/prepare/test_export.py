@@ -370,7 +370,7 @@ def test_what_a_link_names_is_replaced_and_old_weights_go(file: Path, tmp_path: 
     file.symlink_to(tmp_path / "real.onnx")
     with pytest.raises(ConfigError):
         epkit.export(modules.Doubled(), VECTOR, output=file)
-    epkit.export(modules.Doubled(), VECTOR, output=file, force=True)
+    assert epkit.export(modules.Doubled(), VECTOR, output=file, force=True).file == file
     assert file.is_symlink()
     assert {part.name for part in tmp_path.iterdir()} == {"model.onnx", "real.onnx"}
     assert epkit.open(file, "cpu").run({"x": VECTOR.numpy()})["output_0"].shape == (2, 4)

@@ -8,6 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,8 @@ def export(
     # PyTorch's tracers, and what is done to stdout while they run, are the whole process's.
     with _LOCK, _beside(place) as folder:
         subject = _read_subject(module, example)
-        return _export(subject, place, folder, within, opset, dynamic, legacy=legacy, started=started)
+        exported = _export(subject, place, folder, within, opset, dynamic, legacy=legacy, started=started)
+    return replace(exported, file=Path(output))
 
 
 def _export(
@@ -92,12 +94,13 @@ def _export(
         digest = digest_state(subject.module)
         inputs = _widen(subject, axes)
         _check_repeats(subject, inputs)
-        _check_outputs(subject.call(inputs))
-        _register_dataclasses(subject, inputs)
+        returned = subject.call(inputs)
+        _check_outputs(returned)
+        _register_dataclasses(returned)
         for sizes in plan_sizes(subject.tensors, axes):
             subject.call(resize(subject.tensors, axes, sizes, seed=0))
         model = trace(subject, inputs, axes, opset, legacy=legacy)
-        outputs = subject.name_outputs([path for path, _ in find_tensors(subject.call(inputs))])
+        outputs = subject.name_outputs([path for path, _ in find_tensors(returned)])
         graph.finish(model, list(subject.tensors), outputs, axes)
         exporter = "legacy" if legacy else "dynamo"
         model.metadata_props.update(_metadata(digest, exporter, opset, graph.opset_of(model)))
@@ -138,7 +141,10 @@ def _read_subject(module: Any, example: object) -> Subject:
             f"a {type(module).__name__} cannot be exported", hint="give a torch.nn.Module, or the path of a .pt2 file"
         )
     if example is None:
-        raise ConfigError("an example of the module's inputs is needed", hint="example=torch.randn(2, 3, 224, 224)")
+        raise ConfigError(
+            "an example of the module's inputs is needed",
+            hint="--example net.py:example, or example=torch.randn(2, 3, 224, 224)",
+        )
     return make_subject(module, example)
 
 
@@ -223,14 +229,12 @@ def _check_state(subject: Subject, digest: str) -> None:
         )
 
 
-def _register_dataclasses(subject: Subject, inputs: Mapping[str, Any]) -> None:
+def _register_dataclasses(returned: object) -> None:
     """Tell PyTorch how to take apart the dataclasses that the module returns."""
-    from dataclasses import fields, is_dataclass
-
     import torch
     from torch.utils import _pytree as pytree
 
-    pending = [subject.call(inputs)]
+    pending = [returned]
     while pending:
         value = pending.pop()
         if is_dataclass(value) and not isinstance(value, type):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from cuda_driver import CudaDriver
 from epkit_tensorrt_rtx import epkit_providers, gpus, provider
 from epkit_tensorrt_rtx.gpus import Driver, Gpu
 from epkit_tensorrt_rtx.provider import TensorRTRTX, judged
@@ -33,30 +34,12 @@ NO_DRIVER = "libcuda.so.1: cannot open shared object file: No such file or direc
 NO_MANAGEMENT = "libnvidia-ml.so.1: cannot open shared object file: No such file or directory"
 
 
-class MadeUp:
-    """What a driver answers."""
+class MadeUp(CudaDriver):
+    """A driver that knows its GPUs' compute capabilities too."""
 
     def __init__(self, *devices: Gpu, version: int = 13040, code: int = 0) -> None:
-        self.devices, self.version, self.code = devices, version, code
-
-    def cuDriverGetVersion(self, version: Any) -> int:  # noqa: N802 - the driver's spelling
-        version._obj.value = self.version
-        return 0
-
-    def cuInit(self, flags: int) -> int:  # noqa: N802
-        return self.code
-
-    def cuDeviceGetCount(self, count: Any) -> int:  # noqa: N802
-        count._obj.value = len(self.devices)
-        return 0
-
-    def cuDeviceGet(self, device: Any, ordinal: int) -> int:  # noqa: N802
-        device._obj.value = ordinal
-        return 0
-
-    def cuDeviceGetName(self, name: Any, size: int, device: Any) -> int:  # noqa: N802
-        name.value = self.devices[device.value].name.encode()
-        return 0
+        super().__init__([device.name for device in devices], version=version, code=code)
+        self.devices = devices
 
     def cuDeviceGetAttribute(self, value: Any, attribute: int, device: Any) -> int:  # noqa: N802
         value._obj.value = self.devices[device.value].capability[attribute - 75]
